@@ -1,0 +1,48 @@
+# `make demo` and `make test` are all a newcomer needs; everything below serves those two.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types unit protos lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(READY) ## Make the virtual environment, from the lock
+
+$(READY): requirements-dev.lock pyproject.toml
+	@echo "==> virtual environment in $(VENV) (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q --require-hashes -r requirements-dev.lock
+	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(READY) ## Compare full, cached and differential under the same real load
+	@$(BIN)/loadgen compare --quick --output results/demo
+
+test: lint types unit ## Lint, types and tests: all that CI runs
+
+lint: $(READY)
+	@echo "==> ruff"
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY)
+	@echo "==> mypy --strict"
+	@$(BIN)/mypy
+
+unit: $(READY)
+	@echo "==> pytest"
+	@$(BIN)/pytest -n 2
+
+protos: $(READY) ## Generate the protobuf modules anew
+	@$(BIN)/python -m protos.generate
+
+lock: ## Resolve the dependencies anew (needs uv)
+	@uv pip compile -q --upgrade --python-version 3.11 --generate-hashes pyproject.toml -o requirements.lock
+	@uv pip compile -q --python-version 3.11 --generate-hashes --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean: ## Remove what the targets above have made
+	@rm -rf $(VENV) results

@@ -1,0 +1,1 @@
+"""Measurements beside independent implementations, each a command that prints ratios."""

@@ -1,0 +1,126 @@
+"""The closed set of errors that a caller of the service can meet.
+
+The tree says who has to act: the caller, the peer at the other end of the channel, the operator,
+or nobody but time. ``service.rpc.status`` maps every leaf to one gRPC status, and a test holds the
+two against each other. Messages say what was expected, what came and what to do next; they never
+hold key material, plaintext or ciphertext.
+"""
+
+__all__ = [
+    "ActorCrashedError",
+    "AuthenticationFailedError",
+    "CallerError",
+    "ChannelDamagedError",
+    "ChannelExistsError",
+    "ChannelExpiredError",
+    "ChannelNotFoundError",
+    "ConnectError",
+    "DeadlineExceededError",
+    "HandshakeRefusedError",
+    "MalformedRequestError",
+    "MessageReplayedError",
+    "MessageTooLargeError",
+    "OverloadedError",
+    "PeerError",
+    "ServiceError",
+    "ShuttingDownError",
+    "SkipLimitExceededError",
+    "StorageError",
+    "WriteRejectedError",
+    "WriteUncertainError",
+]
+
+
+class ConnectError(Exception):
+    """Root of everything that the service says to a caller instead of a result."""
+
+
+# --- The caller has to act ------------------------------------------------------------------
+
+
+class CallerError(ConnectError):
+    """The request can't be carried out as it is; nothing was changed."""
+
+
+class MalformedRequestError(CallerError):
+    """A field is missing, has the wrong size or an impossible value."""
+
+
+class MessageTooLargeError(CallerError):
+    """A plaintext, ciphertext or frame exceeds its limit: send less at once."""
+
+
+class ChannelNotFoundError(CallerError):
+    """No such channel, or no longer: establish one."""
+
+
+class ChannelExistsError(CallerError):
+    """Another handshake already made a channel of this id: use fresh keys."""
+
+
+class ChannelExpiredError(CallerError):
+    """The channel has reached the end of its lifetime: establish a new one."""
+
+
+class DeadlineExceededError(CallerError):
+    """The caller's deadline passed before work on the operation began; nothing was changed."""
+
+
+# --- The peer has to act --------------------------------------------------------------------
+
+
+class PeerError(ConnectError):
+    """What the peer sent is refused; the channel is unharmed and goes on."""
+
+
+class HandshakeRefusedError(PeerError):
+    """A bundle's signature, key or prekey id isn't acceptable."""
+
+
+class AuthenticationFailedError(PeerError):
+    """The message is forged, damaged, or belongs to another channel."""
+
+
+class MessageReplayedError(PeerError):
+    """The message's key has been used or given up: it was decrypted before, or came too late."""
+
+
+class SkipLimitExceededError(PeerError):
+    """The message claims an index further ahead than the channel's skip limit allows."""
+
+
+# --- Time, or the operator, has to act ------------------------------------------------------
+
+
+class ServiceError(ConnectError):
+    """The service can't serve this now, whoever asks."""
+
+
+class OverloadedError(ServiceError):
+    """A bounded resource is full; nothing was changed: try again after a pause."""
+
+
+class ShuttingDownError(ServiceError):
+    """The service is stopping and takes no new work: try again, on the next instance."""
+
+
+class ActorCrashedError(ServiceError):
+    """The channel's actor failed; it restarts from the journal: try again after a pause."""
+
+
+class StorageError(ServiceError):
+    """The journal could not do its part."""
+
+
+class WriteRejectedError(StorageError):
+    """The record is known not to be written, so the operation did not happen: try again."""
+
+
+class WriteUncertainError(StorageError):
+    """Whether the record was written is unknown; its result is withheld. The channel goes on from
+    what is durable: an Encrypt may be asked for again, a Decrypt may prove to be a replay.
+    """
+
+
+class ChannelDamagedError(StorageError):
+    """What the journal holds of this channel can't be proved whole, so it is not served."""

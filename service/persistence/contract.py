@@ -1,0 +1,226 @@
+"""The journal contract: what a backend promises, and the values that cross it.
+
+Every backend passes the one suite in ``tests/persistence/journal_conformance.py``, which ports the
+journal and snapshot-store checks of Akka's persistence TCK.
+
+Promises, whatever the backend:
+
+1. ``commit`` is all or nothing and durable when it returns. Several channels' records share one.
+2. A channel's sequence numbers are gapless from 1 and unique; the journal itself refuses any
+   other write, so a stale second writer can't slip a record in.
+3. Deleting never lowers a channel's highest sequence number.
+4. What is read back is what was written, bit for bit, or ``CorruptRecordError``: never something
+   else, and never silently less.
+5. Only one process at a time has a journal open for writing.
+
+A journal is synchronous and used from one thread at a time (the committer's).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Protocol
+
+__all__ = [
+    "LATEST",
+    "MAX_SEQUENCE_NUMBER",
+    "Batch",
+    "CommitFailedError",
+    "CorruptRecordError",
+    "Journal",
+    "JournalError",
+    "JournalLockedError",
+    "JournalStatistics",
+    "JournalVersionError",
+    "Record",
+    "RecordKind",
+    "Recovery",
+    "Rejection",
+    "Snapshot",
+    "SnapshotCriteria",
+]
+
+# The largest integer that every backend can hold (SQLite's INTEGER is a signed 64-bit one).
+MAX_SEQUENCE_NUMBER = 2**63 - 1
+
+
+class JournalError(Exception):
+    """Root of what a journal raises. None of these carries a payload or a key."""
+
+
+class CommitFailedError(JournalError):
+    """The transaction failed and its outcome is unknown: none, or all, of it may be durable."""
+
+
+class CorruptRecordError(JournalError):
+    """A stored record or snapshot is not what was written, or one is missing in between."""
+
+
+class JournalLockedError(JournalError):
+    """Another process has this journal open."""
+
+
+class JournalVersionError(JournalError):
+    """The journal was written in a format, or sealed under a key, that this service can't read."""
+
+
+class RecordKind(IntEnum):
+    """How a record's payload is to be read. The numbers are stored: never reuse one."""
+
+    STATE = 1
+    """A whole session: recovery starts anew from it."""
+    CHANGE = 2
+    """One change: recovery applies it to the session before it."""
+    CLOSED = 3
+    """The channel has ended. Its commit erases all that the journal holds of the channel, itself
+    included, in the same transaction; the id may be used again, from sequence number 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry of a channel's history. ``payload`` is plaintext; it never shows in a repr."""
+
+    channel: int
+    sequence_number: int
+    kind: RecordKind
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A whole session as it was after the record ``sequence_number``."""
+
+    channel: int
+    sequence_number: int
+    taken_at: int
+    """Microseconds since the epoch."""
+    payload: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotCriteria:
+    """Selects snapshots with ``sequence_number`` and ``taken_at`` at or below these bounds."""
+
+    max_sequence_number: int = MAX_SEQUENCE_NUMBER
+    max_taken_at: int = MAX_SEQUENCE_NUMBER
+
+
+LATEST = SnapshotCriteria()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one transaction makes durable: records in order, then snapshots."""
+
+    records: Sequence[Record] = ()
+    snapshots: Sequence[Snapshot] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A record of a batch that is known not to be written, while the rest of the batch is."""
+
+    record: Record
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """All that is needed to bring a channel back: its newest snapshot and the records after it."""
+
+    snapshot: Snapshot | None
+    records: Sequence[Record]
+    highest_sequence_number: int
+    """0 if the journal knows nothing of the channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalStatistics:
+    """Figures since the journal was opened, but for those said to be current."""
+
+    commits: int
+    records: int
+    record_bytes: int
+    """Bytes of record payloads before sealing."""
+    snapshots: int
+    snapshot_bytes: int
+    """Bytes of snapshot payloads before sealing."""
+    records_deleted: int
+    """Records that are physically gone."""
+    snapshots_deleted: int
+    bytes_on_disk: int
+    """Current size of the journal's files; 0 for one that has none."""
+
+
+class Journal(Protocol):
+    """See the module's text for what holds of every implementation."""
+
+    def commit(self, batch: Batch) -> list[Rejection]:
+        """Make a batch durable.
+
+        Returns:
+            The records that were left out because their sequence number is not the channel's
+            highest plus one; a rejected record takes later ones of its channel with it. A snapshot
+            whose sequence number is beyond the channel's highest is left out in silence: it is an
+            optimisation of something that was rejected.
+
+        Raises:
+            CommitFailedError: the outcome of the whole batch is unknown.
+        """
+
+    def read(
+        self,
+        channel: int,
+        from_sequence_number: int = 1,
+        to_sequence_number: int = MAX_SEQUENCE_NUMBER,
+        limit: int = MAX_SEQUENCE_NUMBER,
+    ) -> list[Record]:
+        """Return a channel's records, both bounds included, in order.
+
+        Raises:
+            CorruptRecordError: a record between the bounds is damaged or missing.
+        """
+
+    def highest_sequence_number(self, channel: int) -> int:
+        """Return the highest sequence number ever committed for a channel, or 0."""
+
+    def delete_records(self, channel: int, to_sequence_number: int) -> None:
+        """Delete a channel's records up to and with this one, durably.
+
+        They are gone from every read at once; when their bytes go is up to the backend's upkeep.
+        """
+
+    def load_snapshot(self, channel: int, criteria: SnapshotCriteria = LATEST) -> Snapshot | None:
+        """Return the newest snapshot within the criteria.
+
+        Raises:
+            CorruptRecordError: it is damaged.
+        """
+
+    def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
+        """Delete all snapshots of a channel within the criteria."""
+
+    def recover(self, channel: int) -> Recovery:
+        """Return the newest snapshot and every record after it.
+
+        Raises:
+            CorruptRecordError: something between the snapshot (or record 1, if there is none) and
+                the highest sequence number is damaged or missing, or the snapshot is newer than
+                the highest sequence number.
+        """
+
+    def forget(self, channel: int) -> None:
+        """Free memory that the journal spends on this channel; what is stored stays stored."""
+
+    def upkeep(self) -> bool:
+        """Do one bounded step of clean-up beside the commit path.
+
+        Returns:
+            Whether there is more to do.
+        """
+
+    def statistics(self) -> JournalStatistics:
+        """Return the journal's figures."""
+
+    def close(self) -> None:
+        """Release the journal's files. Calling it again has no effect."""

@@ -1,0 +1,1 @@
+"""The gRPC surface: servicer, interceptors, errors as statuses, health and reflection."""

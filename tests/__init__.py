@@ -1,0 +1,1 @@
+"""Tests. Timings belong in benchmarks/; tests assert results and counts."""
