@@ -117,8 +117,10 @@ class WriteRejectedError(StorageError):
 
 
 class WriteUncertainError(StorageError):
-    """Whether the record was written is unknown; its result is withheld. The channel goes on from
-    what is durable: an Encrypt may be asked for again, a Decrypt may prove to be a replay.
+    """Whether the record was written is unknown, so the result is withheld.
+
+    The channel goes on from what is durable: an Encrypt may be asked for again, a Decrypt may
+    prove to be a replay.
     """
 
 

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -139,17 +140,21 @@ class Handshake(_message.Message):
 
     REQUEST_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
+    ASSOCIATED_DATA_FIELD_NUMBER: _builtins.int
     request: _builtins.bytes
     response: _builtins.bytes
+    associated_data: _builtins.bytes
+    """Digest of both ends' identities, bound into every message."""
     def __init__(
         self,
         *,
         request: _builtins.bytes = ...,
         response: _builtins.bytes = ...,
+        associated_data: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["associated_data", b"associated_data", "request", b"request", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,16 +267,14 @@ class RatchetState(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROOT_KEY_FIELD_NUMBER: _builtins.int
-    ASSOCIATED_DATA_FIELD_NUMBER: _builtins.int
     RATCHET_PRIVATE_KEY_FIELD_NUMBER: _builtins.int
     SENDING_FIELD_NUMBER: _builtins.int
     PREVIOUS_CHAIN_LENGTH_FIELD_NUMBER: _builtins.int
     RECEIVING_FIELD_NUMBER: _builtins.int
     RECEIVING_TURNS_FIELD_NUMBER: _builtins.int
-    SKIPPED_FIELD_NUMBER: _builtins.int
     PENDING_PEER_KEY_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
     root_key: _builtins.bytes
-    associated_data: _builtins.bytes
     ratchet_private_key: _builtins.bytes
     """Private half of the own ratchet key, for as long as the peer may still turn against it."""
     previous_chain_length: _builtins.int
@@ -284,23 +287,24 @@ class RatchetState(_message.Message):
     @_builtins.property
     def receiving(self) -> Global___Chain: ...
     @_builtins.property
-    def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedChain]: ...
+    def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedChain]:
+        """Oldest first."""
+
     def __init__(
         self,
         *,
         root_key: _builtins.bytes = ...,
-        associated_data: _builtins.bytes = ...,
         ratchet_private_key: _builtins.bytes = ...,
         sending: Global___Chain | None = ...,
         previous_chain_length: _builtins.int = ...,
         receiving: Global___Chain | None = ...,
         receiving_turns: _builtins.int = ...,
-        skipped: _abc.Iterable[Global___SkippedChain] | None = ...,
         pending_peer_key: _builtins.bytes = ...,
+        skipped: _abc.Iterable[Global___SkippedChain] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["receiving", b"receiving", "sending", b"sending"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["associated_data", b"associated_data", "pending_peer_key", b"pending_peer_key", "previous_chain_length", b"previous_chain_length", "ratchet_private_key", b"ratchet_private_key", "receiving", b"receiving", "receiving_turns", b"receiving_turns", "root_key", b"root_key", "sending", b"sending", "skipped", b"skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pending_peer_key", b"pending_peer_key", "previous_chain_length", b"previous_chain_length", "ratchet_private_key", b"ratchet_private_key", "receiving", b"receiving", "receiving_turns", b"receiving_turns", "root_key", b"root_key", "sending", b"sending", "skipped", b"skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,99 +318,56 @@ class Change(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    SENT_FIELD_NUMBER: _builtins.int
-    RECEIVED_FIELD_NUMBER: _builtins.int
-    RECEIVED_SKIPPED_FIELD_NUMBER: _builtins.int
-    @_builtins.property
-    def sent(self) -> Global___Sent: ...
-    @_builtins.property
-    def received(self) -> Global___Received: ...
-    @_builtins.property
-    def received_skipped(self) -> Global___ReceivedSkipped: ...
-    def __init__(
-        self,
-        *,
-        sent: Global___Sent | None = ...,
-        received: Global___Received | None = ...,
-        received_skipped: Global___ReceivedSkipped | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "received", b"received", "received_skipped", b"received_skipped", "sent", b"sent"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "received", b"received", "received_skipped", b"received_skipped", "sent", b"sent"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = _typing.Literal["sent", "received", "received_skipped"]  # noqa: Y015
-    _WhichOneofArgType_kind: _TypeAlias = _typing.Literal["kind", b"kind"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
 
-Global___Change: _TypeAlias = Change  # noqa: Y015
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Change._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Change._Kind.ValueType  # 0
+        SENT: Change._Kind.ValueType  # 1
+        """A message was encrypted. `ratchet_key` is the new private key, if the ratchet turned."""
+        RECEIVED: Change._Kind.ValueType  # 2
+        """A message was decrypted at or beyond the head of its chain. `ratchet_key` is the peer's new
+        public key and `previous_chain_length` its PN, if the ratchet turned.
+        """
+        RECEIVED_SKIPPED: Change._Kind.ValueType  # 3
+        """A message was decrypted with a key skipped before, on chain `chain_number`."""
 
-@_typing.final
-class Sent(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
+    KIND_UNSPECIFIED: Change.Kind.ValueType  # 0
+    SENT: Change.Kind.ValueType  # 1
+    """A message was encrypted. `ratchet_key` is the new private key, if the ratchet turned."""
+    RECEIVED: Change.Kind.ValueType  # 2
+    """A message was decrypted at or beyond the head of its chain. `ratchet_key` is the peer's new
+    public key and `previous_chain_length` its PN, if the ratchet turned.
+    """
+    RECEIVED_SKIPPED: Change.Kind.ValueType  # 3
+    """A message was decrypted with a key skipped before, on chain `chain_number`."""
 
-    INDEX_FIELD_NUMBER: _builtins.int
-    RATCHET_PRIVATE_KEY_FIELD_NUMBER: _builtins.int
-    index: _builtins.int
-    ratchet_private_key: _builtins.bytes
-    """The new ratchet key, if this message turned the ratchet."""
-    def __init__(
-        self,
-        *,
-        index: _builtins.int = ...,
-        ratchet_private_key: _builtins.bytes = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "ratchet_private_key", b"ratchet_private_key"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Sent: _TypeAlias = Sent  # noqa: Y015
-
-@_typing.final
-class Received(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
+    KIND_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     RATCHET_KEY_FIELD_NUMBER: _builtins.int
     PREVIOUS_CHAIN_LENGTH_FIELD_NUMBER: _builtins.int
+    CHAIN_NUMBER_FIELD_NUMBER: _builtins.int
+    kind: Global___Change.Kind.ValueType
     index: _builtins.int
     ratchet_key: _builtins.bytes
-    """The peer's new ratchet key, if this message turned the ratchet, and its PN."""
     previous_chain_length: _builtins.int
+    chain_number: _builtins.int
     def __init__(
         self,
         *,
+        kind: Global___Change.Kind.ValueType = ...,
         index: _builtins.int = ...,
         ratchet_key: _builtins.bytes = ...,
         previous_chain_length: _builtins.int = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "previous_chain_length", b"previous_chain_length", "ratchet_key", b"ratchet_key"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___Received: _TypeAlias = Received  # noqa: Y015
-
-@_typing.final
-class ReceivedSkipped(_message.Message):
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CHAIN_NUMBER_FIELD_NUMBER: _builtins.int
-    INDEX_FIELD_NUMBER: _builtins.int
-    chain_number: _builtins.int
-    index: _builtins.int
-    def __init__(
-        self,
-        *,
         chain_number: _builtins.int = ...,
-        index: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_number", b"chain_number", "index", b"index"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_number", b"chain_number", "index", b"index", "kind", b"kind", "previous_chain_length", b"previous_chain_length", "ratchet_key", b"ratchet_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ReceivedSkipped: _TypeAlias = ReceivedSkipped  # noqa: Y015
+Global___Change: _TypeAlias = Change  # noqa: Y015

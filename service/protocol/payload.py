@@ -1,0 +1,63 @@
+"""A message between the two ends of a channel, and the bytes of it that are authenticated."""
+
+import struct
+from typing import NamedTuple
+
+from service.errors import MalformedRequestError
+from service.protocol.primitives import KEY_SIZE, NONCE_SIZE, TAG_SIZE
+
+__all__ = ["Header", "Payload", "require_well_formed"]
+
+# Ratchet key, PN, N, request id, creation time: fixed width, so no two headers encode alike.
+_HEADER = struct.Struct(">32sIIQq")
+
+_UINT32 = 1 << 32
+
+
+class Header(NamedTuple):
+    """All that travels in the clear beside a ciphertext, but for the nonce (AES-GCM binds that)."""
+
+    ratchet_key: bytes
+    previous_chain_length: int
+    message_number: int
+    """Position on the sending chain, from 0 (the specification's N)."""
+    request_id: int
+    created_at: int
+    """Sender's clock, microseconds since the epoch."""
+
+    def encode(self) -> bytes:
+        """Return the 56 bytes that go into the associated data."""
+        return _HEADER.pack(*self)
+
+
+class Payload(NamedTuple):
+    """One encrypted message. Field for field, the wire's ``CipherPayload``."""
+
+    header: Header
+    nonce: bytes
+    ciphertext: bytes
+    """Ciphertext followed by its tag."""
+
+
+def require_well_formed(payload: Payload) -> None:
+    """Check the sizes of a payload's parts.
+
+    Raises:
+        MalformedRequestError: with what was expected and what came.
+    """
+    header = payload.header
+    if len(payload.nonce) != NONCE_SIZE:
+        raise MalformedRequestError(
+            f"payload.nonce has {len(payload.nonce)} bytes, expected {NONCE_SIZE}"
+        )
+    if len(header.ratchet_key) != KEY_SIZE:
+        raise MalformedRequestError(
+            f"payload.dh_public_key has {len(header.ratchet_key)} bytes, expected {KEY_SIZE}"
+        )
+    if len(payload.ciphertext) < TAG_SIZE:
+        raise MalformedRequestError(
+            f"payload.ciphertext has {len(payload.ciphertext)} bytes,"
+            f" expected at least the tag's {TAG_SIZE}"
+        )
+    if not (0 <= header.message_number < _UINT32 and 0 <= header.previous_chain_length < _UINT32):
+        raise MalformedRequestError("payload's chain positions don't fit 32 bits")

@@ -1,0 +1,180 @@
+"""The cryptographic choices, each behind one function: nothing else here names an algorithm.
+
+X25519 (RFC 7748), Ed25519 (RFC 8032), HKDF-SHA256 (RFC 5869), HMAC-SHA256, AES-256-GCM.
+Randomness comes in as a function, ``Random``, so that this package stays deterministic.
+"""
+
+import hmac
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Self
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+__all__ = [
+    "KEY_SIZE",
+    "NONCE_SIZE",
+    "SIGNATURE_SIZE",
+    "TAG_SIZE",
+    "KeyPair",
+    "Random",
+    "WeakKeyError",
+    "decrypt",
+    "digest",
+    "encrypt",
+    "hkdf",
+    "is_weak_public_key",
+    "public_identity",
+    "sign",
+    "step_chain",
+    "step_root",
+    "verify",
+]
+
+Random = Callable[[int], bytes]
+"""Gives that many bytes, unpredictable and never the same again: ``os.urandom``, or a test's."""
+
+KEY_SIZE = 32
+NONCE_SIZE = 12
+TAG_SIZE = 16
+SIGNATURE_SIZE = 64
+
+_ROOT_INFO = b"connect-actor ratchet v1"
+_X25519_PRIME = 2**255 - 19
+
+# The u-coordinates of the points of small order, reduced modulo the prime: 0 and 1, the two of
+# order 8, and -1. RFC 7748 (section 6.1) leaves rejecting them to the protocol.
+_SMALL_ORDER = frozenset(
+    {
+        0,
+        1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        _X25519_PRIME - 1,
+    }
+)
+
+
+class WeakKeyError(Exception):
+    """A public key whose shared secret would be known to anyone (small order)."""
+
+
+def is_weak_public_key(key: bytes) -> bool:
+    """Say whether an X25519 public key has the wrong size or is a point of small order."""
+    if len(key) != KEY_SIZE:
+        return True
+    # The top bit is not part of the coordinate (RFC 7748, section 5).
+    coordinate = int.from_bytes(key, "little") & ((1 << 255) - 1)
+    return coordinate % _X25519_PRIME in _SMALL_ORDER
+
+
+class KeyPair:
+    """An X25519 key pair.
+
+    The library derives the public half whenever it loads a private one (as dear as an exchange),
+    so the loaded key is kept from its first use on. Equality is that of the private halves.
+    """
+
+    __slots__ = ("_loaded", "_public", "private_key")
+
+    def __init__(self, private_key: bytes, public_key: bytes | None = None) -> None:
+        self.private_key = private_key
+        self._public = public_key
+        self._loaded: X25519PrivateKey | None = None
+
+    @classmethod
+    def generate(cls, random: Random) -> Self:
+        """Make a fresh pair."""
+        return cls(random(KEY_SIZE))
+
+    def _load(self) -> X25519PrivateKey:
+        if self._loaded is None:
+            self._loaded = X25519PrivateKey.from_private_bytes(self.private_key)
+        return self._loaded
+
+    @property
+    def public_key(self) -> bytes:
+        """The public half, 32 bytes."""
+        if self._public is None:
+            self._public = self._load().public_key().public_bytes_raw()
+        return self._public
+
+    def exchange(self, peer_public_key: bytes) -> bytes:
+        """Return the shared secret, 32 bytes.
+
+        Raises:
+            WeakKeyError: the secret is all zeros, so the peer's key contributed nothing.
+        """
+        try:
+            return self._load().exchange(X25519PublicKey.from_public_bytes(peer_public_key))
+        except ValueError:
+            raise WeakKeyError from None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, KeyPair) and self.private_key == other.private_key
+
+    def __hash__(self) -> int:
+        return hash(self.private_key)
+
+    def __repr__(self) -> str:
+        return f"KeyPair(public_key={self.public_key.hex()})"
+
+
+def public_identity(private_key: bytes) -> bytes:
+    """Return the Ed25519 public key, 32 bytes, of a private one (its 32-byte seed)."""
+    return Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+
+
+def sign(private_key: bytes, message: bytes) -> bytes:
+    """Return the Ed25519 signature, 64 bytes."""
+    return Ed25519PrivateKey.from_private_bytes(private_key).sign(message)
+
+
+def verify(identity_key: bytes, signature: bytes, message: bytes) -> bool:
+    """Say whether an Ed25519 signature is good; malformed keys and signatures are not."""
+    try:
+        Ed25519PublicKey.from_public_bytes(identity_key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def digest(message: bytes) -> bytes:
+    """Return the SHA-256 digest, 32 bytes."""
+    return sha256(message).digest()
+
+
+def hkdf(key_material: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
+    """Return ``length`` bytes of HKDF-SHA256 (extract, then expand)."""
+    return HKDF(algorithm=SHA256(), length=length, salt=salt, info=info).derive(key_material)
+
+
+def step_root(root_key: bytes, shared_secret: bytes) -> tuple[bytes, bytes]:
+    """Return the next root key and a new chain key: KDF_RK of the Double Ratchet spec, 5.2."""
+    derived = hkdf(shared_secret, salt=root_key, info=_ROOT_INFO, length=2 * KEY_SIZE)
+    return derived[:KEY_SIZE], derived[KEY_SIZE:]
+
+
+def step_chain(chain_key: bytes) -> tuple[bytes, bytes]:
+    """Return a message key and the next chain key: KDF_CK of the Double Ratchet spec, 5.2."""
+    return hmac.digest(chain_key, b"\x01", "sha256"), hmac.digest(chain_key, b"\x02", "sha256")
+
+
+def encrypt(message_key: bytes, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
+    """Return the AES-256-GCM ciphertext followed by its 16-byte tag."""
+    return AESGCM(message_key).encrypt(nonce, plaintext, associated_data)
+
+
+def decrypt(
+    message_key: bytes, nonce: bytes, ciphertext: bytes, associated_data: bytes
+) -> bytes | None:
+    """Return the plaintext, or None if the tag does not fit."""
+    try:
+        return AESGCM(message_key).decrypt(nonce, ciphertext, associated_data)
+    except InvalidTag:
+        return None

@@ -1,0 +1,418 @@
+"""The Double Ratchet (Signal's specification, revision 1), one end of it.
+
+How it differs from the specification's pseudo-code, and why:
+
+1. A turn of the DH ratchet is made in two halves. The receiving half happens when the peer's new
+   key arrives; the sending half waits for the next message out (the specification recommends to
+   "defer generating new ratchet keys", section 6.3), and until that chain has ``turn_every``
+   messages. With ``turn_every`` = 1 this is the classic behaviour.
+2. Ends take turns: one may turn only against a peer key newer than its own last turn. So there is
+   one sequence of root keys, whatever is in flight, and a new peer key can be told from a forged
+   one by whether a turn is due at all: a message with an unknown key out of turn costs no
+   exchange. The own private key is erased as soon as the peer has turned against it.
+3. Nonces are random and sent along. A message key is used once, so any nonce would do; a random
+   one bounds the harm if a backup is restored behind this service's back.
+
+Invariants:
+
+- Nothing changes until a message has been authenticated; an operation that raises has had no
+  effect.
+- A live operation and ``apply`` change the state through the same methods, so a recovered ratchet
+  can't differ from the live one.
+- A decrypt derives at most ``2 * max_skip + 1`` message keys, and one exchange.
+"""
+
+from dataclasses import dataclass, field
+
+from service.errors import (
+    AuthenticationFailedError,
+    ChannelExpiredError,
+    MessageReplayedError,
+    SkipLimitExceededError,
+)
+from service.protocol import primitives
+from service.protocol.changes import (
+    Change,
+    InconsistentChangeError,
+    Received,
+    ReceivedSkipped,
+    Sent,
+)
+from service.protocol.payload import Header, Payload
+from service.protocol.primitives import KeyPair, Random, WeakKeyError
+
+__all__ = ["MAX_SKIPPED_CHAINS", "Chain", "Ratchet", "RatchetLimits", "SkippedChain"]
+
+# Receiving chains whose skipped keys are kept, the current one included: libsignal's figure.
+MAX_SKIPPED_CHAINS = 5
+# An index is a uint32 on the wire.
+_MAX_CHAIN_LENGTH = 2**32 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class RatchetLimits:
+    """Bounds that both ends of a channel keep to, fixed when it is established."""
+
+    turn_every: int
+    """Messages on the sending chain after which a due turn is made."""
+    max_skip: int
+    """Messages that may be missing before one that is accepted, on each chain."""
+    max_skipped_keys: int
+    """Skipped message keys kept in all; the oldest go first."""
+
+
+@dataclass(slots=True)
+class Chain:
+    """A symmetric-key chain: its next message has ``next_index`` and comes from ``chain_key``."""
+
+    ratchet_key: bytes = field(repr=False)
+    """Public ratchet key of the end that sends on it."""
+    chain_key: bytes = field(repr=False)
+    next_index: int
+
+
+@dataclass(slots=True)
+class SkippedChain:
+    """Message keys of one receiving chain whose messages have not arrived, oldest first."""
+
+    number: int
+    ratchet_key: bytes = field(repr=False)
+    keys: dict[int, bytes] = field(repr=False)
+
+
+@dataclass(slots=True)
+class _Advance:
+    """A receiving chain moved on, not yet put into effect."""
+
+    message_key: bytes
+    chain_key: bytes
+    next_index: int
+    skipped: dict[int, bytes]
+
+
+@dataclass(slots=True)
+class _SendingTurn:
+    """A turn of the sending half, not yet put into effect."""
+
+    root_key: bytes
+    own_key: KeyPair
+    chain: Chain
+
+
+def _advance(chain: Chain, index: int) -> _Advance:
+    """Derive the message key of ``index`` and those before it, leaving the chain as it is."""
+    key = chain.chain_key
+    skipped: dict[int, bytes] = {}
+    for missing in range(chain.next_index, index):
+        skipped[missing], key = primitives.step_chain(key)
+    message_key, key = primitives.step_chain(key)
+    return _Advance(message_key, key, index + 1, skipped)
+
+
+@dataclass(slots=True)
+class Ratchet:
+    """One end's ratchet state. Mutable; compare by value."""
+
+    limits: RatchetLimits
+    associated_data: bytes = field(repr=False)
+    """Bound into every message before its header; says who the two ends are."""
+    root_key: bytes = field(repr=False)
+    own_key: KeyPair | None = field(repr=False)
+    """The own ratchet key, while the peer may still turn against it."""
+    sending: Chain | None
+    previous_chain_length: int
+    receiving: Chain | None
+    receiving_turns: int
+    """How many receiving chains there have been; the current one bears this number."""
+    pending_peer_key: bytes | None = field(repr=False)
+    """The peer's newest key, if the own ratchet has not been turned against it yet."""
+    skipped: list[SkippedChain]
+    """Oldest chain first; no chain in it is empty."""
+
+    @classmethod
+    def of_initiator(
+        cls,
+        limits: RatchetLimits,
+        associated_data: bytes,
+        shared_key: bytes,
+        own_key: KeyPair,
+        peer_key: bytes,
+    ) -> "Ratchet":
+        """Begin as the end that turns first (the specification's Alice, section 3.3).
+
+        Args:
+            limits: the channel's bounds.
+            associated_data: says who the two ends are.
+            shared_key: SK, 32 bytes, from X3DH.
+            own_key: the first ratchet key; its public half goes to the peer.
+            peer_key: the peer's first ratchet key: its signed prekey.
+
+        Raises:
+            WeakKeyError: the peer's key is of small order.
+        """
+        root_key, chain_key = primitives.step_root(shared_key, own_key.exchange(peer_key))
+        return cls(
+            limits=limits,
+            associated_data=associated_data,
+            root_key=root_key,
+            own_key=own_key,
+            sending=Chain(own_key.public_key, chain_key, 0),
+            previous_chain_length=0,
+            receiving=None,
+            receiving_turns=0,
+            pending_peer_key=None,
+            skipped=[],
+        )
+
+    @classmethod
+    def of_responder(
+        cls,
+        limits: RatchetLimits,
+        associated_data: bytes,
+        shared_key: bytes,
+        own_key: KeyPair,
+        peer_key: bytes,
+    ) -> "Ratchet":
+        """Begin as the other end (the specification's Bob), with Alice's first key at hand.
+
+        The arguments are ``of_initiator``'s; ``own_key`` is the signed prekey pair.
+
+        Raises:
+            WeakKeyError: the peer's key is of small order.
+        """
+        root_key, chain_key = primitives.step_root(shared_key, own_key.exchange(peer_key))
+        return cls(
+            limits=limits,
+            associated_data=associated_data,
+            root_key=root_key,
+            own_key=None,
+            sending=None,
+            previous_chain_length=0,
+            receiving=Chain(peer_key, chain_key, 0),
+            receiving_turns=1,
+            pending_peer_key=peer_key,
+            skipped=[],
+        )
+
+    @property
+    def skipped_keys(self) -> int:
+        """How many skipped message keys are held."""
+        return sum(len(chain.keys) for chain in self.skipped)
+
+    # --- Operations ---------------------------------------------------------------------------
+
+    def encrypt(
+        self, plaintext: bytes, *, request_id: int, created_at: int, random: Random
+    ) -> tuple[Payload, Sent]:
+        """Encrypt the next message of the sending chain, turning the ratchet first if that is due.
+
+        Raises:
+            ChannelExpiredError: the chain has no index left.
+        """
+        turn = None
+        sending = self.sending
+        previous_chain_length = self.previous_chain_length
+        if self.pending_peer_key is not None and (
+            sending is None or sending.next_index >= self.limits.turn_every
+        ):
+            turn = self._derive_turn(KeyPair.generate(random), self.pending_peer_key)
+            previous_chain_length = 0 if sending is None else sending.next_index
+            sending = turn.chain
+        if sending is None:
+            # An initiator begins with a chain, a responder with a turn that is due.
+            raise InconsistentChangeError("no sending chain and no peer key to make one")
+        number = sending.next_index
+        if number >= _MAX_CHAIN_LENGTH:
+            raise ChannelExpiredError("the sending chain has no number left: establish anew")
+        header = Header(sending.ratchet_key, previous_chain_length, number, request_id, created_at)
+        message_key, chain_key = primitives.step_chain(sending.chain_key)
+        nonce = random(primitives.NONCE_SIZE)
+        ciphertext = primitives.encrypt(
+            message_key, nonce, plaintext, self.associated_data + header.encode()
+        )
+        # From here on nothing can fail.
+        if turn is not None:
+            self._turn_sending(turn)
+        sending.chain_key = chain_key
+        sending.next_index = number + 1
+        private_key = b"" if turn is None else turn.own_key.private_key
+        return Payload(header, nonce, ciphertext), Sent(number, private_key)
+
+    def decrypt(self, payload: Payload) -> tuple[bytes, Change]:
+        """Decrypt one message, in any order of arrival.
+
+        Raises:
+            AuthenticationFailedError: forged, damaged, or of another channel.
+            MessageReplayedError: its key was used before, or is no longer kept.
+            SkipLimitExceededError: it claims to be further ahead than the limit allows.
+        """
+        header = payload.header
+        receiving = self.receiving
+        if receiving is not None and header.ratchet_key == receiving.ratchet_key:
+            if header.message_number < receiving.next_index:
+                return self._decrypt_skipped(payload)
+            self._require_skip(header.message_number - receiving.next_index)
+            advance = _advance(receiving, header.message_number)
+            plaintext = self._authenticate(payload, advance.message_key)
+            self._move_receiving(receiving, advance)
+            return plaintext, Received(header.message_number)
+        if any(chain.ratchet_key == header.ratchet_key for chain in self.skipped):
+            return self._decrypt_skipped(payload)
+        return self._decrypt_turning(payload)
+
+    def apply(self, change: Change) -> None:
+        """Make a change again, on a ratchet as it was before the operation that yielded it.
+
+        Raises:
+            InconsistentChangeError: the change does not follow from this state. The state is then
+                of no more use.
+        """
+        match change:
+            case Sent(index, private_key):
+                self._apply_sent(index, private_key)
+            case Received(index, ratchet_key, previous_chain_length):
+                self._apply_received(index, ratchet_key, previous_chain_length)
+            case ReceivedSkipped(index, chain_number):
+                for position, chain in enumerate(self.skipped):
+                    if chain.number == chain_number and index in chain.keys:
+                        self._drop_skipped(position, index)
+                        return
+                raise InconsistentChangeError(f"no skipped key {index} on chain {chain_number}")
+
+    # --- Decrypting, by where the message's key comes from ---------------------------------------
+
+    def _decrypt_skipped(self, payload: Payload) -> tuple[bytes, ReceivedSkipped]:
+        header = payload.header
+        for position, chain in enumerate(self.skipped):
+            if chain.ratchet_key == header.ratchet_key and header.message_number in chain.keys:
+                plaintext = self._authenticate(payload, chain.keys[header.message_number])
+                self._drop_skipped(position, header.message_number)
+                return plaintext, ReceivedSkipped(header.message_number, chain.number)
+        raise MessageReplayedError(
+            f"message {header.message_number} of its chain was decrypted before,"
+            " or its key was given up: don't send it again"
+        )
+
+    def _decrypt_turning(self, payload: Payload) -> tuple[bytes, Received]:
+        header = payload.header
+        own_key = self.own_key
+        if own_key is None:
+            raise AuthenticationFailedError(
+                "the message bears a ratchet key that is unknown, and no turn of the peer is due:"
+                " it is forged, of another channel, or of a chain given up long ago"
+            )
+        receiving = self.receiving
+        left_behind = (
+            0 if receiving is None else header.previous_chain_length - receiving.next_index
+        )
+        self._require_skip(left_behind)
+        self._require_skip(header.message_number)
+        try:
+            shared_secret = own_key.exchange(header.ratchet_key)
+        except WeakKeyError:
+            raise AuthenticationFailedError("the message's ratchet key is of small order") from None
+        root_key, chain_key = primitives.step_root(self.root_key, shared_secret)
+        # Authenticate on the new chain before any work for the old one.
+        turned = Chain(header.ratchet_key, chain_key, 0)
+        advance = _advance(turned, header.message_number)
+        plaintext = self._authenticate(payload, advance.message_key)
+        self._turn_receiving(root_key, turned, header.previous_chain_length)
+        self._move_receiving(turned, advance)
+        return plaintext, Received(
+            header.message_number, header.ratchet_key, header.previous_chain_length
+        )
+
+    def _derive_turn(self, own_key: KeyPair, peer_key: bytes) -> _SendingTurn:
+        root_key, chain_key = primitives.step_root(self.root_key, own_key.exchange(peer_key))
+        return _SendingTurn(root_key, own_key, Chain(own_key.public_key, chain_key, 0))
+
+    def _authenticate(self, payload: Payload, message_key: bytes) -> bytes:
+        plaintext = primitives.decrypt(
+            message_key,
+            payload.nonce,
+            payload.ciphertext,
+            self.associated_data + payload.header.encode(),
+        )
+        if plaintext is None:
+            raise AuthenticationFailedError(
+                "the message's tag does not fit: it is forged, damaged or of another channel"
+            )
+        return plaintext
+
+    def _require_skip(self, missing: int) -> None:
+        if missing > self.limits.max_skip:
+            raise SkipLimitExceededError(
+                f"the message comes {missing} ahead on its chain, at most"
+                f" {self.limits.max_skip} may be missing: send what is missing, or establish anew"
+            )
+
+    # --- The only ways in which the state changes ------------------------------------------------
+
+    def _turn_sending(self, turn: _SendingTurn) -> None:
+        self.previous_chain_length = 0 if self.sending is None else self.sending.next_index
+        self.root_key = turn.root_key
+        self.own_key = turn.own_key
+        self.sending = turn.chain
+        self.pending_peer_key = None
+
+    def _turn_receiving(self, root_key: bytes, turned: Chain, previous_chain_length: int) -> None:
+        receiving = self.receiving
+        if receiving is not None and previous_chain_length > receiving.next_index:
+            last = _advance(receiving, previous_chain_length - 1)
+            last.skipped[previous_chain_length - 1] = last.message_key
+            self._keep_skipped(receiving.ratchet_key, last.skipped)
+        self.root_key = root_key
+        self.own_key = None
+        self.receiving = turned
+        self.receiving_turns += 1
+        self.pending_peer_key = turned.ratchet_key
+        oldest = self.receiving_turns - MAX_SKIPPED_CHAINS + 1
+        self.skipped = [chain for chain in self.skipped if chain.number >= oldest]
+
+    def _move_receiving(self, receiving: Chain, advance: _Advance) -> None:
+        receiving.chain_key = advance.chain_key
+        receiving.next_index = advance.next_index
+        if advance.skipped:
+            self._keep_skipped(receiving.ratchet_key, advance.skipped)
+
+    def _keep_skipped(self, ratchet_key: bytes, keys: dict[int, bytes]) -> None:
+        if self.skipped and self.skipped[-1].number == self.receiving_turns:
+            self.skipped[-1].keys.update(keys)
+        else:
+            self.skipped.append(SkippedChain(self.receiving_turns, ratchet_key, keys))
+        surplus = self.skipped_keys - self.limits.max_skipped_keys
+        while surplus > 0:
+            self._drop_skipped(0, next(iter(self.skipped[0].keys)))
+            surplus -= 1
+
+    def _drop_skipped(self, position: int, index: int) -> None:
+        chain = self.skipped[position]
+        del chain.keys[index]
+        if not chain.keys:
+            del self.skipped[position]
+
+    # --- Making a stored change again -----------------------------------------------------------
+
+    def _apply_sent(self, index: int, private_key: bytes) -> None:
+        if private_key:
+            if self.pending_peer_key is None:
+                raise InconsistentChangeError("a turn of the sending chain that was not due")
+            self._turn_sending(self._derive_turn(KeyPair(private_key), self.pending_peer_key))
+        sending = self.sending
+        if sending is None or sending.next_index != index:
+            raise InconsistentChangeError(f"message {index} is not the next one to send")
+        _, sending.chain_key = primitives.step_chain(sending.chain_key)
+        sending.next_index = index + 1
+
+    def _apply_received(self, index: int, ratchet_key: bytes, previous_chain_length: int) -> None:
+        if ratchet_key:
+            if self.own_key is None:
+                raise InconsistentChangeError("a turn of the receiving chain that was not due")
+            root_key, chain_key = primitives.step_root(
+                self.root_key, self.own_key.exchange(ratchet_key)
+            )
+            self._turn_receiving(root_key, Chain(ratchet_key, chain_key, 0), previous_chain_length)
+        receiving = self.receiving
+        if receiving is None or index < receiving.next_index:
+            raise InconsistentChangeError(f"message {index} is not ahead on its chain")
+        self._move_receiving(receiving, _advance(receiving, index))
