@@ -22,6 +22,7 @@ __all__ = [
     "MessageTooLargeError",
     "OverloadedError",
     "PeerError",
+    "ReadFailedError",
     "ServiceError",
     "ShuttingDownError",
     "SkipLimitExceededError",
@@ -122,6 +123,10 @@ class WriteUncertainError(StorageError):
     The channel goes on from what is durable: an Encrypt may be asked for again, a Decrypt may
     prove to be a replay.
     """
+
+
+class ReadFailedError(StorageError):
+    """The journal could not be read now; nothing was changed: try again after a pause."""
 
 
 class ChannelDamagedError(StorageError):

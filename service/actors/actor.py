@@ -201,7 +201,7 @@ class DispatchedActor(Actor):
             except Exception:  # noqa: BLE001 - logged by _handle_failure
                 self._handle_failure(*sys.exc_info())
             return
-        _log.info("exception returned from %s to the asker", self, exc_info=True)
+        _log.debug("exception returned from %s to the asker", self, exc_info=True)
         try:
             reply.set_exception()
         except Exception:  # noqa: BLE001 - whatever a foreign future may raise

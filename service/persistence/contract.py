@@ -161,8 +161,8 @@ class Journal(Protocol):
         Returns:
             The records that were left out because their sequence number is not the channel's
             highest plus one; a rejected record takes later ones of its channel with it. A snapshot
-            whose sequence number is beyond the channel's highest is left out in silence: it is an
-            optimisation of something that was rejected.
+            of a channel with a rejected record, or with a sequence number beyond the channel's
+            highest, is left out too: it is an optimisation of something that did not happen.
 
         Raises:
             CommitFailedError: the outcome of the whole batch is unknown.
@@ -176,6 +176,9 @@ class Journal(Protocol):
         limit: int = MAX_SEQUENCE_NUMBER,
     ) -> list[Record]:
         """Return a channel's records, both bounds included, in order.
+
+        After the journal has been reopened, records at or below the channel's newest snapshot may
+        be gone, deleted or not: recovery has no use for them.
 
         Raises:
             CorruptRecordError: a record between the bounds is damaged or missing.

@@ -25,6 +25,7 @@ from service.protocol.keys import (
 from service.protocol.primitives import KeyPair, Random, WeakKeyError
 from service.protocol.ratchet import Ratchet, RatchetLimits
 from service.protocol.session import Handshake, Session
+from service.protocol.wire import bundle_from_wire, bundle_to_wire
 
 __all__ = ["ChannelLimits", "Initiation", "connect_id_of", "respond"]
 
@@ -63,35 +64,8 @@ def _responder_context(
     )
 
 
-def _parse_bundle(bundle: wire.PrekeyBundle) -> PrekeyBundle:
-    return PrekeyBundle(
-        identity_key=bundle.identity_key,
-        exchange_identity_key=bundle.exchange_identity_key,
-        signed_prekey_id=bundle.signed_prekey_id,
-        signed_prekey=bundle.signed_prekey,
-        one_time_prekeys=tuple(
-            (prekey.id, prekey.public_key) for prekey in bundle.one_time_prekeys
-        ),
-        signature=bundle.signature,
-    )
-
-
-def _build_bundle(bundle: PrekeyBundle) -> wire.PrekeyBundle:
-    return wire.PrekeyBundle(
-        identity_key=bundle.identity_key,
-        exchange_identity_key=bundle.exchange_identity_key,
-        signed_prekey_id=bundle.signed_prekey_id,
-        signed_prekey=bundle.signed_prekey,
-        one_time_prekeys=[
-            wire.OneTimePrekey(id=prekey_id, public_key=key)
-            for prekey_id, key in bundle.one_time_prekeys
-        ],
-        signature=bundle.signature,
-    )
-
-
 def _digest_of(request: wire.EstablishRequest) -> bytes:
-    bundle = _parse_bundle(request.bundle)
+    bundle = bundle_from_wire(request.bundle)
     context = _initiator_context(request.ephemeral_key, request.ratchet_key)
     return primitives.digest(bundle.content(context))
 
@@ -139,7 +113,7 @@ def respond(
     Raises:
         HandshakeRefusedError: a key or the signature is not acceptable.
     """
-    peer = _parse_bundle(request.bundle)
+    peer = bundle_from_wire(request.bundle)
     peer.require_acceptable(_initiator_context(request.ephemeral_key, request.ratchet_key))
     for name, key in (("ephemeral", request.ephemeral_key), ("ratchet", request.ratchet_key)):
         if primitives.is_weak_public_key(key):
@@ -174,7 +148,7 @@ def respond(
         raise HandshakeRefusedError("a key of the request is of small order") from None
     response = wire.EstablishResponse(
         connect_id=connect_id,
-        bundle=_build_bundle(bundle),
+        bundle=bundle_to_wire(bundle),
         one_time_prekey_id=prekey_id,
         expires_at_unix_micros=expires_at,
         dh_ratchet_every=limits.dh_ratchet_every,
@@ -214,7 +188,7 @@ class Initiation:
             identity, _initiator_context(ephemeral.public_key, ratchet_key.public_key)
         )
         request = wire.EstablishRequest(
-            bundle=_build_bundle(bundle),
+            bundle=bundle_to_wire(bundle),
             ephemeral_key=ephemeral.public_key,
             ratchet_key=ratchet_key.public_key,
         )
@@ -241,7 +215,7 @@ class Initiation:
             HandshakeRefusedError: the responder is not the pinned one, or a key, the signature or
                 the channel's id is not acceptable.
         """
-        peer = _parse_bundle(response.bundle)
+        peer = bundle_from_wire(response.bundle)
         if pinned_identity is not None and peer.identity_key != pinned_identity:
             raise HandshakeRefusedError("the responder's identity key is not the pinned one")
         prekey_id = response.one_time_prekey_id if response.HasField("one_time_prekey_id") else None
@@ -258,7 +232,7 @@ class Initiation:
         one_time_prekeys = dict(peer.one_time_prekeys)
         if prekey_id is not None and prekey_id not in one_time_prekeys:
             raise HandshakeRefusedError(f"the bundle holds no one-time prekey {prekey_id}")
-        own = _parse_bundle(self.request.bundle)
+        own = bundle_from_wire(self.request.bundle)
         try:
             shared_key = x3dh.agree_as_initiator(
                 self._keys.exchange_identity,

@@ -1,0 +1,117 @@
+"""What can be asked of a connect actor, and what it answers.
+
+Commands come from outside and are counted against the mailbox bound. Signals are the actor's own
+affairs (its journal, its router) and always get through.
+"""
+
+from typing import Any, NamedTuple
+
+from pykka import Future
+
+from protos.connect_actor.v1 import connect_pb2 as wire
+from service.errors import StorageError
+from service.persistence.contract import Recovery
+from service.protocol.payload import Payload
+
+__all__ = [
+    "Close",
+    "Command",
+    "CommitFailed",
+    "Decrypt",
+    "Encrypt",
+    "Ended",
+    "Establish",
+    "Passivate",
+    "PermitGranted",
+    "Recovered",
+    "RecoveryFailed",
+    "Reply",
+    "Restore",
+    "Restored",
+]
+
+
+Reply = Future[Any]
+"""Where an answer goes: the future of a Pykka ask, or whatever else has its ``set`` methods."""
+
+
+class Establish(NamedTuple):
+    """Make the channel; answered with the serialised ``EstablishResponse``."""
+
+    request: wire.EstablishRequest
+    deadline: float | None = None
+    """On the event loop's clock; work does not begin after it."""
+
+
+class Encrypt(NamedTuple):
+    """Encrypt for the peer; answered with a ``Payload``."""
+
+    plaintext: bytes
+    request_id: int = 0
+    deadline: float | None = None
+
+    def __repr__(self) -> str:
+        return f"Encrypt({len(self.plaintext)} bytes)"
+
+
+class Decrypt(NamedTuple):
+    """Decrypt what the peer sent; answered with the plaintext."""
+
+    payload: Payload
+    deadline: float | None = None
+
+
+class Restore(NamedTuple):
+    """Say where the channel stands; answered with ``Restored``."""
+
+    deadline: float | None = None
+
+
+class Close(NamedTuple):
+    """End the channel; answered with None."""
+
+    deadline: float | None = None
+
+
+Command = Establish | Encrypt | Decrypt | Restore | Close
+
+
+class Restored(NamedTuple):
+    """Where a channel stands, all of it durable."""
+
+    sending_chain_length: int
+    receiving_chain_length: int
+    skipped_message_keys: int
+    expires_at: int
+    """Microseconds since the epoch."""
+
+
+class PermitGranted(NamedTuple):
+    """The actor may load its channel now."""
+
+
+class Recovered(NamedTuple):
+    """The journal has answered."""
+
+    recovery: Recovery
+
+
+class RecoveryFailed(NamedTuple):
+    """The journal could not answer."""
+
+    error: StorageError
+
+
+class CommitFailed(NamedTuple):
+    """A record of this actor is not known to be durable."""
+
+    phase: object
+    """The phase that wrote it: an actor that has recovered since need not mind."""
+
+
+class Ended(NamedTuple):
+    """The last write of the actor's life is settled."""
+
+
+class Passivate(NamedTuple):
+    """The channel has been idle: save a snapshot and stop."""

@@ -1,0 +1,67 @@
+"""What every connect actor of a process shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from service.actors.permits import RecoveryPermits
+from service.persistence.committer import Committer
+from service.persistence.strategies import Strategy
+from service.protocol.handshake import ChannelLimits
+from service.protocol.keys import Identity
+from service.protocol.primitives import Random
+
+if TYPE_CHECKING:
+    from service.actors.connect import ConnectActor
+
+__all__ = ["ActorStatistics", "ConnectEnvironment", "Guardian"]
+
+
+@dataclass(slots=True)
+class ActorStatistics:
+    """Counts since the start, for whoever publishes them."""
+
+    started: int = 0
+    recovered: int = 0
+    """Loads from the journal that ended with a channel."""
+    recovery_failures: int = 0
+    recovery_seconds: float = 0.0
+    """Sum over all loads, from the permit to the session."""
+    discarded: int = 0
+    """Sessions thrown away because a commit failed."""
+    crashed: int = 0
+    passivated: int = 0
+    established: int = 0
+    closed: int = 0
+
+
+class Guardian(Protocol):
+    """Whoever looks after an actor (the router). Called on the event loop's thread."""
+
+    def idle(self, actor: "ConnectActor") -> None:
+        """Passivate the actor: it serves no channel."""
+
+    def stopped(self, actor: "ConnectActor") -> None:
+        """Take note that the actor takes no more messages; may come twice."""
+
+    def crashed(self, actor: "ConnectActor") -> None:
+        """Take note that the actor met a defect; ``stopped`` follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectEnvironment:
+    """Collaborators and settings of connect actors."""
+
+    committer: Committer
+    permits: RecoveryPermits
+    strategy: Callable[[], Strategy]
+    snapshot_interval: int
+    """Records between two snapshots."""
+    identity: Identity
+    limits: ChannelLimits
+    clock: Callable[[], int]
+    """Microseconds since the epoch."""
+    monotonic: Callable[[], float]
+    """Seconds on the clock that commands' deadlines are set on."""
+    random: Random
+    statistics: ActorStatistics = field(default_factory=ActorStatistics)

@@ -1,0 +1,525 @@
+"""The phases of a connect actor, one class each: what a message means in it.
+
+A phase is entered once, receives every message until the actor becomes another, and is left when
+the actor stops or crashes in it. All of it runs on the dispatcher's thread.
+"""
+
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from service.actors.actor import ANSWER_LATER
+from service.actors.commands import (
+    Close,
+    Command,
+    CommitFailed,
+    Decrypt,
+    Encrypt,
+    Ended,
+    Establish,
+    Passivate,
+    PermitGranted,
+    Recovered,
+    RecoveryFailed,
+    Reply,
+    Restore,
+    Restored,
+)
+from service.errors import (
+    ActorCrashedError,
+    ChannelDamagedError,
+    ChannelExistsError,
+    ChannelNotFoundError,
+    DeadlineExceededError,
+    OverloadedError,
+    ShuttingDownError,
+    StorageError,
+)
+from service.persistence.committer import Write
+from service.persistence.contract import (
+    CorruptRecordError,
+    Record,
+    RecordKind,
+    Recovery,
+    Snapshot,
+)
+from service.persistence.recovery import rebuild
+from service.protocol.changes import Change
+from service.protocol.handshake import respond
+from service.protocol.session import Session
+
+if TYPE_CHECKING:
+    from service.actors.connect import ConnectActor
+
+__all__ = ["AwaitingPermit", "Crashed", "Phase", "Recovering", "Running", "Stopping", "Vacant"]
+
+# Commands that may wait for a recovery; the mailbox is bounded on its own.
+_MAX_STASHED = 4_096
+
+
+class Phase(Protocol):
+    """What an actor is doing, and so what a message means to it."""
+
+    def enter(self) -> None:
+        """Begin."""
+
+    def receive(self, message: object) -> object:
+        """Handle a message; as Pykka's ``on_receive``, or ``ANSWER_LATER``."""
+
+    def leave(self) -> None:
+        """Give back what the phase holds, because the actor stops in it."""
+
+
+_Kept = Command | Passivate
+
+
+class _Stash:
+    """What waits for the session, in order of arrival: commands, and the order to passivate."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: deque[tuple[_Kept, Reply | None]] = deque()
+
+    def add(self, command: _Kept, sender: Reply | None) -> object:
+        if len(self._waiting) >= _MAX_STASHED:
+            raise OverloadedError(
+                f"{_MAX_STASHED} commands are waiting for this channel to load: try again later"
+            )
+        self._waiting.append((command, sender))
+        return ANSWER_LATER
+
+    def replay(self, actor: "ConnectActor") -> None:
+        """Hand everything to the actor's current phase, ahead of what is in its mailbox."""
+        while self._waiting:
+            command, sender = self._waiting.popleft()
+            actor.handle(command, sender)
+
+    def refuse(self, error: Exception) -> None:
+        while self._waiting:
+            _, sender = self._waiting.popleft()
+            _fail(sender, error)
+
+
+def _fail(sender: Reply | None, error: Exception) -> None:
+    if sender is not None:
+        sender.set_exception((type(error), error, None))
+
+
+def _require_time(actor: "ConnectActor", deadline: float | None) -> None:
+    if deadline is not None and actor.environment.monotonic() >= deadline:
+        raise DeadlineExceededError("the deadline passed before work began: nothing was changed")
+
+
+class AwaitingPermit:
+    """First of the phases: waits for its turn to load the channel. Commands wait, in order."""
+
+    __slots__ = ("_actor", "_has_permit", "_left", "_stash")
+
+    def __init__(self, actor: "ConnectActor") -> None:
+        self._actor = actor
+        self._stash = _Stash()
+        self._left = False
+        self._has_permit = False
+
+    def enter(self) -> None:
+        """Queue for a permit."""
+        self._actor.environment.permits.acquire(self._granted)
+
+    def _granted(self) -> None:
+        if self._left:
+            self._actor.environment.permits.release()
+        else:
+            self._has_permit = True
+            self._actor.signal(PermitGranted())
+
+    def receive(self, message: object) -> object:
+        """Stash commands; load when it is this channel's turn."""
+        if isinstance(message, PermitGranted):
+            self._actor.become(Recovering(self._actor, self._stash))
+            return None
+        if isinstance(message, _Kept):
+            return self._stash.add(message, self._actor.sender)
+        return None  # signals of an earlier life
+
+    def leave(self) -> None:
+        """Answer whoever waits, and pass the permit on, now or when it comes."""
+        self._left = True
+        if self._has_permit:
+            self._actor.environment.permits.release()
+        self._stash.refuse(ActorCrashedError("the actor was stopped while it waited: try again"))
+
+
+class Recovering:
+    """Second: snapshot and records are on their way (one request). Commands wait, in order."""
+
+    __slots__ = ("_actor", "_begun", "_stash")
+
+    def __init__(self, actor: "ConnectActor", stash: _Stash) -> None:
+        self._actor = actor
+        self._stash = stash
+        self._begun = actor.environment.monotonic()
+
+    def enter(self) -> None:
+        """Ask the journal."""
+        self._actor.environment.committer.recover(self._actor.connect_id, self._answered)
+
+    def _answered(self, recovery: Recovery | None, error: StorageError | None) -> None:
+        if recovery is not None:
+            self._actor.signal(Recovered(recovery))
+        elif error is not None:
+            self._actor.signal(RecoveryFailed(error))
+
+    def receive(self, message: object) -> object:
+        """Stash commands; go on when the journal has answered."""
+        match message:
+            case Recovered(recovery):
+                self._rebuild(recovery)
+            case RecoveryFailed(error):
+                self._give_up(error)
+            case Establish() | Encrypt() | Decrypt() | Restore() | Close() | Passivate():
+                return self._stash.add(message, self._actor.sender)
+        return None
+
+    def _rebuild(self, recovery: Recovery) -> None:
+        actor = self._actor
+        try:
+            session = rebuild(recovery)
+        except CorruptRecordError as error:
+            self._give_up(ChannelDamagedError(f"the channel can't be recovered: {error}"))
+            return
+        actor.environment.permits.release()
+        statistics = actor.environment.statistics
+        statistics.recovery_seconds += actor.environment.monotonic() - self._begun
+        if session is None:
+            actor.become(Vacant(actor, recovery.highest_sequence_number))
+        else:
+            statistics.recovered += 1
+            snapshot = recovery.snapshot
+            actor.become(
+                Running(
+                    actor,
+                    session,
+                    recovery.highest_sequence_number,
+                    0 if snapshot is None else snapshot.sequence_number,
+                )
+            )
+        self._stash.replay(actor)
+
+    def _give_up(self, error: StorageError) -> None:
+        """No half-recovered channel is ever served: whoever waits is told, and the actor stops."""
+        self._actor.environment.statistics.recovery_failures += 1
+        self._actor.environment.permits.release()
+        self._stash.refuse(error)
+        self._actor.become(Stopping(self._actor))
+
+    def leave(self) -> None:
+        """Answer whoever waits, and give the permit back."""
+        self._actor.environment.permits.release()
+        self._stash.refuse(ActorCrashedError("the actor was stopped while it loaded: try again"))
+
+
+class Vacant:
+    """Third, if the journal knows no such channel: all that can be done is to establish one."""
+
+    __slots__ = ("_actor", "_sequence_number")
+
+    def __init__(self, actor: "ConnectActor", sequence_number: int) -> None:
+        self._actor = actor
+        self._sequence_number = sequence_number
+
+    def enter(self) -> None:
+        """Wait for an Establish."""
+
+    def receive(self, message: object) -> object:
+        """Establish the channel, refuse everything else."""
+        if isinstance(message, Passivate):
+            self._actor.become(Stopping(self._actor))
+            return None
+        if not isinstance(message, Command):
+            return None
+        try:
+            return self._establish(message)
+        except Exception:
+            # An actor without a channel is of no further use.
+            self._actor.guardian.idle(self._actor)
+            raise
+
+    def _establish(self, command: Command) -> object:
+        actor = self._actor
+        environment = actor.environment
+        if not isinstance(command, Establish):
+            raise ChannelNotFoundError("no such channel: establish one")
+        _require_time(actor, command.deadline)
+        environment.committer.require_room()
+        session = respond(
+            command.request,
+            identity=environment.identity,
+            limits=environment.limits,
+            now=environment.clock(),
+            random=environment.random,
+        )
+        running = Running(actor, session, self._sequence_number, 0)
+        actor.become(running)
+        environment.statistics.established += 1
+        return running.begin()
+
+    def leave(self) -> None:
+        """Nothing is held."""
+
+
+class Running:
+    """Third: serves the channel.
+
+    The session in memory is ahead of the journal by the records that are on their way to it;
+    their results wait with them (``_settled``), and later commands may go on meanwhile.
+    """
+
+    __slots__ = ("_actor", "_sequence_number", "_session", "_snapshot_number", "_strategy")
+
+    def __init__(
+        self,
+        actor: "ConnectActor",
+        session: Session,
+        sequence_number: int,
+        snapshot_number: int,
+    ) -> None:
+        self._actor = actor
+        self._session = session
+        self._strategy = actor.environment.strategy()
+        self._sequence_number = sequence_number
+        self._snapshot_number = snapshot_number
+
+    def enter(self) -> None:
+        """Everything is at hand."""
+
+    def begin(self) -> object:
+        """Persist a session that has just been made; its answer is the handshake's response."""
+        self._append(
+            RecordKind.STATE, self._strategy.state(self._session), self._session.handshake.response
+        )
+        return ANSWER_LATER
+
+    def receive(self, message: object) -> object:
+        """Carry a command out; its answer waits for its commit."""
+        kind = type(message)
+        if kind is Encrypt:
+            return self._encrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
+        if kind is Decrypt:
+            return self._decrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
+        match message:
+            case Restore(deadline):
+                return self._restore(deadline)
+            case Establish():
+                return self._establish_again(message)
+            case Close(deadline):
+                return self._close(deadline)
+            case CommitFailed(phase):
+                # A failure of an earlier life has been dealt with.
+                if phase is self:
+                    self._discard()
+            case Passivate():
+                self._passivate()
+        return None
+
+    def leave(self) -> None:
+        """Nothing is held; what is on its way to the journal is answered all the same."""
+
+    # --- Commands ---------------------------------------------------------------------------------
+
+    def _encrypt(self, command: Encrypt) -> object:
+        environment = self._actor.environment
+        _require_time(self._actor, command.deadline)
+        environment.committer.require_room()
+        payload, change = self._session.encrypt(
+            command.plaintext,
+            now=environment.clock(),
+            random=environment.random,
+            request_id=command.request_id,
+        )
+        return self._persist(change, payload)
+
+    def _decrypt(self, command: Decrypt) -> object:
+        environment = self._actor.environment
+        _require_time(self._actor, command.deadline)
+        environment.committer.require_room()
+        plaintext, change = self._session.decrypt(command.payload, now=environment.clock())
+        return self._persist(change, plaintext)
+
+    def _restore(self, deadline: float | None) -> object:
+        _require_time(self._actor, deadline)
+        session = self._session
+        session.require_alive(self._actor.environment.clock())
+        ratchet = session.ratchet
+        restored = Restored(
+            0 if ratchet.sending is None else ratchet.sending.next_index,
+            0 if ratchet.receiving is None else ratchet.receiving.next_index,
+            ratchet.skipped_keys,
+            session.expires_at,
+        )
+        return self._answer_when_durable(restored)
+
+    def _establish_again(self, command: Establish) -> object:
+        _require_time(self._actor, command.deadline)
+        handshake = self._session.handshake
+        if command.request.SerializeToString(deterministic=True) != handshake.request:
+            raise ChannelExistsError(
+                "another handshake already made this channel: establish with fresh keys"
+            )
+        return self._answer_when_durable(handshake.response)
+
+    def _close(self, deadline: float | None) -> object:
+        _require_time(self._actor, deadline)
+        self._actor.environment.committer.require_room()
+        self._append(RecordKind.CLOSED, b"", None)
+        self._actor.become(Closing(self._actor, self))
+        # Settled right behind the end itself.
+        self._actor.environment.committer.write(Write(lambda _: self._actor.signal(Ended())))
+        return ANSWER_LATER
+
+    # --- Persisting -------------------------------------------------------------------------------
+
+    def _persist(self, change: Change, result: object) -> object:
+        kind, payload = self._strategy.record(self._session, change)
+        self._append(kind, payload, result)
+        return ANSWER_LATER
+
+    def _append(self, kind: RecordKind, payload: bytes, result: object) -> None:
+        actor = self._actor
+        environment = actor.environment
+        number = self._sequence_number = self._sequence_number + 1
+        snapshot = None
+        if number % environment.snapshot_interval == 0 and kind is not RecordKind.CLOSED:
+            snapshot = self._snapshot()
+        environment.committer.write(
+            Write(
+                partial(self._settled, actor.sender, result),
+                Record(actor.connect_id, number, kind, payload),
+                snapshot,
+            )
+        )
+
+    def _snapshot(self) -> Snapshot:
+        self._snapshot_number = self._sequence_number
+        return Snapshot(
+            self._actor.connect_id,
+            self._sequence_number,
+            self._actor.environment.clock(),
+            self._strategy.state(self._session),
+        )
+
+    def _answer_when_durable(self, result: object) -> object:
+        """Answer with what the session shows, once all of it is durable."""
+        self._actor.environment.committer.write(
+            Write(partial(self._settled, self._actor.sender, result))
+        )
+        return ANSWER_LATER
+
+    def _settled(self, sender: Reply | None, result: object, error: StorageError | None) -> None:
+        if error is None:
+            if sender is not None:
+                sender.set(result)
+        else:
+            _fail(sender, error)
+            self._actor.signal(CommitFailed(self))
+
+    def _discard(self) -> None:
+        """Throw the session away, since it is ahead of the journal for good; load it anew."""
+        self._actor.environment.statistics.discarded += 1
+        self._actor.become(AwaitingPermit(self._actor))
+
+    def _passivate(self) -> None:
+        actor = self._actor
+        if self._snapshot_number == self._sequence_number:
+            actor.become(Stopping(actor))
+            return
+        actor.become(Saving(actor))
+        # Saved or not, the actor may stop: the records are durable.
+        actor.environment.committer.write(
+            Write(lambda _: actor.signal(Ended()), snapshot=self._snapshot())
+        )
+
+
+class _Leaving:
+    """Common to the last phases: whoever still comes is told to try again."""
+
+    __slots__ = ("_actor",)
+
+    def __init__(self, actor: "ConnectActor") -> None:
+        self._actor = actor
+
+    def enter(self) -> None:
+        """Wait for what was begun before."""
+
+    def receive(self, message: object) -> object:
+        """Refuse commands; signals are of no more interest."""
+        if isinstance(message, Command):
+            raise ShuttingDownError("the channel's actor is stopping: try again")
+        return None
+
+    def leave(self) -> None:
+        """Nothing is held."""
+
+
+class Saving(_Leaving):
+    """Fourth: the final snapshot is on its way to the journal."""
+
+    __slots__ = ()
+
+    def receive(self, message: object) -> object:
+        """Stop once it is settled."""
+        if isinstance(message, Ended):
+            self._actor.become(Stopping(self._actor))
+            return None
+        return super().receive(message)
+
+
+class Closing(_Leaving):
+    """Fourth, after Close: the end is on its way to the journal, all before it is void."""
+
+    __slots__ = ("_passivate", "_running")
+
+    def __init__(self, actor: "ConnectActor", running: Running) -> None:
+        super().__init__(actor)
+        self._running = running
+        self._passivate = False
+
+    def receive(self, message: object) -> object:
+        """Refuse commands; if the end does not become durable, the channel is not closed."""
+        statistics = self._actor.environment.statistics
+        if isinstance(message, CommitFailed) and message.phase is self._running:
+            statistics.discarded += 1
+            self._actor.become(AwaitingPermit(self._actor))
+            if self._passivate:
+                self._actor.signal(Passivate())
+        elif isinstance(message, Passivate):
+            self._passivate = True
+        elif isinstance(message, Ended):
+            statistics.closed += 1
+            self._actor.become(Stopping(self._actor))
+        elif isinstance(message, Command):
+            raise ChannelNotFoundError("the channel is being closed: establish a new one")
+        return None
+
+
+class Stopping(_Leaving):
+    """Last: nothing is left to do."""
+
+    __slots__ = ()
+
+    def enter(self) -> None:
+        """Stop; the router may start the channel anew at once."""
+        self._actor.stop()
+        self._actor.guardian.stopped(self._actor)
+
+
+class Crashed(_Leaving):
+    """Last, after a defect: the state is gone, and the actor is about to stop."""
+
+    __slots__ = ()
+
+    def receive(self, message: object) -> object:
+        """Refuse commands."""
+        if isinstance(message, Command):
+            raise ActorCrashedError("the channel's actor failed: try again after a pause")
+        return None

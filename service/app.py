@@ -1,0 +1,167 @@
+"""The composition root: builds the service from its settings, runs it, stops it gracefully."""
+
+import asyncio
+import gc
+import json
+import logging
+import os
+import signal
+import sys
+import time
+
+from service.actors.dispatcher import Dispatcher
+from service.actors.environment import ConnectEnvironment
+from service.actors.permits import RecoveryPermits
+from service.actors.router import Router, RouterSettings
+from service.keyfiles import load_identity, load_master_key
+from service.persistence.committer import Committer
+from service.persistence.contract import Journal
+from service.persistence.memory import MemoryJournal
+from service.persistence.sqlite import SqliteJournal
+from service.persistence.strategies import STRATEGIES
+from service.randomness import BlockRandom
+from service.rpc.server import ListenError, RpcServer
+from service.rpc.servicer import ConnectServicer
+from service.settings import Settings
+from service.telemetry.metrics import ServiceCollector, serve_metrics
+
+__all__ = ["serve"]
+
+_log = logging.getLogger(__name__)
+
+
+def _clock() -> int:
+    return time.time_ns() // 1_000
+
+
+def _open_journal(settings: Settings, master_key: bytes) -> Journal:
+    """Open the configured journal.
+
+    Raises:
+        JournalError: it is in use, or written in a format or under a key that can't be read.
+    """
+    if settings.journal == "memory":
+        _log.warning("the journal is in memory: every channel is lost when the service stops")
+        return MemoryJournal()
+    journal = SqliteJournal(
+        settings.data_dir / "journal.db", master_key=master_key, strategy=settings.strategy
+    )
+    if journal.previous_strategy not in (None, settings.strategy):
+        _log.info(
+            "the journal was last written by strategy %s and is continued by %s",
+            journal.previous_strategy,
+            settings.strategy,
+        )
+    return journal
+
+
+async def serve(settings: Settings) -> None:
+    """Run the service until SIGTERM or SIGINT, then stop it gracefully.
+
+    Prints one line of JSON on standard output once calls are served: the addresses.
+
+    Raises:
+        JournalError: the journal can't be opened.
+        KeyFileError: a key file can't be used.
+        ListenError: an address can't be listened on.
+    """
+    loop = asyncio.get_running_loop()
+    random = BlockRandom()
+    key_file = settings.sealing_key_file or settings.data_dir / "sealing.key"
+    master_key = load_master_key(key_file, random)
+    identity = load_identity(settings.data_dir / "identity.sealed", master_key, random)
+    journal = _open_journal(settings, master_key)
+    committer = Committer(
+        journal,
+        loop,
+        max_waiting=settings.max_waiting_writes,
+        timeout=settings.journal_timeout,
+    )
+    try:
+        environment = ConnectEnvironment(
+            committer=committer,
+            permits=RecoveryPermits(settings.max_concurrent_recoveries),
+            strategy=STRATEGIES[settings.strategy],
+            snapshot_interval=settings.snapshot_interval,
+            identity=identity,
+            limits=settings.channel_limits,
+            clock=_clock,
+            monotonic=loop.time,
+            random=random,
+        )
+        router = Router(
+            RouterSettings(
+                awaiting=settings.router == "awaiting",
+                idle_timeout=settings.idle_timeout,
+                max_live_actors=settings.max_live_actors,
+                restart_backoff=settings.restart_backoff,
+                max_restart_backoff=settings.max_restart_backoff,
+            ),
+            environment,
+            Dispatcher(loop),
+            loop,
+        )
+        await _serve_calls(settings, router, environment, committer, journal)
+    finally:
+        await committer.close()
+
+
+async def _serve_calls(
+    settings: Settings,
+    router: Router,
+    environment: ConnectEnvironment,
+    committer: Committer,
+    journal: Journal,
+) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+
+    collector = ServiceCollector(
+        strategy=settings.strategy,
+        actors=environment.statistics,
+        live_actors=lambda: router.live,
+        committer=committer.statistics,
+        waiting_writes=lambda: committer.waiting,
+        journal=journal.statistics,
+    )
+    host, _, port = settings.metrics_listen.rpartition(":")
+    try:
+        metrics = serve_metrics(collector, host, int(port))
+    except OSError as error:
+        raise ListenError(f"can't listen on {settings.metrics_listen}: is it in use?") from error
+    server = await RpcServer.start(
+        ConnectServicer(
+            router,
+            max_message_bytes=settings.max_message_bytes,
+            max_frame_bytes=settings.max_frame_bytes,
+            max_in_flight=settings.max_operations_in_flight,
+        ),
+        settings.listen,
+        max_frame_bytes=settings.max_frame_bytes,
+    )
+    # What is alive now stays so: no collection needs to look at it again.
+    gc.freeze()
+    _announce(
+        event="ready",
+        listen=server.address,
+        metrics=f"{host}:{metrics.server_port}",
+        identity=environment.identity.public_key.hex(),
+        pid=os.getpid(),
+    )
+    await stopping.wait()
+    _log.info("stopping: finishing what was accepted")
+    await server.stop(settings.shutdown_grace)
+    try:
+        await asyncio.wait_for(router.drain(), settings.shutdown_grace)
+    except TimeoutError:
+        _log.warning("some actors did not stop in time; their records are durable all the same")
+    metrics.shutdown()
+    _log.info("stopped")
+
+
+def _announce(**fields: object) -> None:
+    """Tell whoever started this process, in one line of JSON."""
+    sys.stdout.write(json.dumps(fields) + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,38 @@
+"""Logging: one JSON object a line on standard error, from the standard library's loggers.
+
+Nothing secret is ever handed to a logger; payloads and keys have no place in a message.
+"""
+
+import logging
+import sys
+
+import structlog
+
+__all__ = ["configure_logging"]
+
+
+def configure_logging(level: str) -> None:
+    """Send everything at ``level`` or above to standard error, as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[
+                structlog.stdlib.add_log_level,
+                structlog.stdlib.add_logger_name,
+                structlog.processors.TimeStamper(fmt="iso"),
+            ],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                # Without local variables: a traceback must not show what a function held.
+                structlog.processors.ExceptionRenderer(
+                    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+                ),
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    # Pykka tells at "info" of every refusal that it hands to a caller; the caller has been told.
+    logging.getLogger("pykka").setLevel(logging.WARNING)

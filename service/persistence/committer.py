@@ -1,0 +1,378 @@
+"""Group commit: the one way to the journal, from the event loop to a thread of its own and back.
+
+Work goes in *rounds*. While one round is with the journal's thread, what arrives collects for the
+next: all writes of a round share one transaction, then its reads are served. So there is never
+more than one transaction under way, each carries as much as the load offers, and a read sees every
+write that was asked for before it.
+
+Guarantees, whatever the journal does:
+
+1. A write is settled exactly once, in the order in which writes were asked for: with None after
+   its commit is durable, or with an error.
+2. After a failed commit nothing that was queued behind it is tried, since it was computed from
+   state that may not be durable: it fails too.
+3. A round that is not back within its time limit is given up: its requests are answered with an
+   error, and none is accepted until the journal answers again.
+
+Everything but ``_Round.run`` happens on the event loop's thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from service.errors import (
+    ChannelDamagedError,
+    OverloadedError,
+    ReadFailedError,
+    StorageError,
+    WriteRejectedError,
+    WriteUncertainError,
+)
+from service.persistence.contract import (
+    Batch,
+    CorruptRecordError,
+    Journal,
+    JournalError,
+    Record,
+    Recovery,
+    Snapshot,
+    SnapshotCriteria,
+)
+
+__all__ = ["Committer", "CommitterStatistics", "Write"]
+
+_log = logging.getLogger(__name__)
+
+# Channels loaded between two commits: at about 0.1 ms each they hold a commit up by a few
+# milliseconds at the most.
+_READS_A_ROUND = 64
+# Under constant load the journal still gets its upkeep: one bounded step in this many rounds.
+_ROUNDS_BETWEEN_UPKEEP = 16
+
+
+class Write:
+    """What is to be made durable together, and who is to be told."""
+
+    __slots__ = ("on_settled", "record", "snapshot")
+
+    def __init__(
+        self,
+        on_settled: Callable[[StorageError | None], None],
+        record: Record | None = None,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        """Without a record and a snapshot, a barrier: settled when all before it are."""
+        self.on_settled = on_settled
+        self.record = record
+        self.snapshot = snapshot
+
+
+class _Read:
+    """A channel to recover, or (``only_exists``) to look up."""
+
+    __slots__ = ("answer", "channel", "error", "on_answer", "only_exists")
+
+    def __init__(
+        self,
+        channel: int,
+        on_answer: "Callable[[Recovery | None, StorageError | None], None]",
+        *,
+        only_exists: bool,
+    ) -> None:
+        self.channel = channel
+        self.on_answer = on_answer
+        self.only_exists = only_exists
+        self.answer: Recovery | None = None
+        self.error: StorageError | None = None
+
+    def run(self, journal: Journal) -> None:
+        try:
+            if self.only_exists:
+                highest = journal.highest_sequence_number(self.channel)
+                self.answer = Recovery(None, (), highest)
+            else:
+                self.answer = journal.recover(self.channel)
+        except CorruptRecordError as error:
+            self.error = ChannelDamagedError(
+                f"what the journal holds of this channel is damaged: {error}"
+            )
+        except JournalError as error:
+            self.error = ReadFailedError(
+                f"the journal can't be read ({error}): try again after a pause"
+            )
+
+
+@dataclass(slots=True)
+class CommitterStatistics:
+    """Counts since the start, for whoever publishes them."""
+
+    rounds: int = 0
+    commits: int = 0
+    commit_seconds: float = 0.0
+    failed_commits: int = 0
+    rejected_records: int = 0
+    timed_out_rounds: int = 0
+
+
+@dataclass(slots=True)
+class _Round:
+    """One trip to the journal's thread."""
+
+    writes: list[Write]
+    reads: list[_Read]
+    forget: list[int]
+    upkeep: bool
+    failure: StorageError | None = None
+    rejected: frozenset[Record] = frozenset()
+    commit_seconds: float = 0.0
+    more_upkeep: bool = False
+    given_up: bool = field(default=False)
+
+    def run(self, journal: Journal) -> None:
+        """Carry the round out. On the journal's thread; raises nothing that a journal raises."""
+        records = [write.record for write in self.writes if write.record is not None]
+        snapshots = [write.snapshot for write in self.writes if write.snapshot is not None]
+        try:
+            if records or snapshots:
+                begun = perf_counter()
+                rejections = journal.commit(Batch(records, snapshots))
+                self.commit_seconds = perf_counter() - begun
+                self.rejected = frozenset(rejection.record for rejection in rejections)
+                # A snapshot beside a rejected record has been left out, so it replaces nothing.
+                unsound = {record.channel for record in self.rejected}
+                for snapshot in snapshots:
+                    if snapshot.channel not in unsound:
+                        _drop_replaced(journal, snapshot)
+            for channel in self.forget:
+                journal.forget(channel)
+        except JournalError as error:
+            self.failure = WriteUncertainError(
+                f"the journal did not confirm the write ({error}): its outcome is unknown;"
+                " try again"
+            )
+        for read in self.reads:
+            read.run(journal)
+        if self.upkeep:
+            try:
+                self.more_upkeep = journal.upkeep()
+            except JournalError:
+                _log.exception("journal upkeep failed; it is tried again later")
+
+
+def _drop_replaced(journal: Journal, snapshot: Snapshot) -> None:
+    """Delete what a durable snapshot replaces: the records up to it, and older snapshots."""
+    journal.delete_records(snapshot.channel, snapshot.sequence_number)
+    journal.delete_snapshots(
+        snapshot.channel, SnapshotCriteria(max_sequence_number=snapshot.sequence_number - 1)
+    )
+
+
+class Committer:
+    """Owns a journal: nothing else may touch it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        max_waiting: int,
+        timeout: float,
+    ) -> None:
+        """Take the journal over.
+
+        Args:
+            journal: to be used from now on by this committer's thread alone.
+            loop: the event loop on which writes are asked for and settled.
+            max_waiting: writes that may wait for the next round.
+            timeout: seconds within which a round must be back.
+        """
+        self.statistics = CommitterStatistics()
+        self._journal = journal
+        self._loop = loop
+        self._max_waiting = max_waiting
+        self._timeout = timeout
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._writes: list[Write] = []
+        self._reads: list[_Read] = []
+        self._forget: list[int] = []
+        self._round: _Round | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._scheduled = False
+        self._needs_upkeep = False
+        self._since_upkeep = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def waiting(self) -> int:
+        """Writes that wait for the next round."""
+        return len(self._writes)
+
+    # --- Requests ---------------------------------------------------------------------------------
+
+    def require_room(self) -> None:
+        """Check that another write would be accepted; to be called before work is done for it.
+
+        Raises:
+            OverloadedError: too many are waiting.
+            WriteUncertainError: the journal does not answer.
+        """
+        if len(self._writes) >= self._max_waiting:
+            raise OverloadedError(
+                f"{self._max_waiting} writes are waiting for the journal: try again after a pause"
+            )
+        if self._hangs:
+            raise self._hanging()
+
+    def write(self, write: Write) -> None:
+        """Ask for a write; it is settled later, never from within this call."""
+        if self._hangs:
+            self._loop.call_soon(write.on_settled, self._hanging())
+            return
+        self._writes.append(write)
+        self._schedule()
+
+    def recover(
+        self, channel: int, on_answer: Callable[[Recovery | None, StorageError | None], None]
+    ) -> None:
+        """Ask for all that brings a channel back; exactly one of the answer's parts is given."""
+        self._read(_Read(channel, on_answer, only_exists=False))
+
+    def look_up(self, channel: int, on_answer: Callable[[bool, StorageError | None], None]) -> None:
+        """Ask whether the journal knows a channel."""
+
+        def answered(recovery: Recovery | None, error: StorageError | None) -> None:
+            on_answer(recovery is not None and recovery.highest_sequence_number > 0, error)
+
+        self._read(_Read(channel, answered, only_exists=True))
+
+    def forget(self, channel: int) -> None:
+        """Let the journal free its memory of a channel, in some later round."""
+        self._forget.append(channel)
+
+    def _read(self, read: _Read) -> None:
+        if self._hangs:
+            self._loop.call_soon(read.on_answer, None, self._hanging())
+            return
+        self._reads.append(read)
+        self._schedule()
+
+    @property
+    def _hangs(self) -> bool:
+        return self._round is not None and self._round.given_up
+
+    def _hanging(self) -> WriteUncertainError:
+        return WriteUncertainError(
+            f"the journal has not answered for {self._timeout:g} s: the outcome of writes is"
+            " unknown; try again later"
+        )
+
+    # --- Rounds -----------------------------------------------------------------------------------
+
+    def _schedule(self) -> None:
+        # Not at once: what the other actors' turns ask for in this pass of the loop joins in.
+        if self._round is None and not self._scheduled:
+            self._scheduled = True
+            self._idle.clear()
+            self._loop.call_soon(self._start_round)
+
+    def _start_round(self) -> None:
+        self._scheduled = False
+        reads, self._reads = self._reads[:_READS_A_ROUND], self._reads[_READS_A_ROUND:]
+        writes, self._writes = self._writes, []
+        forget, self._forget = self._forget, []
+        self._since_upkeep += 1
+        idle = not writes and not reads
+        upkeep = self._needs_upkeep and (idle or self._since_upkeep >= _ROUNDS_BETWEEN_UPKEEP)
+        if upkeep:
+            self._since_upkeep = 0
+        under_way = _Round(writes, reads, forget, upkeep)
+        self._round = under_way
+        self._timer = self._loop.call_later(self._timeout, self._give_up, under_way)
+        self._thread.submit(self._run, under_way)
+
+    def _run(self, under_way: _Round) -> None:
+        try:
+            under_way.run(self._journal)
+        except Exception:  # noqa: BLE001 - a defect of the journal must not leave anyone waiting
+            _log.exception("the journal failed unexpectedly")
+            under_way.failure = WriteUncertainError(
+                "the journal failed unexpectedly: the write's outcome is unknown; try again"
+            )
+        finally:
+            self._loop.call_soon_threadsafe(self._finish, under_way)
+
+    def _finish(self, under_way: _Round) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._round = None
+        self.statistics.rounds += 1
+        if under_way.commit_seconds > 0.0:
+            self.statistics.commits += 1
+            self.statistics.commit_seconds += under_way.commit_seconds
+        self._needs_upkeep = (
+            bool(under_way.writes)
+            or under_way.more_upkeep
+            or (self._needs_upkeep and not under_way.upkeep)
+        )
+        if under_way.given_up:
+            _log.warning("the journal answers again")
+        else:
+            self._answer(under_way)
+        if self._writes or self._reads or self._needs_upkeep:
+            self._schedule()
+        else:
+            self._idle.set()
+
+    def _answer(self, under_way: _Round) -> None:
+        if under_way.failure is not None:
+            self.statistics.failed_commits += 1
+            queued, self._writes = self._writes, []
+            _settle(under_way.writes, under_way.failure)
+            _settle(queued, under_way.failure)
+        elif under_way.rejected:
+            self.statistics.rejected_records += len(under_way.rejected)
+            for write in under_way.writes:
+                refused = write.record is not None and write.record in under_way.rejected
+                write.on_settled(
+                    WriteRejectedError(
+                        "the record was refused, another writer may have been at work: try again"
+                    )
+                    if refused
+                    else None
+                )
+        else:
+            for write in under_way.writes:
+                write.on_settled(None)
+        for read in under_way.reads:
+            if read.error is None and read.answer is None:
+                read.error = ReadFailedError("the journal failed before it was read: try again")
+            read.on_answer(read.answer, read.error)
+
+    def _give_up(self, under_way: _Round) -> None:
+        """Answer everyone for a journal that doesn't; what it may still do is fenced by numbers."""
+        under_way.given_up = True
+        self.statistics.timed_out_rounds += 1
+        error = self._hanging()
+        _log.error("the journal does not answer; giving up on one round")
+        queued, self._writes = self._writes, []
+        unread, self._reads = self._reads, []
+        _settle(under_way.writes, error)
+        _settle(queued, error)
+        for read in (*under_way.reads, *unread):
+            read.on_answer(None, error)
+
+    async def close(self) -> None:
+        """Finish what was asked for, then release the journal."""
+        await self._idle.wait()
+        await self._loop.run_in_executor(self._thread, self._journal.close)
+        self._thread.shutdown()
+
+
+def _settle(writes: Iterable[Write], error: StorageError) -> None:
+    for write in writes:
+        write.on_settled(error)

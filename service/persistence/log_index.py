@@ -1,0 +1,114 @@
+"""Where a channel's records lie in the log: the in-memory index of the SQLite journal.
+
+Records are appended in arrival order, and an index on disk would cost a page for every record; so
+the index is here, made anew by one scan when the journal is opened, and holds only channels that
+have live records. A channel's live records are always consecutive: deletion takes a prefix.
+"""
+
+from array import array
+from collections.abc import Iterable
+
+__all__ = ["LogIndex", "Tail"]
+
+
+class Tail:
+    """One channel's live records: those from ``first`` to ``highest``, and where they lie."""
+
+    __slots__ = ("highest", "positions", "snapshot")
+
+    def __init__(self, highest: int, snapshot: int) -> None:
+        self.highest = highest
+        """The channel's highest sequence number ever."""
+        self.snapshot = snapshot
+        """Sequence number of its newest snapshot; 0 if it has none."""
+        self.positions = array("q")
+        """In the log, by sequence number, the last one being that of ``highest``."""
+
+    @property
+    def first(self) -> int:
+        """Sequence number of the first live record; ``highest`` plus 1 if there is none."""
+        return self.highest - len(self.positions) + 1
+
+    def append(self, position: int) -> None:
+        """Take note of the next record."""
+        self.highest += 1
+        self.positions.append(position)
+
+    def position_of(self, sequence_number: int) -> int | None:
+        """Return where a record lies, or None if it is not live."""
+        offset = sequence_number - self.first
+        return self.positions[offset] if 0 <= offset < len(self.positions) else None
+
+    def move(self, sequence_number: int, position: int) -> None:
+        """Take note that a live record lies elsewhere now."""
+        self.positions[sequence_number - self.first] = position
+
+    def delete_to(self, sequence_number: int) -> int:
+        """Drop records up to and with this one; return how many were live."""
+        dropped = min(max(sequence_number - self.first + 1, 0), len(self.positions))
+        del self.positions[:dropped]
+        return dropped
+
+
+class LogIndex:
+    """The tails of all channels that are in memory."""
+
+    def __init__(self) -> None:
+        self.tails: dict[int, Tail] = {}
+        self.stored = 0
+        """Records physically in the log."""
+        self.live = 0
+        """Records that a read can still show."""
+        self.next_position = 1
+        self.damaged: dict[int, str] = {}
+        """Channels whose records don't join up, and why."""
+
+    @property
+    def dead(self) -> int:
+        """Records physically in the log that no read will show."""
+        return self.stored - self.live
+
+    def build(
+        self,
+        log: Iterable[tuple[int, int, int, bool]],
+        marks: Iterable[tuple[int, int, int]],
+        snapshots: Iterable[tuple[int, int]],
+    ) -> None:
+        """Make the index from what is stored.
+
+        Args:
+            log: position, channel, sequence number and whether it ends the channel, by position.
+            marks: channel, highest deleted and highest sequence number, where those were noted.
+            snapshots: channel and highest sequence number of its snapshots.
+        """
+        found: dict[int, dict[int, int]] = {}
+        position = 0
+        for position, channel, number, ends in log:
+            self.stored += 1
+            if ends:
+                found.pop(channel, None)
+            else:
+                found.setdefault(channel, {})[number] = position
+        self.next_position = position + 1
+        newest = {channel: number for channel, number in snapshots if channel in found}
+        noted = {channel: (to, highest) for channel, to, highest in marks if channel in found}
+        for channel, numbers in found.items():
+            deleted_to, highest = noted.get(channel, (0, 0))
+            self._build_tail(channel, numbers, newest.get(channel, 0), deleted_to, highest)
+
+    def _build_tail(
+        self, channel: int, numbers: dict[int, int], snapshot: int, deleted_to: int, highest: int
+    ) -> None:
+        # A snapshot is a mark, too: recovery has no use for what it covers.
+        covered = max(snapshot, deleted_to)
+        live = sorted(number for number in numbers if number > covered)
+        if not live and covered >= highest:
+            return
+        if live != list(range(covered + 1, max(highest, *live, covered + 1) + 1)):
+            # Its records stay stored, and are dead to everyone but whoever repairs the journal.
+            self.damaged[channel] = f"records are missing after {covered}"
+            self.live += len(numbers)
+            return
+        tail = self.tails[channel] = Tail(live[-1], snapshot)
+        tail.positions.extend(numbers[number] for number in live)
+        self.live += len(live)

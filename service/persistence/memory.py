@@ -1,0 +1,150 @@
+"""The journal in memory: the measuring baseline, what the service does when persistence is free.
+
+It keeps every promise of the contract but durability.
+"""
+
+from service.persistence.contract import (
+    LATEST,
+    MAX_SEQUENCE_NUMBER,
+    Batch,
+    JournalStatistics,
+    Record,
+    RecordKind,
+    Recovery,
+    Rejection,
+    Snapshot,
+    SnapshotCriteria,
+)
+
+__all__ = ["MemoryJournal"]
+
+
+class _Channel:
+    """What is kept of one channel."""
+
+    __slots__ = ("highest", "records", "snapshots")
+
+    def __init__(self) -> None:
+        self.highest = 0
+        self.records: dict[int, Record] = {}
+        self.snapshots: dict[int, Snapshot] = {}
+
+
+class MemoryJournal:
+    """See ``contract.Journal``."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._channels: dict[int, _Channel] = {}
+        self._commits = self._records = self._record_bytes = 0
+        self._snapshots = self._snapshot_bytes = 0
+        self._records_deleted = self._snapshots_deleted = 0
+
+    def _channel(self, channel: int) -> _Channel:
+        return self._channels.get(channel) or _Channel()
+
+    def commit(self, batch: Batch) -> list[Rejection]:
+        """See ``Journal``."""
+        rejections: list[Rejection] = []
+        refused: set[int] = set()
+        for record in batch.records:
+            kept = self._channels.setdefault(record.channel, _Channel())
+            if record.channel in refused or record.sequence_number != kept.highest + 1:
+                refused.add(record.channel)
+                reason = f"number {record.sequence_number} does not follow {kept.highest}"
+                rejections.append(Rejection(record, reason))
+                continue
+            self._records += 1
+            self._record_bytes += len(record.payload)
+            if record.kind is RecordKind.CLOSED:
+                del self._channels[record.channel]
+            else:
+                kept.records[record.sequence_number] = record
+                kept.highest = record.sequence_number
+        for snapshot in batch.snapshots:
+            highest = self._channel(snapshot.channel).highest
+            if snapshot.channel not in refused and snapshot.sequence_number <= highest:
+                self._channels[snapshot.channel].snapshots[snapshot.sequence_number] = snapshot
+                self._snapshots += 1
+                self._snapshot_bytes += len(snapshot.payload)
+        self._commits += 1
+        return rejections
+
+    def read(
+        self,
+        channel: int,
+        from_sequence_number: int = 1,
+        to_sequence_number: int = MAX_SEQUENCE_NUMBER,
+        limit: int = MAX_SEQUENCE_NUMBER,
+    ) -> list[Record]:
+        """See ``Journal``."""
+        found = [
+            record
+            for number, record in self._channel(channel).records.items()
+            if from_sequence_number <= number <= to_sequence_number
+        ]
+        return found[:limit]
+
+    def highest_sequence_number(self, channel: int) -> int:
+        """See ``Journal``."""
+        return self._channel(channel).highest
+
+    def delete_records(self, channel: int, to_sequence_number: int) -> None:
+        """See ``Journal``."""
+        records = self._channel(channel).records
+        for number in [number for number in records if number <= to_sequence_number]:
+            del records[number]
+            self._records_deleted += 1
+
+    def load_snapshot(self, channel: int, criteria: SnapshotCriteria = LATEST) -> Snapshot | None:
+        """See ``Journal``."""
+        return max(
+            self._within(channel, criteria),
+            key=lambda snapshot: snapshot.sequence_number,
+            default=None,
+        )
+
+    def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
+        """See ``Journal``."""
+        for snapshot in self._within(channel, criteria):
+            del self._channels[channel].snapshots[snapshot.sequence_number]
+            self._snapshots_deleted += 1
+
+    def _within(self, channel: int, criteria: SnapshotCriteria) -> list[Snapshot]:
+        return [
+            snapshot
+            for snapshot in self._channel(channel).snapshots.values()
+            if snapshot.sequence_number <= criteria.max_sequence_number
+            and snapshot.taken_at <= criteria.max_taken_at
+        ]
+
+    def recover(self, channel: int) -> Recovery:
+        """See ``Journal``."""
+        snapshot = self.load_snapshot(channel)
+        covered = 0 if snapshot is None else snapshot.sequence_number
+        return Recovery(
+            snapshot, self.read(channel, covered + 1), self.highest_sequence_number(channel)
+        )
+
+    def forget(self, channel: int) -> None:
+        """See ``Journal``; here memory is all that is stored."""
+
+    def upkeep(self) -> bool:
+        """See ``Journal``."""
+        return False
+
+    def statistics(self) -> JournalStatistics:
+        """See ``Journal``."""
+        return JournalStatistics(
+            commits=self._commits,
+            records=self._records,
+            record_bytes=self._record_bytes,
+            snapshots=self._snapshots,
+            snapshot_bytes=self._snapshot_bytes,
+            records_deleted=self._records_deleted,
+            snapshots_deleted=self._snapshots_deleted,
+            bytes_on_disk=0,
+        )
+
+    def close(self) -> None:
+        """See ``Journal``."""

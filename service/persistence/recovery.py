@@ -1,0 +1,39 @@
+"""Recovery: from what the journal holds of a channel back to its session."""
+
+from service.persistence.contract import CorruptRecordError, RecordKind, Recovery
+from service.protocol.changes import InconsistentChangeError, decode_change
+from service.protocol.session import Session
+
+__all__ = ["rebuild"]
+
+
+def rebuild(recovery: Recovery) -> Session | None:
+    """Return the session as it was after the last record, or None if the channel has none.
+
+    Whatever strategies wrote the records: recovery begins at the newest whole state, snapshot or
+    record, and applies the changes after it.
+
+    Raises:
+        CorruptRecordError: the records don't add up to a session.
+    """
+    session: Session | None = None
+    base = -1
+    for position in reversed(range(len(recovery.records))):
+        if recovery.records[position].kind is RecordKind.STATE:
+            base = position
+            break
+    try:
+        if base >= 0:
+            session = Session.decode(recovery.records[base].payload)
+        elif recovery.snapshot is not None:
+            session = Session.decode(recovery.snapshot.payload)
+        for record in recovery.records[base + 1 :]:
+            if session is None:
+                raise CorruptRecordError(
+                    f"channel {record.channel}: record {record.sequence_number} is a change,"
+                    " but there is no state before it"
+                )
+            session.apply(decode_change(record.payload))
+    except InconsistentChangeError as error:
+        raise CorruptRecordError(f"a channel's records don't add up: {error}") from error
+    return session

@@ -1,0 +1,599 @@
+"""The SQLite journal: one file, one writer, records appended in arrival order.
+
+Layout and why:
+
+- ``records`` is a log: its key is the position, so that a commit touches the last pages only,
+  however many channels it holds. A channel's records are found by ``LogIndex``, in memory.
+- ``snapshots`` has a row per snapshot, written in the transaction of the records it goes with.
+  A snapshot marks what it covers: after the journal has been reopened, records at or below a
+  channel's newest snapshot are gone from reads, deleted or not. So the deletion that follows a
+  snapshot needs no write of its own.
+- ``marks`` holds what no snapshot implies: records deleted without one, and the highest number
+  of a channel whose newest snapshot was deleted.
+- ``writers`` has a row per opening: its epoch, the salt of its sealing key, the strategy.
+
+Deleted records leave the file in ``upkeep``, as in a log-structured store: the oldest stretch of
+the log is removed whole, after what is live in it has been appended anew at the log's end.
+
+Durability: WAL with ``synchronous=FULL``; a commit has returned from fdatasync. The file is locked
+(``locking_mode=EXCLUSIVE``) from opening to closing, so a second writer is refused by SQLite.
+After a failed transaction the file is closed and read anew: an error of fsync may mean that pages
+are lost (Rebello et al., ATC 2020), so nothing in memory is believed.
+"""
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from service.persistence.contract import (
+    LATEST,
+    MAX_SEQUENCE_NUMBER,
+    Batch,
+    CommitFailedError,
+    CorruptRecordError,
+    JournalError,
+    JournalLockedError,
+    JournalStatistics,
+    JournalVersionError,
+    Record,
+    RecordKind,
+    Recovery,
+    Rejection,
+    Snapshot,
+    SnapshotCriteria,
+)
+from service.persistence.log_index import LogIndex, Tail
+from service.persistence.sealing import (
+    SALT_SIZE,
+    Sealer,
+    record_context,
+    snapshot_context,
+)
+
+__all__ = ["SqliteJournal"]
+
+_APPLICATION_ID = 0x434F4E41  # "CONA", shown by file(1)
+_FORMAT_VERSION = 1
+# A whole session fills a third of such a page; smaller ones waste the rest of a page on each.
+_PAGE_SIZE = 8_192
+# The log is cleaned when more of it is dead than live, and at least this many records are.
+_MIN_DEAD = 2_000
+# Positions cleaned in one step: a few milliseconds of work.
+_CLEAN_STRETCH = 1_000
+# Bytes written after which upkeep moves the WAL into the database, and after which a commit does.
+_CHECKPOINT_AFTER = 4 * 1024 * 1024
+_CHECKPOINT_AT_LATEST = 64 * 1024 * 1024
+_CANARY = b"connect-actor canary"
+
+_SCHEMA = """
+CREATE TABLE writers (
+    epoch INTEGER PRIMARY KEY, strategy TEXT NOT NULL, opened_at INTEGER NOT NULL,
+    salt BLOB NOT NULL, canary BLOB NOT NULL
+);
+CREATE TABLE records (
+    position INTEGER PRIMARY KEY, channel INTEGER NOT NULL, sequence_number INTEGER NOT NULL,
+    kind INTEGER NOT NULL, payload BLOB NOT NULL
+);
+CREATE TABLE snapshots (
+    channel INTEGER NOT NULL, sequence_number INTEGER NOT NULL, taken_at INTEGER NOT NULL,
+    payload BLOB NOT NULL, UNIQUE (channel, sequence_number)
+);
+CREATE TABLE marks (
+    channel INTEGER PRIMARY KEY, deleted_to INTEGER NOT NULL, highest INTEGER NOT NULL
+);
+"""
+
+
+class SqliteJournal:
+    """See the module's text for the layout and ``contract.Journal`` for what it promises."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        master_key: bytes,
+        strategy: str,
+        clock: Callable[[], int] = time.time_ns,
+        random: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Open a journal, or make one.
+
+        Args:
+            path: the database file; ``-wal`` lies beside it.
+            master_key: 32 bytes, from which every sealing key is derived.
+            strategy: name of the strategy that will write, noted in the journal.
+            clock: nanoseconds since the epoch, for the note.
+            random: source of salts.
+
+        Raises:
+            JournalLockedError: another process, or this one, has it open.
+            JournalVersionError: it isn't a journal, is of another format, or was sealed under
+                another master key.
+            JournalError: the file can't be opened.
+        """
+        self._path = path
+        self._master_key = master_key
+        self._strategy = strategy
+        self._clock = clock
+        self._random = random
+        self._commits = self._records = self._record_bytes = 0
+        self._snapshots = self._snapshot_bytes = 0
+        self._records_deleted = self._snapshots_deleted = 0
+        self._closed = False
+        self.previous_strategy: str | None = None
+        """Which strategy wrote last before this opening; None if the journal is new."""
+        self._connection: sqlite3.Connection | None = None
+        self._open()
+
+    # --- Opening and failing ----------------------------------------------------------------------
+
+    def _open(self) -> None:
+        try:
+            # Readable by its owner only, and so are the files that SQLite makes beside it.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            connection = sqlite3.connect(
+                self._path, timeout=0, isolation_level=None, check_same_thread=False
+            )
+        except (OSError, sqlite3.Error) as error:
+            raise JournalError(f"{self._path} can't be opened: {error}") from error
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+            connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            connection.execute(f"PRAGMA journal_size_limit = {_CHECKPOINT_AT_LATEST}")
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise JournalLockedError(
+                    f"{self._path} is in use by another service: a journal has one writer"
+                ) from error
+            raise JournalError(f"{self._path} can't be opened: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise JournalVersionError(f"{self._path} is not a journal: {error}") from error
+        self._require_format(connection)
+        self._begin_epoch(connection)
+        connection.execute("COMMIT")
+        self._index = LogIndex()
+        self._index.build(
+            (
+                (position, channel, number, kind == RecordKind.CLOSED)
+                for position, channel, number, kind in connection.execute(
+                    "SELECT position, channel, sequence_number, kind FROM records ORDER BY position"
+                )
+            ),
+            connection.execute("SELECT channel, deleted_to, highest FROM marks"),
+            connection.execute(
+                "SELECT channel, max(sequence_number) FROM snapshots GROUP BY channel"
+            ),
+        )
+        self._replaced: list[tuple[int, int]] = []
+        self._since_checkpoint = 0
+
+    def _require_format(self, connection: sqlite3.Connection) -> None:
+        (application,) = connection.execute("PRAGMA application_id").fetchone()
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+        if tables == 0:
+            for statement in _SCHEMA.split(";"):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {_FORMAT_VERSION}")
+        elif application != _APPLICATION_ID:
+            raise JournalVersionError(f"{self._path} is a database, but not a journal")
+        elif version != _FORMAT_VERSION:
+            raise JournalVersionError(
+                f"{self._path} has format {version}, this service reads {_FORMAT_VERSION}:"
+                " use the release that wrote it"
+            )
+
+    def _begin_epoch(self, connection: sqlite3.Connection) -> None:
+        self._sealer = Sealer(self._master_key)
+        epoch = 0
+        for epoch, strategy, salt, canary in connection.execute(
+            "SELECT epoch, strategy, salt, canary FROM writers ORDER BY epoch"
+        ):
+            self._sealer.know_epoch(epoch, salt)
+            try:
+                self._sealer.open(canary, _CANARY)
+            except CorruptRecordError:
+                raise JournalVersionError(
+                    f"{self._path} was sealed under another master key: give the one it was"
+                    " made with (sealing_key_file)"
+                ) from None
+            self.previous_strategy = strategy
+        salt = self._random(SALT_SIZE)
+        self._sealer.begin_epoch(epoch + 1, salt)
+        connection.execute(
+            "INSERT INTO writers VALUES (?, ?, ?, ?, ?)",
+            (
+                epoch + 1,
+                self._strategy,
+                self._clock(),
+                salt,
+                self._sealer.seal(_CANARY, _CANARY),
+            ),
+        )
+
+    def _usable(self) -> sqlite3.Connection:
+        """Return the connection, opening the file anew if the last transaction failed."""
+        if self._closed:
+            raise JournalError("the journal is closed")
+        if self._connection is None:
+            previous = self.previous_strategy
+            self._open()
+            self.previous_strategy = previous
+        if self._connection is None:
+            raise JournalError("the journal could not be opened anew")
+        return self._connection
+
+    def _abandon(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except sqlite3.Error:
+                # The file is opened anew in any case, and its content decides.
+                return
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        connection = self._usable()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._abandon()
+            raise CommitFailedError(f"the transaction failed: {error}") from error
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _tail(self, channel: int) -> Tail:
+        """Return a channel's tail, looking up what a channel without live records has left."""
+        connection = self._usable()
+        tail = self._index.tails.get(channel)
+        if tail is None:
+            reason = self._index.damaged.get(channel)
+            if reason is not None:
+                raise CorruptRecordError(f"channel {channel}: {reason}")
+            (snapshot,) = connection.execute(
+                "SELECT coalesce(max(sequence_number), 0) FROM snapshots WHERE channel = ?",
+                (channel,),
+            ).fetchone()
+            mark = connection.execute(
+                "SELECT highest FROM marks WHERE channel = ?", (channel,)
+            ).fetchone()
+            tail = Tail(max(snapshot, mark[0] if mark else 0), snapshot)
+            if tail.highest:
+                self._index.tails[channel] = tail
+        return tail
+
+    # --- Writing ----------------------------------------------------------------------------------
+
+    def commit(self, batch: Batch) -> list[Rejection]:
+        """See ``Journal``."""
+        self._usable()
+        staged: dict[int, Tail] = {}
+        ended: set[int] = set()
+        rejections: list[Rejection] = []
+        refused: set[int] = set()
+        rows: list[tuple[int, int, int, int, bytes]] = []
+        entries: list[tuple[Record, int]] = []
+        heights: dict[int, int] = {}
+        position = self._index.next_position
+        seal = self._sealer.seal
+        size = 0
+        for record in batch.records:
+            channel, number = record.channel, record.sequence_number
+            height = heights.get(channel)
+            if height is None:
+                tail = staged[channel] = self._tail(channel)
+                height = tail.highest
+            if number != height + 1 or channel in refused:
+                refused.add(channel)
+                rejections.append(
+                    Rejection(record, f"number {number} does not follow the highest, {height}")
+                )
+                continue
+            heights[channel] = number
+            if record.kind is RecordKind.CLOSED:
+                heights[channel] = 0
+                ended.add(channel)
+            kind = int(record.kind)
+            blob = seal(record.payload, record_context(channel, number, kind))
+            rows.append((position, channel, number, kind, blob))
+            entries.append((record, position))
+            size += len(blob)
+            position += 1
+        snapshots = [
+            snapshot
+            for snapshot in batch.snapshots
+            if snapshot.channel not in refused
+            and snapshot.sequence_number
+            <= heights.get(snapshot.channel, self._tail(snapshot.channel).highest)
+        ]
+        with self._transaction() as connection:
+            if rows:
+                connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+            for channel in ended:
+                connection.execute("DELETE FROM snapshots WHERE channel = ?", (channel,))
+                connection.execute("DELETE FROM marks WHERE channel = ?", (channel,))
+            if snapshots:
+                size += self._insert_snapshots(connection, snapshots)
+            self._delete_replaced(connection)
+        self._index.next_position = position
+        self._enter(entries, snapshots)
+        self._commits += 1
+        self._since_checkpoint += size + 2 * _PAGE_SIZE
+        if self._since_checkpoint > _CHECKPOINT_AT_LATEST:
+            self._checkpoint()
+        return rejections
+
+    def _insert_snapshots(self, connection: sqlite3.Connection, snapshots: list[Snapshot]) -> int:
+        rows = [
+            (
+                snapshot.channel,
+                snapshot.sequence_number,
+                snapshot.taken_at,
+                self._sealer.seal(
+                    snapshot.payload,
+                    snapshot_context(snapshot.channel, snapshot.sequence_number, snapshot.taken_at),
+                ),
+            )
+            for snapshot in snapshots
+        ]
+        connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", rows)
+        return sum(len(row[3]) for row in rows)
+
+    def _delete_replaced(self, connection: sqlite3.Connection) -> None:
+        """Delete the snapshots that newer ones have replaced since the last commit."""
+        if self._replaced:
+            cursor = connection.executemany(
+                "DELETE FROM snapshots WHERE channel = ? AND sequence_number <= ?", self._replaced
+            )
+            self._snapshots_deleted += cursor.rowcount
+            self._replaced.clear()
+
+    def _enter(self, entries: list[tuple[Record, int]], snapshots: list[Snapshot]) -> None:
+        """Take note of what a transaction has made durable."""
+        index = self._index
+        for record, position in entries:
+            channel = record.channel
+            index.stored += 1
+            self._records += 1
+            self._record_bytes += len(record.payload)
+            tail = index.tails.get(channel)
+            if record.kind is RecordKind.CLOSED:
+                if tail is not None:
+                    index.live -= len(tail.positions)
+                    del index.tails[channel]
+                continue
+            if tail is None:
+                tail = index.tails[channel] = Tail(0, 0)
+            tail.append(position)
+            index.live += 1
+        for snapshot in snapshots:
+            tail = self._tail(snapshot.channel)
+            tail.snapshot = max(tail.snapshot, snapshot.sequence_number)
+            self._snapshots += 1
+            self._snapshot_bytes += len(snapshot.payload)
+
+    def delete_records(self, channel: int, to_sequence_number: int) -> None:
+        """See ``Journal``."""
+        tail = self._tail(channel)
+        to = min(to_sequence_number, tail.highest)
+        if to < tail.first:
+            return
+        if to > tail.snapshot:
+            with self._transaction() as connection:
+                self._mark(connection, channel, to, tail.highest)
+        self._index.live -= tail.delete_to(to)
+
+    def _mark(
+        self, connection: sqlite3.Connection, channel: int, deleted_to: int, highest: int
+    ) -> None:
+        connection.execute(
+            "INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", (channel, deleted_to, highest)
+        )
+
+    def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
+        """See ``Journal``."""
+        tail = self._tail(channel)
+        if (
+            criteria.max_taken_at == MAX_SEQUENCE_NUMBER
+            and criteria.max_sequence_number < tail.snapshot
+        ):
+            # The common case, behind a newer snapshot: no read looks at these any more, so it
+            # can wait for the next commit, and be lost in a crash.
+            self._replaced.append((channel, criteria.max_sequence_number))
+            return
+        with self._transaction() as connection:
+            # What the newest snapshot implied has to be said by a mark now.
+            self._mark(connection, channel, tail.first - 1, tail.highest)
+            cursor = connection.execute(
+                "DELETE FROM snapshots WHERE channel = ? AND sequence_number <= ?"
+                " AND taken_at <= ?",
+                (channel, criteria.max_sequence_number, criteria.max_taken_at),
+            )
+            self._snapshots_deleted += cursor.rowcount
+        (tail.snapshot,) = (
+            self._usable()
+            .execute(
+                "SELECT coalesce(max(sequence_number), 0) FROM snapshots WHERE channel = ?",
+                (channel,),
+            )
+            .fetchone()
+        )
+
+    # --- Reading ----------------------------------------------------------------------------------
+
+    def read(
+        self,
+        channel: int,
+        from_sequence_number: int = 1,
+        to_sequence_number: int = MAX_SEQUENCE_NUMBER,
+        limit: int = MAX_SEQUENCE_NUMBER,
+    ) -> list[Record]:
+        """See ``Journal``."""
+        tail = self._tail(channel)
+        first = max(from_sequence_number, tail.first)
+        last = min(to_sequence_number, tail.highest, first + limit - 1)
+        return [self._read_one(channel, tail, number) for number in range(first, last + 1)]
+
+    def _read_one(self, channel: int, tail: Tail, number: int) -> Record:
+        position = tail.position_of(number)
+        row = self._select(
+            "SELECT kind, payload, channel, sequence_number FROM records WHERE position = ?",
+            (position,),
+        )
+        if row is None or row[2:] != (channel, number):
+            raise CorruptRecordError(f"channel {channel}: record {number} is missing")
+        kind, blob, _, _ = row
+        try:
+            payload = self._sealer.open(blob, record_context(channel, number, kind))
+            return Record(channel, number, RecordKind(kind), payload)
+        except (CorruptRecordError, ValueError, TypeError) as error:
+            raise CorruptRecordError(f"channel {channel}: record {number}: {error}") from error
+
+    def _select(self, query: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
+        try:
+            row: tuple[Any, ...] | None = self._usable().execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal can't be read: {error}") from error
+        return row
+
+    def highest_sequence_number(self, channel: int) -> int:
+        """See ``Journal``."""
+        return self._tail(channel).highest
+
+    def load_snapshot(self, channel: int, criteria: SnapshotCriteria = LATEST) -> Snapshot | None:
+        """See ``Journal``."""
+        if criteria != LATEST and self._replaced:
+            with self._transaction() as connection:
+                self._delete_replaced(connection)
+        row = self._select(
+            "SELECT sequence_number, taken_at, payload FROM snapshots WHERE channel = ?"
+            " AND sequence_number <= ? AND taken_at <= ? ORDER BY sequence_number DESC LIMIT 1",
+            (channel, criteria.max_sequence_number, criteria.max_taken_at),
+        )
+        if row is None:
+            return None
+        number, taken_at, blob = row
+        try:
+            payload = self._sealer.open(blob, snapshot_context(channel, number, taken_at))
+        except (CorruptRecordError, TypeError) as error:
+            raise CorruptRecordError(f"channel {channel}: snapshot {number}: {error}") from error
+        return Snapshot(channel, number, taken_at, payload)
+
+    def recover(self, channel: int) -> Recovery:
+        """See ``Journal``."""
+        tail = self._tail(channel)
+        snapshot = self.load_snapshot(channel) if tail.snapshot else None
+        covered = 0 if snapshot is None else snapshot.sequence_number
+        if covered != tail.snapshot or (tail.positions and tail.first > covered + 1):
+            raise CorruptRecordError(
+                f"channel {channel}: nothing covers the records before {tail.first}"
+            )
+        if not tail.positions and covered < tail.highest:
+            raise CorruptRecordError(
+                f"channel {channel}: nothing covers the records up to {tail.highest}"
+            )
+        return Recovery(snapshot, self.read(channel, covered + 1), tail.highest)
+
+    # --- Looking after the file -------------------------------------------------------------------
+
+    def forget(self, channel: int) -> None:
+        """See ``Journal``."""
+        tail = self._index.tails.get(channel)
+        if tail is not None and not tail.positions:
+            del self._index.tails[channel]
+
+    def upkeep(self) -> bool:
+        """See ``Journal``."""
+        if self._index.dead > max(self._index.live, _MIN_DEAD):
+            self._clean()
+        if self._since_checkpoint > _CHECKPOINT_AFTER:
+            self._checkpoint()
+        return self._index.dead > max(self._index.live, _MIN_DEAD)
+
+    def _clean(self) -> None:
+        """Remove the oldest stretch of the log, after appending anew what is live in it."""
+        index = self._index
+        moved: list[tuple[Tail, int, int]] = []
+        position = index.next_position
+        with self._transaction() as connection:
+            (oldest,) = connection.execute("SELECT min(position) FROM records").fetchone()
+            end = oldest + _CLEAN_STRETCH
+            rows = []
+            for old, channel, number, kind, payload in connection.execute(
+                "SELECT position, channel, sequence_number, kind, payload FROM records"
+                " WHERE position < ? ORDER BY position",
+                (end,),
+            ):
+                tail = index.tails.get(channel)
+                if channel in index.damaged:
+                    rows.append((position, channel, number, kind, payload))
+                    position += 1
+                elif tail is not None and tail.position_of(number) == old:
+                    rows.append((position, channel, number, kind, payload))
+                    moved.append((tail, number, position))
+                    position += 1
+            removed = connection.execute("DELETE FROM records WHERE position < ?", (end,)).rowcount
+            connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+        for tail, number, new in moved:
+            tail.move(number, new)
+        index.next_position = position
+        index.stored += len(rows) - removed
+        self._records_deleted += removed - len(rows)
+        self._since_checkpoint += sum(len(row[4]) for row in rows) + removed * _PAGE_SIZE // 8
+
+    def _checkpoint(self) -> None:
+        """Move the WAL's content into the database, so that the WAL begins anew."""
+        try:
+            self._usable().execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
+            self._abandon()
+            raise JournalError(f"the checkpoint failed: {error}") from error
+        self._since_checkpoint = 0
+
+    def statistics(self) -> JournalStatistics:
+        """See ``Journal``. May be called from any thread: it reads counters and file sizes."""
+        size = 0
+        for suffix in ("", "-wal"):
+            file = Path(f"{self._path}{suffix}")
+            if file.exists():
+                size += file.stat().st_size
+        return JournalStatistics(
+            commits=self._commits,
+            records=self._records,
+            record_bytes=self._record_bytes,
+            snapshots=self._snapshots,
+            snapshot_bytes=self._snapshot_bytes,
+            records_deleted=self._records_deleted,
+            snapshots_deleted=self._snapshots_deleted,
+            bytes_on_disk=size,
+        )
+
+    def close(self) -> None:
+        """See ``Journal``."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

@@ -1,0 +1,63 @@
+"""Protocol values as messages of the public interface, and back."""
+
+from protos.connect_actor.v1 import connect_pb2 as wire
+from service.protocol.keys import PrekeyBundle
+from service.protocol.payload import Header, Payload
+
+__all__ = ["bundle_from_wire", "bundle_to_wire", "payload_from_wire", "payload_to_wire"]
+
+
+def payload_to_wire(payload: Payload, message: wire.CipherPayload) -> None:
+    """Write a payload into its wire message."""
+    header = payload.header
+    message.request_id = header.request_id
+    message.nonce = payload.nonce
+    message.ratchet_index = header.message_number
+    message.previous_chain_length = header.previous_chain_length
+    message.ciphertext = payload.ciphertext
+    message.created_at_unix_micros = header.created_at
+    message.dh_public_key = header.ratchet_key
+
+
+def payload_from_wire(message: wire.CipherPayload) -> Payload:
+    """Return the payload of a wire message; sizes are checked by whoever decrypts it."""
+    return Payload(
+        Header(
+            message.dh_public_key,
+            message.previous_chain_length,
+            message.ratchet_index,
+            message.request_id,
+            message.created_at_unix_micros,
+        ),
+        message.nonce,
+        message.ciphertext,
+    )
+
+
+def bundle_from_wire(bundle: wire.PrekeyBundle) -> PrekeyBundle:
+    """Return the bundle of a wire message; nothing of it has been checked."""
+    return PrekeyBundle(
+        identity_key=bundle.identity_key,
+        exchange_identity_key=bundle.exchange_identity_key,
+        signed_prekey_id=bundle.signed_prekey_id,
+        signed_prekey=bundle.signed_prekey,
+        one_time_prekeys=tuple(
+            (prekey.id, prekey.public_key) for prekey in bundle.one_time_prekeys
+        ),
+        signature=bundle.signature,
+    )
+
+
+def bundle_to_wire(bundle: PrekeyBundle) -> wire.PrekeyBundle:
+    """Return the wire message of a bundle."""
+    return wire.PrekeyBundle(
+        identity_key=bundle.identity_key,
+        exchange_identity_key=bundle.exchange_identity_key,
+        signed_prekey_id=bundle.signed_prekey_id,
+        signed_prekey=bundle.signed_prekey,
+        one_time_prekeys=[
+            wire.OneTimePrekey(id=prekey_id, public_key=key)
+            for prekey_id, key in bundle.one_time_prekeys
+        ],
+        signature=bundle.signature,
+    )

@@ -1,0 +1,131 @@
+"""The five operations, from the wire to a command and from its answer back to the wire.
+
+Shared by unary calls and streams: one ``OperationKind`` each, found by its name in the wire's
+``Operation.request``.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from protos.connect_actor.v1 import connect_pb2 as wire
+from service.actors.commands import (
+    Close,
+    Command,
+    Decrypt,
+    Encrypt,
+    Establish,
+    Restore,
+    Restored,
+)
+from service.errors import ChannelNotFoundError, MalformedRequestError, MessageTooLargeError
+from service.protocol.handshake import connect_id_of
+from service.protocol.payload import Payload
+from service.protocol.wire import payload_from_wire, payload_to_wire
+
+__all__ = ["OPERATIONS", "OperationKind"]
+
+_MAX_CONNECT_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class OperationKind:
+    """How one operation crosses the wire."""
+
+    name: str
+    """Its field in ``Operation.request`` and ``OperationResult.outcome``."""
+    response: Callable[[], Any]
+    """Makes an empty response message, for a unary call."""
+    command: Callable[[Any, float | None, int], tuple[int, Command]]
+    """Turns a request, a deadline and the largest message size into a connect id and a command.
+
+    Raises ``CallerError`` for what can be seen to be wrong without the channel.
+    """
+    fill: Callable[[Any, Any], None]
+    """Writes a command's answer into a response message."""
+
+
+def _require_known_form(connect_id: int) -> int:
+    if not 0 < connect_id <= _MAX_CONNECT_ID:
+        raise ChannelNotFoundError("no such channel: connect ids have 63 bits and are not 0")
+    return connect_id
+
+
+def _require_size(size: int, max_bytes: int, what: str) -> None:
+    if size > max_bytes:
+        raise MessageTooLargeError(
+            f"{what} has {size} bytes, at most {max_bytes} are accepted: send less at once"
+        )
+
+
+def _establish(
+    request: wire.EstablishRequest, deadline: float | None, max_bytes: int
+) -> tuple[int, Command]:
+    _require_size(request.ByteSize(), max_bytes, "the request")
+    try:
+        return connect_id_of(request), Establish(request, deadline)
+    except OverflowError:
+        raise MalformedRequestError("a prekey id doesn't fit 32 bits") from None
+
+
+def _encrypt(
+    request: wire.EncryptRequest, deadline: float | None, max_bytes: int
+) -> tuple[int, Command]:
+    plaintext = request.plaintext
+    _require_size(len(plaintext), max_bytes, "plaintext")
+    return (
+        _require_known_form(request.connect_id),
+        Encrypt(plaintext, request.request_id, deadline),
+    )
+
+
+def _decrypt(
+    request: wire.DecryptRequest, deadline: float | None, max_bytes: int
+) -> tuple[int, Command]:
+    payload = payload_from_wire(request.payload)
+    _require_size(len(payload.ciphertext), max_bytes, "payload.ciphertext")
+    return _require_known_form(request.connect_id), Decrypt(payload, deadline)
+
+
+def _restore(request: wire.RestoreRequest, deadline: float | None, _: int) -> tuple[int, Command]:
+    return _require_known_form(request.connect_id), Restore(deadline)
+
+
+def _close(request: wire.CloseRequest, deadline: float | None, _: int) -> tuple[int, Command]:
+    return _require_known_form(request.connect_id), Close(deadline)
+
+
+def _fill_established(response: wire.EstablishResponse, answer: bytes) -> None:
+    response.MergeFromString(answer)
+
+
+def _fill_encrypted(response: wire.EncryptResponse, answer: Payload) -> None:
+    payload_to_wire(answer, response.payload)
+
+
+def _fill_decrypted(response: wire.DecryptResponse, answer: bytes) -> None:
+    response.plaintext = answer
+    response.SetInParent()
+
+
+def _fill_restored(response: wire.RestoreResponse, answer: Restored) -> None:
+    response.sending_chain_length = answer.sending_chain_length
+    response.receiving_chain_length = answer.receiving_chain_length
+    response.skipped_message_keys = answer.skipped_message_keys
+    response.expires_at_unix_micros = answer.expires_at
+
+
+def _fill_closed(response: wire.CloseResponse, _: None) -> None:
+    response.SetInParent()
+
+
+OPERATIONS: Mapping[str, OperationKind] = {
+    kind.name: kind
+    for kind in (
+        OperationKind("establish", wire.EstablishResponse, _establish, _fill_established),
+        OperationKind("encrypt", wire.EncryptResponse, _encrypt, _fill_encrypted),
+        OperationKind("decrypt", wire.DecryptResponse, _decrypt, _fill_decrypted),
+        OperationKind("restore", wire.RestoreResponse, _restore, _fill_restored),
+        OperationKind("close", wire.CloseResponse, _close, _fill_closed),
+    )
+}

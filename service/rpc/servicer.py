@@ -1,0 +1,120 @@
+"""The gRPC service: unary calls, each one operation. Streams are in ``service.rpc.exchange``."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar, cast
+
+import grpc
+from grpc_status import rpc_status
+from pykka import ActorDeadError
+
+from protos.connect_actor.v1 import connect_pb2 as wire
+from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
+from service.actors.future import LoopFuture
+from service.actors.router import Router
+from service.errors import ConnectError, DeadlineExceededError
+from service.rpc.exchange import Exchange
+from service.rpc.operations import OPERATIONS
+from service.rpc.status import public_error, status_of
+
+__all__ = ["ConnectServicer"]
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+_Response = TypeVar("_Response")
+
+
+class ConnectServicer(ConnectServiceServicer):
+    """Serves the operations through a router."""
+
+    def __init__(
+        self, router: Router, *, max_message_bytes: int, max_frame_bytes: int, max_in_flight: int
+    ) -> None:
+        """Serve through ``router``, within these limits (bytes, bytes, operations a stream)."""
+        self._router = router
+        self._max_message_bytes = max_message_bytes
+        self._max_frame_bytes = max_frame_bytes
+        self._max_in_flight = max_in_flight
+        self._exchanges: set[Exchange] = set()
+
+    async def Establish(  # noqa: N802 - gRPC's naming
+        self, request: wire.EstablishRequest, context: _Context
+    ) -> wire.EstablishResponse:
+        """See connect.proto."""
+        return await self._call("establish", request, context, wire.EstablishResponse())
+
+    async def Encrypt(  # noqa: N802 - gRPC's naming
+        self, request: wire.EncryptRequest, context: _Context
+    ) -> wire.EncryptResponse:
+        """See connect.proto."""
+        return await self._call("encrypt", request, context, wire.EncryptResponse())
+
+    async def Decrypt(  # noqa: N802 - gRPC's naming
+        self, request: wire.DecryptRequest, context: _Context
+    ) -> wire.DecryptResponse:
+        """See connect.proto."""
+        return await self._call("decrypt", request, context, wire.DecryptResponse())
+
+    async def Restore(  # noqa: N802 - gRPC's naming
+        self, request: wire.RestoreRequest, context: _Context
+    ) -> wire.RestoreResponse:
+        """See connect.proto."""
+        return await self._call("restore", request, context, wire.RestoreResponse())
+
+    async def Close(  # noqa: N802 - gRPC's naming
+        self, request: wire.CloseRequest, context: _Context
+    ) -> wire.CloseResponse:
+        """See connect.proto."""
+        return await self._call("close", request, context, wire.CloseResponse())
+
+    async def Exchange(  # noqa: N802 - gRPC's naming
+        self, request_iterator: AsyncIterator[wire.OperationFrame], context: _Context
+    ) -> AsyncIterator[wire.ResultFrame]:
+        """See connect.proto."""
+        exchange = Exchange(
+            self._router,
+            deadline=_deadline(context),
+            max_message_bytes=self._max_message_bytes,
+            max_frame_bytes=self._max_frame_bytes,
+            max_in_flight=self._max_in_flight,
+        )
+        self._exchanges.add(exchange)
+        try:
+            async for frame in exchange.serve(request_iterator):
+                yield frame
+        finally:
+            self._exchanges.discard(exchange)
+
+    def stop_reading(self) -> None:
+        """Let every stream end once what it has sent so far is answered."""
+        for exchange in self._exchanges:
+            exchange.stop_reading()
+
+    async def _call(
+        self, name: str, request: object, context: _Context, response: _Response
+    ) -> _Response:
+        kind = OPERATIONS[name]
+        reply: LoopFuture[Any] = LoopFuture()
+        try:
+            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
+            self._router.route(connect_id, command, reply)
+            answer = await reply
+        except (ConnectError, ActorDeadError) as error:
+            status = rpc_status.to_status(status_of(public_error(error)))
+            await context.abort(status.code, status.details, status.trailing_metadata)
+        kind.fill(response, answer)
+        return response
+
+
+def _deadline(context: _Context) -> float | None:
+    """Return the caller's deadline on the event loop's clock.
+
+    Raises:
+        DeadlineExceededError: it has passed.
+    """
+    # None without a deadline, whatever the stubs say.
+    remaining = cast("float | None", context.time_remaining())
+    if remaining is None:
+        return None
+    if remaining <= 0:
+        raise DeadlineExceededError("the deadline passed before work began: nothing was changed")
+    return asyncio.get_running_loop().time() + remaining

@@ -1,0 +1,87 @@
+"""Errors as gRPC statuses: every error of ``service.errors`` has one code, told with rich details.
+
+Beside code and message a status carries ``google.rpc.ErrorInfo`` (a stable reason for programs, in
+the domain below) and, where waiting helps, ``google.rpc.RetryInfo``.
+"""
+
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.any_pb2 import Any
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from pykka import ActorDeadError
+
+from service import errors
+from service.errors import ConnectError
+
+__all__ = ["DOMAIN", "STATUSES", "StatusRule", "public_error", "status_of"]
+
+DOMAIN = "connect-actor"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusRule:
+    """How one kind of error is told."""
+
+    code: grpc.StatusCode
+    reason: str
+    retry_after_millis: int | None = None
+    """When to try again, if that may help."""
+
+
+_CODE = grpc.StatusCode
+
+STATUSES: dict[type[ConnectError], StatusRule] = {
+    errors.MalformedRequestError: StatusRule(_CODE.INVALID_ARGUMENT, "MALFORMED_REQUEST"),
+    errors.MessageTooLargeError: StatusRule(_CODE.INVALID_ARGUMENT, "MESSAGE_TOO_LARGE"),
+    errors.ChannelNotFoundError: StatusRule(_CODE.NOT_FOUND, "CHANNEL_NOT_FOUND"),
+    errors.ChannelExistsError: StatusRule(_CODE.ALREADY_EXISTS, "CHANNEL_EXISTS"),
+    errors.ChannelExpiredError: StatusRule(_CODE.FAILED_PRECONDITION, "CHANNEL_EXPIRED"),
+    errors.DeadlineExceededError: StatusRule(_CODE.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    errors.HandshakeRefusedError: StatusRule(_CODE.INVALID_ARGUMENT, "HANDSHAKE_REFUSED"),
+    errors.AuthenticationFailedError: StatusRule(_CODE.INVALID_ARGUMENT, "AUTHENTICATION_FAILED"),
+    errors.MessageReplayedError: StatusRule(_CODE.ALREADY_EXISTS, "MESSAGE_REPLAYED"),
+    errors.SkipLimitExceededError: StatusRule(_CODE.OUT_OF_RANGE, "SKIP_LIMIT_EXCEEDED"),
+    errors.OverloadedError: StatusRule(_CODE.RESOURCE_EXHAUSTED, "OVERLOADED", 200),
+    errors.ShuttingDownError: StatusRule(_CODE.UNAVAILABLE, "SHUTTING_DOWN", 1_000),
+    errors.ActorCrashedError: StatusRule(_CODE.INTERNAL, "ACTOR_CRASHED", 500),
+    errors.WriteRejectedError: StatusRule(_CODE.ABORTED, "WRITE_REJECTED", 0),
+    errors.WriteUncertainError: StatusRule(_CODE.UNAVAILABLE, "WRITE_UNCERTAIN", 500),
+    errors.ReadFailedError: StatusRule(_CODE.UNAVAILABLE, "READ_FAILED", 500),
+    errors.ChannelDamagedError: StatusRule(_CODE.DATA_LOSS, "CHANNEL_DAMAGED"),
+}
+
+
+def status_of(error: ConnectError) -> Status:
+    """Return the status that tells ``error``, with its details."""
+    # A room's own subclass of a public error is told as that.
+    rule = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    number, _ = rule.code.value
+    details: list[ErrorInfo | RetryInfo] = [ErrorInfo(reason=rule.reason, domain=DOMAIN)]
+    if rule.retry_after_millis is not None:
+        details.append(RetryInfo(retry_delay=_milliseconds(rule.retry_after_millis)))
+    packed = []
+    for detail in details:
+        slot = Any()
+        slot.Pack(detail)
+        packed.append(slot)
+    return Status(code=number, message=str(error), details=packed)
+
+
+def public_error(error: BaseException | None) -> ConnectError:
+    """Return what to tell for an error that an ask was answered with.
+
+    Pykka itself answers for an actor that stopped before it came to the message; any other error
+    that isn't public is a defect, and says no more than that.
+    """
+    if isinstance(error, ConnectError):
+        return error
+    if isinstance(error, ActorDeadError):
+        return errors.ShuttingDownError("the channel's actor has stopped meanwhile: try again")
+    return errors.ActorCrashedError("the operation failed unexpectedly: try again after a pause")
+
+
+def _milliseconds(millis: int) -> Duration:
+    return Duration(seconds=millis // 1_000, nanos=millis % 1_000 * 1_000_000)

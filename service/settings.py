@@ -1,0 +1,167 @@
+"""What can be configured: one immutable value, read at start and handed to whoever needs a part.
+
+Sources in rising order: defaults, a TOML file (``--config FILE`` or ``CONNECT_ACTOR_CONFIG``),
+environment variables (``CONNECT_ACTOR_…``), flags.
+"""
+
+import os
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from tomllib import TOMLDecodeError
+from typing import Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from service.persistence.strategies import STRATEGIES
+from service.protocol.handshake import ChannelLimits
+
+__all__ = ["ENVIRONMENT_PREFIX", "Settings", "SettingsError", "load_settings"]
+
+ENVIRONMENT_PREFIX = "CONNECT_ACTOR_"
+
+
+class SettingsError(Exception):
+    """The configuration can't be used; the message says what to change."""
+
+
+class Settings(BaseSettings):
+    """How the service runs. Every field is a flag, an environment variable and a TOML key."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        frozen=True,
+        extra="forbid",
+        cli_kebab_case=True,
+        cli_prog_name="connect-actor serve",
+    )
+
+    config: Path | None = Field(None, description="TOML file with any of these settings")
+
+    listen: str = Field(
+        "127.0.0.1:50051", description="host:port for gRPC; port 0 picks a free one"
+    )
+    metrics_listen: str = Field(
+        "127.0.0.1:9464", description="host:port for Prometheus; port 0 picks a free one"
+    )
+    data_dir: Path = Field(Path("data"), description="directory of journal and key files")
+
+    sealing_key_file: Path | None = Field(
+        None, description="32-byte master key of everything at rest; default: in data_dir"
+    )
+
+    strategy: str = Field("differential", description="full, cached or differential")
+    journal: Literal["sqlite", "memory"] = Field(
+        "sqlite", description="memory loses everything at stop: for measuring only"
+    )
+    router: Literal["forwarding", "awaiting"] = Field(
+        "forwarding", description="awaiting = one operation at a time, as the audited server"
+    )
+    snapshot_interval: PositiveInt = Field(50, description="records between a channel's snapshots")
+    journal_timeout: PositiveFloat = Field(
+        10.0, description="seconds until a request to the journal is given up"
+    )
+
+    dh_ratchet_every: PositiveInt = Field(
+        10, description="messages on a sending chain until a due DH ratchet turn; 1 = classic"
+    )
+    max_skip: PositiveInt = Field(1_000, description="messages that may be missing on a chain")
+    max_skipped_keys: PositiveInt = Field(2_000, description="skipped message keys a channel keeps")
+    channel_lifetime: PositiveFloat = Field(86_400.0, description="seconds until a channel expires")
+    one_time_prekeys: int = Field(10, ge=0, le=200, description="one-time prekeys in our bundles")
+
+    idle_timeout: PositiveFloat = Field(60.0, description="seconds until an idle actor passivates")
+    max_live_actors: PositiveInt = Field(200_000, description="live actors; beyond: refused")
+    max_concurrent_recoveries: PositiveInt = Field(64, description="channels loaded at a time")
+    max_mailbox: PositiveInt = Field(4_096, description="commands waiting for one channel")
+    max_waiting_writes: PositiveInt = Field(65_536, description="writes waiting for a commit")
+    restart_backoff: PositiveFloat = Field(
+        0.2, description="seconds before a crashed actor restarts; doubles with each crash in a row"
+    )
+    max_restart_backoff: PositiveFloat = Field(30.0, description="seconds, at the most")
+
+    max_message_bytes: PositiveInt = Field(
+        1_048_576, description="largest plaintext or ciphertext of one operation"
+    )
+    max_frame_bytes: PositiveInt = Field(4_194_304, description="largest gRPC message")
+    max_operations_in_flight: PositiveInt = Field(
+        8_192, description="operations of one stream under way; beyond: the stream is not read"
+    )
+    shutdown_grace: PositiveFloat = Field(
+        20.0, description="seconds for finishing what was accepted when stopped"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe level that is logged"
+    )
+
+    @field_validator("strategy")
+    @classmethod
+    def _known_strategy(cls, value: str) -> str:
+        if value not in STRATEGIES:
+            raise ValueError(f"unknown strategy {value!r}: one of {', '.join(STRATEGIES)}")
+        return value
+
+    @property
+    def channel_limits(self) -> ChannelLimits:
+        """What holds for new channels."""
+        return ChannelLimits(
+            dh_ratchet_every=self.dh_ratchet_every,
+            max_skip=self.max_skip,
+            max_skipped_keys=self.max_skipped_keys,
+            lifetime=self.channel_lifetime,
+            one_time_prekeys=self.one_time_prekeys,
+        )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not a source of ours
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not a source of ours
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Order the sources below the flags, highest first."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def load_settings(arguments: Sequence[str]) -> Settings:
+    """Read the settings from all sources.
+
+    Args:
+        arguments: the flags, as on a command line.
+
+    Raises:
+        SettingsError: a file that can't be read, or a value that isn't acceptable; the message
+            names each.
+        SystemExit: ``--help`` was asked for, or a flag is unknown; argparse has said so.
+    """
+    finder = ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config", default=os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG"))
+    file = finder.parse_known_args(arguments)[0].config
+    if file is not None and not Path(file).is_file():
+        raise SettingsError(f"configuration file {file} does not exist")
+
+    class FromFile(Settings):
+        """Settings that also read the file named on the command line."""
+
+        model_config = SettingsConfigDict(toml_file=file)
+
+    try:
+        return CliApp.run(FromFile, cli_args=list(arguments))
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(
+                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+                for problem in error.errors(include_url=False, include_input=False)
+            )
+        ) from None
+    except TOMLDecodeError as error:
+        raise SettingsError(f"configuration file {file} is not TOML: {error}") from None
