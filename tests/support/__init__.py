@@ -1,0 +1,1 @@
+"""What several tests need: channels made in memory, conversations, failing journals."""
