@@ -30,6 +30,7 @@ from service.errors import (
     ChannelDamagedError,
     ChannelExistsError,
     ChannelNotFoundError,
+    ConnectError,
     DeadlineExceededError,
     OverloadedError,
     ShuttingDownError,
@@ -211,7 +212,7 @@ class Recovering:
         self._actor.environment.statistics.recovery_failures += 1
         self._actor.environment.permits.release()
         self._stash.refuse(error)
-        self._actor.become(Stopping(self._actor))
+        self._actor.become(Stopping(self._actor, error))
 
     def leave(self) -> None:
         """Answer whoever waits, and give the permit back."""
@@ -441,12 +442,13 @@ class Running:
 
 
 class _Leaving:
-    """Common to the last phases: whoever still comes is told to try again."""
+    """Common to the last phases: whoever still comes is refused."""
 
-    __slots__ = ("_actor",)
+    __slots__ = ("_actor", "_refusal")
 
-    def __init__(self, actor: "ConnectActor") -> None:
+    def __init__(self, actor: "ConnectActor", refusal: ConnectError | None = None) -> None:
         self._actor = actor
+        self._refusal = refusal or ShuttingDownError("the channel's actor is stopping: try again")
 
     def enter(self) -> None:
         """Wait for what was begun before."""
@@ -454,7 +456,7 @@ class _Leaving:
     def receive(self, message: object) -> object:
         """Refuse commands; signals are of no more interest."""
         if isinstance(message, Command):
-            raise ShuttingDownError("the channel's actor is stopping: try again")
+            raise self._refusal
         return None
 
     def leave(self) -> None:
@@ -480,7 +482,10 @@ class Closing(_Leaving):
     __slots__ = ("_passivate", "_running")
 
     def __init__(self, actor: "ConnectActor", running: Running) -> None:
-        super().__init__(actor)
+        super().__init__(
+            actor,
+            ChannelNotFoundError("the channel is being closed: establish a new one"),
+        )
         self._running = running
         self._passivate = False
 
@@ -496,9 +501,9 @@ class Closing(_Leaving):
             self._passivate = True
         elif isinstance(message, Ended):
             statistics.closed += 1
-            self._actor.become(Stopping(self._actor))
-        elif isinstance(message, Command):
-            raise ChannelNotFoundError("the channel is being closed: establish a new one")
+            self._actor.become(Stopping(self._actor, self._refusal))
+        else:
+            return super().receive(message)
         return None
 
 
@@ -518,8 +523,7 @@ class Crashed(_Leaving):
 
     __slots__ = ()
 
-    def receive(self, message: object) -> object:
-        """Refuse commands."""
-        if isinstance(message, Command):
-            raise ActorCrashedError("the channel's actor failed: try again after a pause")
-        return None
+    def __init__(self, actor: "ConnectActor") -> None:
+        super().__init__(
+            actor, ActorCrashedError("the channel's actor failed: try again after a pause")
+        )

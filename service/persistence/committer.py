@@ -256,7 +256,7 @@ class Committer:
 
     def _read(self, read: _Read) -> None:
         if self._hangs:
-            self._loop.call_soon(read.on_answer, None, self._hanging())
+            self._loop.call_soon(read.on_answer, None, self._unreadable())
             return
         self._reads.append(read)
         self._schedule()
@@ -269,6 +269,11 @@ class Committer:
         return WriteUncertainError(
             f"the journal has not answered for {self._timeout:g} s: the outcome of writes is"
             " unknown; try again later"
+        )
+
+    def _unreadable(self) -> ReadFailedError:
+        return ReadFailedError(
+            f"the journal has not answered for {self._timeout:g} s: try again later"
         )
 
     # --- Rounds -----------------------------------------------------------------------------------
@@ -364,7 +369,7 @@ class Committer:
         _settle(under_way.writes, error)
         _settle(queued, error)
         for read in (*under_way.reads, *unread):
-            read.on_answer(None, error)
+            read.on_answer(None, self._unreadable())
 
     async def close(self) -> None:
         """Finish what was asked for, then release the journal."""

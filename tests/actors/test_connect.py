@@ -1,0 +1,504 @@
+"""The connect actor, its router and the group commit together, on scripted journals."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from protos.connect_actor.v1 import connect_pb2 as wire
+from service.actors.commands import Close, Decrypt, Encrypt, Establish, Restore
+from service.errors import (
+    ActorCrashedError,
+    AuthenticationFailedError,
+    ChannelDamagedError,
+    ChannelExistsError,
+    ChannelExpiredError,
+    ChannelNotFoundError,
+    DeadlineExceededError,
+    HandshakeRefusedError,
+    MessageReplayedError,
+    OverloadedError,
+    ReadFailedError,
+    ShuttingDownError,
+    WriteRejectedError,
+    WriteUncertainError,
+)
+from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind
+from service.persistence.strategies import Differential
+from service.protocol.handshake import connect_id_of
+from tests.support.channels import NOW, establish_request
+from tests.support.house import House, answer, until
+from tests.support.journals import ScriptedJournal
+
+
+@pytest.fixture
+def journal() -> ScriptedJournal:
+    return ScriptedJournal()
+
+
+@pytest.fixture
+async def house(journal: ScriptedJournal) -> AsyncIterator[House]:
+    house = House(journal)
+    yield house
+    journal.gate.set()
+    await house.close()
+
+
+async def hold_commits(journal: ScriptedJournal) -> None:
+    journal.entered.clear()
+    journal.gate.clear()
+
+
+# --- Commit before reply ------------------------------------------------------------------------
+
+
+async def test_nothing_is_answered_before_its_commit(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    await hold_commits(journal)
+    reply = channel.ask(Encrypt(b"secret"))
+    await until(journal.entered.is_set)
+    done: list[object] = []
+    reply.add_done_callback(done.append)
+    await asyncio.sleep(0.02)
+    assert not done
+    journal.gate.set()
+    assert channel.open(await answer(reply)) == b"secret"
+
+
+async def test_a_restore_shows_only_what_is_durable(house: House, journal: ScriptedJournal) -> None:
+    channel = await house.establish()
+    await hold_commits(journal)
+    channel.ask(Encrypt(b"on its way"))
+    await until(journal.entered.is_set)
+    reply = channel.ask(Restore())
+    done: list[object] = []
+    reply.add_done_callback(done.append)
+    await asyncio.sleep(0.02)
+    assert not done
+    journal.gate.set()
+    assert (await answer(reply)).sending_chain_length == 1
+
+
+async def test_many_channels_share_a_commit(house: House, journal: ScriptedJournal) -> None:
+    channels = [await house.establish(seed) for seed in range(10)]
+    await hold_commits(journal)
+    first = channels[0].ask(Encrypt(b"first"))
+    await until(journal.entered.is_set)
+    commits = len(journal.batches)
+    others = [channel.ask(Encrypt(b"x")) for channel in channels for _ in range(5)]
+    await asyncio.sleep(0.02)
+    journal.gate.set()
+    await asyncio.gather(*(answer(reply) for reply in [first, *others]))
+    assert len(journal.batches) == commits + 2
+    assert len(journal.batches[-1].records) == 50
+
+
+async def test_answers_of_a_channel_come_in_the_order_of_its_commands(house: House) -> None:
+    channel = await house.establish()
+    replies = [channel.ask(Encrypt(bytes([number]))) for number in range(50)]
+    payloads = [await answer(reply) for reply in replies]
+    assert [channel.open(payload) for payload in payloads] == [bytes([n]) for n in range(50)]
+
+
+# --- Failed commits ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["not written", "written all the same"])
+async def test_after_a_failed_commit_the_channel_goes_on_from_what_is_durable(
+    house: House,
+    journal: ScriptedJournal,
+    written: bool,  # noqa: FBT001 - a test's parameter
+) -> None:
+    channel = await house.establish()
+    assert channel.open(await channel.encrypt(b"before")) == b"before"
+    (journal.fail_after if written else journal.fail_before).append(True)
+    with pytest.raises(WriteUncertainError):
+        await channel.encrypt(b"lost")
+    payload = await channel.encrypt(b"after")
+    assert payload.header.message_number == (2 if written else 1)
+    assert channel.open(payload) == b"after"
+    assert await channel.decrypt(channel.seal(b"back")) == b"back"
+    assert house.statistics.discarded == 1
+
+
+async def test_what_was_queued_behind_a_failed_commit_fails_with_it(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    await hold_commits(journal)
+    journal.fail_before.append(True)
+    first = channel.ask(Encrypt(b"1"))
+    await until(journal.entered.is_set)
+    second = channel.ask(Encrypt(b"2"))
+    await asyncio.sleep(0.01)
+    journal.gate.set()
+    for reply in (first, second):
+        with pytest.raises(WriteUncertainError):
+            await answer(reply)
+    payload = await channel.encrypt(b"3")
+    assert payload.header.message_number == 0
+    assert channel.open(payload) == b"3"
+
+
+async def test_a_record_that_another_writer_was_ahead_of_is_refused_and_the_channel_reloaded(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    await channel.encrypt(b"1")
+    intruder = journal.all_records[-1]
+    journal.commit(
+        Batch(
+            [Record(channel.connect_id, 3, RecordKind.CHANGE, intruder.payload[:2] + b"\x10\x01")]
+        )
+    )
+    with pytest.raises(WriteRejectedError):
+        await channel.encrypt(b"2")
+    payload = await channel.encrypt(b"3")
+    assert payload.header.message_number == 2
+
+
+async def test_no_key_and_nonce_come_twice_however_commits_fail(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    seen: set[tuple[bytes, int]] = set()
+    for round_number in range(40):
+        if round_number % 3 == 0:
+            journal.fail_before.append(True)
+        if round_number % 5 == 0:
+            journal.fail_after.append(True)
+        try:
+            payload = await channel.encrypt(b"x")
+        except WriteUncertainError:
+            continue
+        assert channel.open(payload) == b"x"
+        key = (payload.header.ratchet_key, payload.header.message_number)
+        assert key not in seen
+        seen.add(key)
+    assert len(seen) > 10
+
+
+async def test_a_journal_that_hangs_leaves_nobody_waiting(journal: ScriptedJournal) -> None:
+    house = House(journal, journal_timeout=0.05)
+    channel = await house.establish()
+    await hold_commits(journal)
+    with pytest.raises(WriteUncertainError):
+        await channel.encrypt(b"x")
+    with pytest.raises(ReadFailedError):
+        await channel.encrypt(b"while it hangs")
+    rounds = house.committer.statistics.rounds
+    journal.gate.set()
+    await until(lambda: house.committer.statistics.rounds > rounds)
+    assert channel.open(await channel.encrypt(b"y")) == b"y"
+    await house.close()
+
+
+# --- Refusals change nothing ----------------------------------------------------------------------
+
+
+async def test_a_refused_message_writes_nothing_and_changes_nothing(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    payload = channel.seal(b"once")
+    assert await channel.decrypt(payload) == b"once"
+    written = len(journal.all_records)
+    forged = payload._replace(ciphertext=bytes(len(payload.ciphertext)))
+    ahead = forged._replace(header=payload.header._replace(message_number=500))
+    with pytest.raises(MessageReplayedError):
+        await channel.decrypt(payload)
+    for bad in (ahead, forged._replace(header=payload.header._replace(ratchet_key=b"\x09" * 32))):
+        with pytest.raises(AuthenticationFailedError):
+            await channel.decrypt(bad)
+    assert len(journal.all_records) == written
+    assert await channel.decrypt(channel.seal(b"twice")) == b"twice"
+
+
+async def test_a_command_for_an_unknown_channel_starts_no_actor(house: House) -> None:
+    payload = (await house.establish()).seal(b"x")
+    started = house.statistics.started
+    for command in (Decrypt(payload), Encrypt(b"x"), Restore(), Close()):
+        with pytest.raises(ChannelNotFoundError):
+            await answer(house.ask(12345, command))
+    assert house.statistics.started == started
+    assert house.router.live == 1
+
+
+async def test_a_command_whose_deadline_has_passed_is_not_begun(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    written = len(journal.all_records)
+    past = asyncio.get_running_loop().time() - 1
+    for command in (Encrypt(b"x", 0, past), Restore(past), Close(past)):
+        with pytest.raises(DeadlineExceededError):
+            await answer(channel.ask(command))
+    assert len(journal.all_records) == written
+
+
+async def test_an_expired_channel_is_refused(house: House) -> None:
+    channel = await house.establish()
+    house.now = NOW + 86_400_000_000
+    for command in (Encrypt(b"x"), Restore()):
+        with pytest.raises(ChannelExpiredError):
+            await answer(channel.ask(command))
+
+
+async def test_too_many_waiting_writes_are_refused_and_change_nothing(
+    journal: ScriptedJournal,
+) -> None:
+    house = House(journal, max_waiting=3)
+    channel = await house.establish()
+    await hold_commits(journal)
+    replies = [channel.ask(Encrypt(b"0"))]
+    await until(journal.entered.is_set)
+    replies += [channel.ask(Encrypt(bytes([number]))) for number in range(1, 4)]
+    await asyncio.sleep(0.01)
+    with pytest.raises(OverloadedError):
+        await channel.encrypt(b"one too many")
+    journal.gate.set()
+    numbers = [(await answer(reply)).header.message_number for reply in replies]
+    assert numbers == [0, 1, 2, 3]
+    assert (await channel.encrypt(b"next")).header.message_number == 4
+    await house.close()
+
+
+async def test_too_many_live_actors_are_refused(journal: ScriptedJournal) -> None:
+    house = House(journal, max_live_actors=2)
+    for seed in (1, 2):
+        await house.establish(seed)
+    with pytest.raises(OverloadedError):
+        await house.establish(3)
+    await house.close()
+
+
+# --- Establish and Close --------------------------------------------------------------------------
+
+
+async def test_a_repeated_establish_gets_the_same_answer(
+    house: House, journal: ScriptedJournal
+) -> None:
+    _, request = establish_request(9)
+    first = await answer(house.ask(connect_id_of(request), Establish(request)))
+    written = len(journal.all_records)
+    assert await answer(house.ask(connect_id_of(request), Establish(request))) == first
+    assert len(journal.all_records) == written
+
+
+async def test_another_request_for_the_same_channel_is_refused(house: House) -> None:
+    _, request = establish_request(9)
+    connect_id = connect_id_of(request)
+    await answer(house.ask(connect_id, Establish(request)))
+    other = wire.EstablishRequest.FromString(request.SerializeToString())
+    other.bundle.signature = bytes(64)
+    with pytest.raises(ChannelExistsError):
+        await answer(house.ask(connect_id, Establish(other)))
+
+
+async def test_a_refused_handshake_leaves_no_actor_and_no_record(
+    house: House, journal: ScriptedJournal
+) -> None:
+    _, request = establish_request(9)
+    request.bundle.signature = bytes(64)
+    with pytest.raises(HandshakeRefusedError):
+        await answer(house.ask(connect_id_of(request), Establish(request)))
+    await until(lambda: house.router.live == 0)
+    assert not journal.all_records
+
+
+async def test_a_closed_channel_is_gone_for_good(house: House, journal: ScriptedJournal) -> None:
+    channel = await house.establish()
+    await channel.encrypt(b"x")
+    assert await answer(channel.ask(Close())) is None
+    with pytest.raises(ChannelNotFoundError):
+        await channel.encrypt(b"y")
+    await until(lambda: house.router.live == 0)
+    assert journal.highest_sequence_number(channel.connect_id) == 0
+    after_restart = House(journal)
+    with pytest.raises(ChannelNotFoundError):
+        await answer(after_restart.ask(channel.connect_id, Restore()))
+
+
+async def test_a_close_whose_commit_fails_has_not_closed_the_channel(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    journal.fail_before.append(True)
+    with pytest.raises(WriteUncertainError):
+        await answer(channel.ask(Close()))
+    assert channel.open(await channel.encrypt(b"still here")) == b"still here"
+
+
+# --- Passivation, recovery, snapshots ----------
+
+
+async def test_snapshots_come_at_the_interval_and_replace_the_records(
+    journal: ScriptedJournal,
+) -> None:
+    house = House(journal, snapshot_interval=10)
+    channel = await house.establish()
+    for _ in range(24):
+        await channel.encrypt(b"x")
+    assert [s.sequence_number for s in journal.all_snapshots] == [10, 20]
+    left = journal.read(channel.connect_id)
+    assert [record.sequence_number for record in left] == [21, 22, 23, 24, 25]
+    await house.close()
+
+
+async def test_an_idle_actor_saves_a_snapshot_and_goes_and_comes_back_when_needed(
+    journal: ScriptedJournal,
+) -> None:
+    house = House(journal, idle_timeout=0.05)
+    channel = await house.establish()
+    await channel.encrypt(b"1")
+    await until(lambda: house.router.live == 0)
+    assert [s.sequence_number for s in journal.all_snapshots] == [2]
+    assert not journal.read(channel.connect_id)
+    payload = await channel.encrypt(b"2")
+    assert payload.header.message_number == 1
+    assert house.statistics.recovered == 1
+    await house.close()
+
+
+async def test_commands_that_meet_a_passivating_actor_are_all_answered_in_order(
+    journal: ScriptedJournal,
+) -> None:
+    house = House(journal, idle_timeout=0.05)
+    channel = await house.establish()
+    await hold_commits(journal)
+    await until(journal.entered.is_set)  # the final snapshot is on its way
+    replies = [channel.ask(Encrypt(bytes([number]))) for number in range(20)]
+    await asyncio.sleep(0.01)
+    journal.gate.set()
+    payloads = [await answer(reply) for reply in replies]
+    assert [channel.open(payload) for payload in payloads] == [bytes([n]) for n in range(20)]
+    assert house.statistics.started == 2
+    await house.close()
+
+
+async def test_an_actor_in_use_is_not_passivated(journal: ScriptedJournal) -> None:
+    house = House(journal, idle_timeout=0.2)
+    channel = await house.establish()
+    for _ in range(20):
+        await channel.encrypt(b"x")
+        await asyncio.sleep(0.02)
+    assert house.statistics.passivated == 0
+    await house.close()
+
+
+async def test_commands_wait_in_order_while_the_channel_is_loaded(
+    journal: ScriptedJournal,
+) -> None:
+    house = House(journal)
+    channel = await house.establish()
+    await house.close()
+    house = House(journal)
+    replies = [house.ask(channel.connect_id, Encrypt(bytes([n]))) for n in range(20)]
+    payloads = [await answer(reply) for reply in replies]
+    assert [channel.open(payload) for payload in payloads] == [bytes([n]) for n in range(20)]
+    assert house.statistics.recovered == 1
+    await house.close()
+
+
+async def test_a_damaged_channel_is_refused_and_the_others_are_served(
+    house: House, journal: ScriptedJournal
+) -> None:
+    damaged, sound = await house.establish(1), await house.establish(2)
+    await house.router.drain()
+
+    def fail(channel: int) -> None:
+        if channel == damaged.connect_id:
+            raise CorruptRecordError("on purpose")
+
+    journal.on_recover = fail
+    restarted = House(journal)
+    for _ in range(2):
+        with pytest.raises(ChannelDamagedError):
+            await answer(restarted.ask(damaged.connect_id, Encrypt(b"x")))
+    payload = await answer(restarted.ask(sound.connect_id, Encrypt(b"x")))
+    assert sound.open(payload) == b"x"
+    assert restarted.statistics.recovery_failures == 2
+
+
+async def test_recoveries_beyond_the_permits_queue_up_and_all_succeed(
+    journal: ScriptedJournal,
+) -> None:
+    house = House(journal)
+    channels = [await house.establish(seed) for seed in range(12)]
+    await house.close()
+    house = House(journal, permits=2)
+    replies = [house.ask(channel.connect_id, Restore()) for channel in channels]
+    await asyncio.gather(*(answer(reply) for reply in replies))
+    assert house.statistics.recovered == 12
+    assert house.environment.permits.waiting == 0
+    await house.close()
+
+
+# --- Defects ------------------------------------------------------------------------------------
+
+
+async def test_a_crashed_actor_throws_its_state_away_and_restarts_after_a_pause(
+    house: House, journal: ScriptedJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = await house.establish()
+    await channel.encrypt(b"1")
+
+    def defect(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Differential, "record", defect)
+    with pytest.raises(ActorCrashedError):
+        await channel.encrypt(b"2")
+    monkeypatch.undo()
+    with pytest.raises(ActorCrashedError, match="restarts in"):
+        await channel.encrypt(b"too soon")
+    await asyncio.sleep(0.06)
+    payload = await channel.encrypt(b"3")
+    assert payload.header.message_number == 1
+    assert house.statistics.crashed == 1
+    assert len(journal.all_records) == 3
+
+
+# --- The router's modes, and the end ----------
+
+
+@pytest.mark.parametrize(("awaiting", "records_a_commit"), [(False, 8), (True, 1)])
+async def test_awaiting_lets_one_operation_through_at_a_time(
+    journal: ScriptedJournal,
+    awaiting: bool,  # noqa: FBT001 - a test's parameter
+    records_a_commit: int,
+) -> None:
+    house = House(journal, awaiting=awaiting)
+    channels = [await house.establish(seed) for seed in range(9)]
+    await hold_commits(journal)
+    replies = [channels[0].ask(Encrypt(b"x"))]
+    await until(journal.entered.is_set)
+    replies += [channel.ask(Encrypt(b"x")) for channel in channels[1:]]
+    await asyncio.sleep(0.01)
+    journal.gate.set()
+    await asyncio.gather(*(answer(reply) for reply in replies))
+    assert max(len(batch.records) for batch in journal.batches[9:]) == records_a_commit
+    await house.close()
+
+
+async def test_draining_finishes_what_was_accepted_and_refuses_what_is_new(
+    journal: ScriptedJournal,
+) -> None:
+    house = House(journal)
+    channel = await house.establish()
+    await hold_commits(journal)
+    accepted = [channel.ask(Encrypt(b"x")) for _ in range(10)]
+    draining = asyncio.ensure_future(house.router.drain())
+    await asyncio.sleep(0.01)
+    late = channel.ask(Encrypt(b"late"))
+    journal.gate.set()
+    for reply in accepted:
+        await answer(reply)
+    with pytest.raises(ShuttingDownError):
+        await answer(late)
+    await asyncio.wait_for(draining, 5)
+    assert house.router.live == 0
+    assert [s.sequence_number for s in journal.all_snapshots] == [11]
+    await house.committer.close()

@@ -1,0 +1,136 @@
+"""A whole service but for gRPC, on the running event loop: journal, committer, actors, router."""
+
+import asyncio
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from protos.connect_actor.v1 import connect_pb2 as wire
+from service.actors.commands import Command, Decrypt, Encrypt, Establish
+from service.actors.dispatcher import Dispatcher
+from service.actors.environment import ActorStatistics, ConnectEnvironment
+from service.actors.future import LoopFuture
+from service.actors.permits import RecoveryPermits
+from service.actors.router import Router, RouterSettings
+from service.persistence.committer import Committer
+from service.persistence.contract import Journal
+from service.persistence.strategies import STRATEGIES
+from service.protocol.handshake import ChannelLimits, connect_id_of
+from service.protocol.keys import Identity
+from service.protocol.payload import Payload
+from service.protocol.session import Session
+from tests.support.channels import NOW, establish_request, seeded
+
+__all__ = ["House", "PeerEnd"]
+
+# Long enough for a loaded machine; a test that gets here has failed.
+PATIENCE = 10.0
+
+
+@dataclass
+class PeerEnd:
+    """A channel of the house, and the peer's end of it."""
+
+    house: "House"
+    connect_id: int
+    session: Session
+
+    def ask(self, command: Command) -> LoopFuture[Any]:
+        return self.house.ask(self.connect_id, command)
+
+    def seal(self, plaintext: bytes) -> Payload:
+        return self.session.encrypt(plaintext, now=NOW, random=os.urandom)[0]
+
+    def open(self, payload: Payload) -> bytes:
+        return self.session.decrypt(payload, now=NOW)[0]
+
+    async def encrypt(self, plaintext: bytes) -> Payload:
+        payload: Payload = await answer(self.ask(Encrypt(plaintext)))
+        return payload
+
+    async def decrypt(self, payload: Payload) -> bytes:
+        plaintext: bytes = await answer(self.ask(Decrypt(payload)))
+        return plaintext
+
+
+class House:
+    """Made by ``make``; ``close`` it."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        strategy: str = "differential",
+        awaiting: bool = False,
+        idle_timeout: float = 600.0,
+        snapshot_interval: int = 50,
+        max_live_actors: int = 1_000,
+        max_waiting: int = 10_000,
+        permits: int = 64,
+        journal_timeout: float = 30.0,
+        restart_backoff: float = 0.05,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.journal = journal
+        self.now = NOW
+        self.committer = Committer(journal, loop, max_waiting=max_waiting, timeout=journal_timeout)
+        self.environment = ConnectEnvironment(
+            committer=self.committer,
+            permits=RecoveryPermits(permits),
+            strategy=STRATEGIES[strategy],
+            snapshot_interval=snapshot_interval,
+            identity=Identity.generate(seeded(0)),
+            limits=ChannelLimits(),
+            clock=lambda: self.now,
+            monotonic=loop.time,
+            random=os.urandom,
+        )
+        self.router = Router(
+            RouterSettings(
+                awaiting=awaiting,
+                idle_timeout=idle_timeout,
+                max_live_actors=max_live_actors,
+                restart_backoff=restart_backoff,
+                max_restart_backoff=1.0,
+            ),
+            self.environment,
+            Dispatcher(loop),
+            loop,
+        )
+
+    @property
+    def statistics(self) -> ActorStatistics:
+        return self.environment.statistics
+
+    def ask(self, connect_id: int, command: Command) -> LoopFuture[Any]:
+        reply: LoopFuture[Any] = LoopFuture()
+        self.router.route(connect_id, command, reply)
+        return reply
+
+    async def establish(self, seed: int = 1) -> PeerEnd:
+        initiation, request = establish_request(seed)
+        connect_id = connect_id_of(request)
+        response = await answer(self.ask(connect_id, Establish(request)))
+        session = initiation.complete(wire.EstablishResponse.FromString(response))
+        return PeerEnd(self, connect_id, session)
+
+    async def close(self) -> None:
+        await asyncio.wait_for(self.router.drain(), PATIENCE)
+        await asyncio.wait_for(self.committer.close(), PATIENCE)
+
+
+async def answer(reply: LoopFuture[Any]) -> Any:  # noqa: ANN401 - whatever was asked for
+    """Wait for an answer, but not for ever."""
+
+    async def wait() -> Any:  # noqa: ANN401 - whatever was asked for
+        return await reply
+
+    return await asyncio.wait_for(wait(), PATIENCE)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds, but not for ever."""
+    async with asyncio.timeout(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - of code that offers no event
+            await asyncio.sleep(0.001)

@@ -1,0 +1,59 @@
+"""Journals that fail, hang or are written behind one's back, on purpose."""
+
+import threading
+from collections.abc import Callable
+
+from service.persistence.contract import (
+    Batch,
+    CommitFailedError,
+    Record,
+    Recovery,
+    Rejection,
+    Snapshot,
+)
+from service.persistence.memory import MemoryJournal
+
+__all__ = ["ScriptedJournal"]
+
+
+class ScriptedJournal(MemoryJournal):
+    """A memory journal whose next commits and recoveries do as a test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        """Cleared, it holds every commit up."""
+        self.gate.set()
+        self.entered = threading.Event()
+        """Set once a commit has reached the gate."""
+        self.batches: list[Batch] = []
+        self.fail_before: list[bool] = []
+        """For the next commits: fail without having written."""
+        self.fail_after: list[bool] = []
+        """For the next commits: write, then fail."""
+        self.on_recover: Callable[[int], None] = lambda _: None
+        self.recoveries: list[int] = []
+
+    @property
+    def all_records(self) -> list[Record]:
+        return [record for batch in self.batches for record in batch.records]
+
+    @property
+    def all_snapshots(self) -> list[Snapshot]:
+        return [snapshot for batch in self.batches for snapshot in batch.snapshots]
+
+    def commit(self, batch: Batch) -> list[Rejection]:
+        self.entered.set()
+        self.gate.wait(10)
+        if self.fail_before and self.fail_before.pop(0):
+            raise CommitFailedError("on purpose, before writing")
+        rejections = super().commit(batch)
+        self.batches.append(batch)
+        if self.fail_after and self.fail_after.pop(0):
+            raise CommitFailedError("on purpose, after writing")
+        return rejections
+
+    def recover(self, channel: int) -> Recovery:
+        self.recoveries.append(channel)
+        self.on_recover(channel)
+        return super().recover(channel)
