@@ -1,0 +1,1 @@
+"""Tests of the actor type, its mailbox, its future and its dispatcher."""
