@@ -365,13 +365,14 @@ async def test_a_base_exception_after_an_answer_stops_all_actors_too(on_loop: Di
 async def test_a_cancelled_operation_is_an_ordinary_failure(on_loop: Dispatcher) -> None:
     ref, other = Worker.start(dispatcher=on_loop), Worker.start(dispatcher=on_loop)
     ref.tell(asyncio.CancelledError())
-    assert await other.ask("still here", block=False) == "still here"
+    assert await other.ask("hello", block=False) == "hello"
     assert not ref.is_alive()
+    assert await other.ask("still here", block=False) == "still here"
 
 
 @pytest.mark.parametrize("hook", ["on_start", "on_stop", "on_failure"])
 async def test_a_base_exception_in_a_hook_ends_the_actor_and_answers_what_is_left(
-    on_loop: Dispatcher, hook: str
+    on_loop: Dispatcher, hook: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def leave(*_: object) -> None:
         raise SystemExit
@@ -388,6 +389,8 @@ async def test_a_base_exception_in_a_hook_ends_the_actor_and_answers_what_is_lef
         assert {type(outcome) for outcome in outcomes} == {ActorDeadError}
     assert not ref.is_alive()
     assert ActorRegistry.get_by_urn(ref.actor_urn) is None
+    # The actor has dealt with it: nothing got through to the dispatcher's last resort.
+    assert "a turn failed" not in caplog.text
 
 
 # --- Many -----------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@ import asyncio
 import gc
 import queue
 import threading
-from collections.abc import Callable, Iterable
+import types
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
 
 import pytest
 from pykka import ActorDeadError, ActorRef, ThreadingFuture
@@ -60,6 +62,16 @@ async def _result_of(future: LoopFuture[str]) -> str:
     return await future
 
 
+async def test_a_generator_based_coroutine_can_wait_for_a_future() -> None:
+    @types.coroutine
+    def wait(future: LoopFuture[str]) -> Generator[Any, None, str]:
+        return (yield from future)
+
+    future: LoopFuture[str] = LoopFuture()
+    asyncio.get_running_loop().call_later(0.001, future.set, "later")
+    assert await wait(future) == "later"
+
+
 async def test_several_tasks_can_await_one_future() -> None:
     future: LoopFuture[str] = LoopFuture()
     waiting = asyncio.gather(*(_result_of(future) for _ in range(3)))
@@ -68,7 +80,9 @@ async def test_several_tasks_can_await_one_future() -> None:
     assert await waiting == ["all of you"] * 3
 
 
-async def test_a_result_for_a_cancelled_task_is_no_error() -> None:
+async def test_a_result_for_a_cancelled_task_is_no_error(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     future: LoopFuture[str] = LoopFuture()
     cancelled = asyncio.ensure_future(_result_of(future))
     other = asyncio.ensure_future(_result_of(future))
@@ -78,6 +92,7 @@ async def test_a_result_for_a_cancelled_task_is_no_error() -> None:
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     assert await other == "too late for one"
+    assert caplog.records == []
 
 
 async def test_a_cancelled_task_leaves_nothing_behind_in_the_future() -> None:
@@ -123,7 +138,7 @@ async def test_a_stop_can_be_awaited() -> None:
     assert await ref.stop(block=False) is False
 
 
-async def test_a_closed_loop_of_a_waiter_is_no_error() -> None:
+async def test_a_closed_loop_of_a_waiter_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     future: LoopFuture[str] = LoopFuture()
 
     def wait_on_a_loop_that_ends() -> None:
@@ -137,6 +152,7 @@ async def test_a_closed_loop_of_a_waiter_is_no_error() -> None:
     from_another_thread(wait_on_a_loop_that_ends)
     future.set("nobody there")
     assert await future == "nobody there"
+    assert caplog.records == []
 
 
 # --- Never blocking a loop ------------------------------------------------------------------------
