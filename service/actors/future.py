@@ -93,8 +93,9 @@ class LoopFuture(Future[T]):
                 raise queue.Full
             self._value = value
             self._done = True
-        if self._callbacks is not None:
-            self._run_callbacks()
+            callbacks, self._callbacks = self._callbacks, None
+        if callbacks is not None:
+            self._run(callbacks)
 
     def set_exception(self, exc_info: ExcInfo | None = None) -> None:
         """Set an exception as the outcome, and run the callbacks on this thread.
@@ -114,8 +115,9 @@ class LoopFuture(Future[T]):
                 raise queue.Full
             self._exc_info = exc_info
             self._done = True
-        if self._callbacks is not None:
-            self._run_callbacks()
+            callbacks, self._callbacks = self._callbacks, None
+        if callbacks is not None:
+            self._run(callbacks)
 
     def set_get_hook(self, func: Callable[[float | None], T]) -> None:
         """Let ``get`` call a function, with the timeout, for its result.
@@ -187,7 +189,7 @@ class LoopFuture(Future[T]):
                 else:
                     self._callbacks.append(callback)
                 return
-        self._run(callback)
+        self._run([callback])
 
     def pass_on(self, other: Future[Any]) -> None:
         """Set this future's outcome on another future as well, as soon as there is one."""
@@ -202,17 +204,12 @@ class LoopFuture(Future[T]):
         # Raising adds frames to the traceback: begin each time with the one that was set.
         raise exc_value.with_traceback(traceback)  # type: ignore[union-attr] # one is not None
 
-    def _run_callbacks(self) -> None:
-        with _lock:
-            callbacks, self._callbacks = self._callbacks or (), None
+    def _run(self, callbacks: list[Callable[["LoopFuture[T]"], object]]) -> None:
         for callback in callbacks:
-            self._run(callback)
-
-    def _run(self, callback: Callable[["LoopFuture[T]"], object]) -> None:
-        try:
-            callback(self)
-        except Exception:  # noqa: BLE001 - rule 2 of the module
-            _log.exception("a future's callback failed: %r", callback)
+            try:
+                callback(self)
+            except Exception:  # noqa: BLE001 - rule 2 of the module
+                _log.exception("a future's callback failed: %r", callback)
 
     def _forget(self, callback: Callable[["LoopFuture[T]"], object]) -> None:
         """Drop a callback whose waiter has given up, so that waiting in vain leaves no trace."""
