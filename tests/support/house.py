@@ -13,6 +13,7 @@ from service.actors.environment import ActorStatistics, ConnectEnvironment
 from service.actors.future import LoopFuture
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
+from service.client.channel import wall_clock as real_clock
 from service.persistence.committer import Committer
 from service.persistence.contract import Journal
 from service.persistence.strategies import STRATEGIES
@@ -70,6 +71,7 @@ class House:
         permits: int = 64,
         journal_timeout: float = 30.0,
         restart_backoff: float = 0.05,
+        wall_clock: bool = False,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.journal = journal
@@ -82,7 +84,7 @@ class House:
             snapshot_interval=snapshot_interval,
             identity=Identity.generate(seeded(0)),
             limits=ChannelLimits(),
-            clock=lambda: self.now,
+            clock=real_clock if wall_clock else lambda: self.now,
             monotonic=loop.time,
             random=os.urandom,
         )

@@ -1,0 +1,43 @@
+"""A real gRPC server in front of a real house, on a free port."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.client import ConnectClient
+from service.rpc.server import RpcServer
+from service.rpc.servicer import ConnectServicer
+from tests.support.house import House
+from tests.support.journals import ScriptedJournal
+
+MAX_MESSAGE = 4_096
+
+
+@pytest.fixture
+def journal() -> ScriptedJournal:
+    return ScriptedJournal()
+
+
+@pytest.fixture
+async def house(journal: ScriptedJournal) -> AsyncIterator[House]:
+    house = House(journal, wall_clock=True)
+    yield house
+    journal.gate.set()
+    await house.close()
+
+
+@pytest.fixture
+async def server(house: House) -> AsyncIterator[RpcServer]:
+    servicer = ConnectServicer(
+        house.router, max_message_bytes=MAX_MESSAGE, max_frame_bytes=1_048_576, max_in_flight=256
+    )
+    server = await RpcServer.start(servicer, "127.0.0.1:0", max_frame_bytes=1_048_576)
+    yield server
+    await server.stop(0)
+
+
+@pytest.fixture
+async def client(server: RpcServer, house: House) -> AsyncIterator[ConnectClient]:
+    pinned = house.environment.identity.public_key
+    async with ConnectClient(server.address, pinned_identity=pinned) as client:
+        yield client
