@@ -121,7 +121,8 @@ class Rejection:
     """A record of a batch that is known not to be written, while the rest of the batch is."""
 
     record: Record
-    reason: str
+    highest: int
+    """The channel's highest sequence number, which the record's does not follow."""
 
 
 @dataclass(frozen=True, slots=True)

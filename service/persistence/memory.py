@@ -51,8 +51,7 @@ class MemoryJournal:
             kept = self._channels.setdefault(record.channel, _Channel())
             if record.channel in refused or record.sequence_number != kept.highest + 1:
                 refused.add(record.channel)
-                reason = f"number {record.sequence_number} does not follow {kept.highest}"
-                rejections.append(Rejection(record, reason))
+                rejections.append(Rejection(record, kept.highest))
                 continue
             self._records += 1
             self._record_bytes += len(record.payload)

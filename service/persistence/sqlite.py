@@ -306,9 +306,7 @@ class SqliteJournal:
                 height = tail.highest
             if number != height + 1 or channel in refused:
                 refused.add(channel)
-                rejections.append(
-                    Rejection(record, f"number {number} does not follow the highest, {height}")
-                )
+                rejections.append(Rejection(record, height))
                 continue
             heights[channel] = number
             if record.kind is RecordKind.CLOSED:

@@ -1,0 +1,367 @@
+"""What every journal must do: Akka's persistence TCK (J1 to J18, S1 to S13), ported, and its gaps.
+
+A backend subclasses ``JournalConformance`` and says how to open one. Every check runs twice: as it
+is, and with upkeep forced between all steps, which must change nothing that anyone can see.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import cast
+
+import pytest
+
+from service.persistence.contract import (
+    LATEST,
+    MAX_SEQUENCE_NUMBER,
+    Batch,
+    CorruptRecordError,
+    Journal,
+    Record,
+    RecordKind,
+    Snapshot,
+    SnapshotCriteria,
+)
+
+CHANNEL = 11
+OTHER = 12
+ABSENT = 99
+
+
+def change(number: int, channel: int = CHANNEL) -> Record:
+    return Record(channel, number, RecordKind.CHANGE, f"a-{number}".encode())
+
+
+def closed(number: int, channel: int = CHANNEL) -> Record:
+    return Record(channel, number, RecordKind.CLOSED, b"")
+
+
+def snapshot(number: int, taken_at: int | None = None, channel: int = CHANNEL) -> Snapshot:
+    return Snapshot(channel, number, taken_at or 1_000 + number, f"s-{number}".encode())
+
+
+def numbers(records: list[Record]) -> list[int]:
+    return [record.sequence_number for record in records]
+
+
+class JournalConformance(ABC):
+    """Subclass with a way to open a journal; ``durable`` ones are also closed and reopened."""
+
+    durable = False
+
+    @abstractmethod
+    def open(self) -> Journal:
+        """Open the journal of this test; again, with what the last opening left."""
+
+    @pytest.fixture(params=[False, True], ids=["", "upkeep"])
+    def between(self, request: pytest.FixtureRequest) -> bool:
+        """Whether upkeep runs between all steps."""
+        return bool(request.param)
+
+    @pytest.fixture
+    def journal(self, between: bool) -> Iterator[Journal]:  # noqa: FBT001 - a fixture
+        journal = self.open()
+        yield cast(Journal, _WithUpkeep(journal)) if between else journal
+        journal.close()
+
+    @pytest.fixture
+    def five(self, journal: Journal) -> Journal:
+        """Hold a-1 to a-5, the last two written as one."""
+        for number in (1, 2, 3):
+            assert journal.commit(Batch([change(number)])) == []
+        assert journal.commit(Batch([change(4), change(5)])) == []
+        return journal
+
+    @pytest.fixture
+    def fifteen(self, journal: Journal) -> Journal:
+        """Hold fifteen records, and snapshots s-11 to s-15."""
+        journal.commit(Batch([change(number) for number in range(1, 16)]))
+        for number in range(11, 16):
+            journal.commit(Batch(snapshots=[snapshot(number)]))
+        return journal
+
+    def reopened(self, journal: Journal) -> Journal:
+        if not self.durable:
+            return journal
+        journal.close()
+        return self.open()
+
+    # --- J1 to J18 --------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize(
+        ("first", "last", "limit", "expected"),
+        [
+            (1, MAX_SEQUENCE_NUMBER, MAX_SEQUENCE_NUMBER, [1, 2, 3, 4, 5]),
+            (3, MAX_SEQUENCE_NUMBER, MAX_SEQUENCE_NUMBER, [3, 4, 5]),
+            (1, 3, MAX_SEQUENCE_NUMBER, [1, 2, 3]),
+            (1, MAX_SEQUENCE_NUMBER, 3, [1, 2, 3]),
+            (2, 3, MAX_SEQUENCE_NUMBER, [2, 3]),
+            (2, 5, 2, [2, 3]),
+            (2, 2, MAX_SEQUENCE_NUMBER, [2]),
+            (2, 4, 1, [2]),
+            (1, MAX_SEQUENCE_NUMBER, 0, []),
+            (3, 2, MAX_SEQUENCE_NUMBER, []),
+        ],
+        ids=["J1", "J2", "J3", "J4", "J5", "J6", "J7", "J8", "J9", "J10"],
+    )
+    def test_reads_what_is_within_the_bounds(
+        self, five: Journal, first: int, last: int, limit: int, expected: list[int]
+    ) -> None:
+        records = five.read(CHANNEL, first, last, limit)
+        assert numbers(records) == expected
+        assert records == [change(number) for number in expected]
+        assert five.highest_sequence_number(CHANNEL) == 5
+
+    def test_j11_an_unknown_channel_has_nothing(self, five: Journal) -> None:
+        assert five.read(ABSENT) == []
+        assert five.highest_sequence_number(ABSENT) == 0
+        recovery = five.recover(ABSENT)
+        assert (recovery.snapshot, list(recovery.records)) == (None, [])
+        assert recovery.highest_sequence_number == 0
+
+    @pytest.mark.parametrize("reopen", [False, True])
+    def test_j12_j13_deletes_a_range_and_keeps_the_highest(
+        self,
+        five: Journal,
+        reopen: bool,  # noqa: FBT001 - a test's parameter
+    ) -> None:
+        five.delete_records(CHANNEL, 3)
+        journal = self.reopened(five) if reopen else five
+        assert numbers(journal.read(CHANNEL)) == [4, 5]
+        assert journal.highest_sequence_number(CHANNEL) == 5
+
+    @pytest.mark.parametrize("reopen", [False, True])
+    def test_j14_deleting_everything_keeps_the_highest(
+        self,
+        five: Journal,
+        reopen: bool,  # noqa: FBT001 - a test's parameter
+    ) -> None:
+        five.delete_records(CHANNEL, MAX_SEQUENCE_NUMBER)
+        journal = self.reopened(five) if reopen else five
+        assert journal.read(CHANNEL) == []
+        assert journal.highest_sequence_number(CHANNEL) == 5
+        assert journal.commit(Batch([change(5)])) != []
+        assert journal.commit(Batch([change(6)])) == []
+        assert numbers(self.reopened(journal).read(CHANNEL)) == [6]
+
+    @pytest.mark.parametrize(
+        ("first", "last", "expected"),
+        [(3, MAX_SEQUENCE_NUMBER, [4, 5]), (1, 2, []), (1, 3, []), (4, 5, [4, 5]), (1, 4, [4])],
+        ids=["J15", "J16", "J17", "J18", "O4"],
+    )
+    def test_reads_around_a_deleted_prefix(
+        self, five: Journal, first: int, last: int, expected: list[int]
+    ) -> None:
+        five.delete_records(CHANNEL, 3)
+        assert numbers(five.read(CHANNEL, first, last)) == expected
+        assert five.highest_sequence_number(CHANNEL) == 5
+
+    def test_deleting_again_or_nothing_is_harmless(self, five: Journal) -> None:
+        for number in (0, 2, 2, 1):
+            five.delete_records(CHANNEL, number)
+        five.delete_records(ABSENT, 7)
+        assert numbers(five.read(CHANNEL)) == [3, 4, 5]
+
+    # --- S1 to S13 --------------------------------------------------------------------------------
+
+    def test_s1_an_unknown_channel_has_no_snapshot(self, fifteen: Journal) -> None:
+        assert fifteen.load_snapshot(ABSENT) is None
+
+    @pytest.mark.parametrize(
+        ("criteria", "expected"),
+        [
+            (SnapshotCriteria(max_taken_at=100), None),
+            (SnapshotCriteria(max_sequence_number=7), None),
+            (LATEST, 15),
+            (SnapshotCriteria(max_sequence_number=13), 13),
+            (SnapshotCriteria(max_sequence_number=13, max_taken_at=1_013), 13),
+            (SnapshotCriteria(max_sequence_number=13, max_taken_at=1_012), 12),
+        ],
+        ids=["S2", "S3", "S4", "S5", "S6", "S6 earlier"],
+    )
+    def test_loads_the_newest_snapshot_within_the_criteria(
+        self, fifteen: Journal, criteria: SnapshotCriteria, expected: int | None
+    ) -> None:
+        found = fifteen.load_snapshot(CHANNEL, criteria)
+        assert found == (None if expected is None else snapshot(expected))
+
+    def test_s7_s8_deletes_snapshots_in_bulk(self, fifteen: Journal) -> None:
+        fifteen.delete_snapshots(CHANNEL, SnapshotCriteria(max_sequence_number=13))
+        assert fifteen.load_snapshot(CHANNEL, SnapshotCriteria(max_sequence_number=13)) is None
+        assert fifteen.load_snapshot(CHANNEL) == snapshot(15)
+        criteria = SnapshotCriteria(max_sequence_number=14)
+        assert fifteen.load_snapshot(CHANNEL, criteria) == snapshot(14)
+
+    def test_s9_s13_deletion_keeps_what_is_later_than_its_time(self, fifteen: Journal) -> None:
+        fifteen.delete_snapshots(
+            CHANNEL, SnapshotCriteria(max_sequence_number=15, max_taken_at=1_014)
+        )
+        assert fifteen.load_snapshot(CHANNEL) == snapshot(15)
+        assert fifteen.load_snapshot(CHANNEL, SnapshotCriteria(max_sequence_number=14)) is None
+
+    def test_s10_saving_the_same_number_again_overwrites(self, fifteen: Journal) -> None:
+        again = Snapshot(CHANNEL, 15, 2_000, b"again")
+        fifteen.commit(Batch(snapshots=[again]))
+        assert fifteen.load_snapshot(CHANNEL) == again
+
+    def test_s11_a_large_snapshot_comes_back_whole(self, five: Journal) -> None:
+        large = Snapshot(CHANNEL, 5, 1, bytes(range(256)) * 400)
+        five.commit(Batch(snapshots=[large]))
+        assert self.reopened(five).load_snapshot(CHANNEL) == large
+
+    def test_a_deleted_newest_snapshot_lowers_nothing(self, fifteen: Journal) -> None:
+        fifteen.delete_records(CHANNEL, 15)
+        fifteen.delete_snapshots(CHANNEL, LATEST)
+        journal = self.reopened(fifteen)
+        assert journal.load_snapshot(CHANNEL) is None
+        assert journal.highest_sequence_number(CHANNEL) == 15
+        assert journal.read(CHANNEL) == []
+
+    # --- The TCK's gaps ----------
+
+    @pytest.mark.parametrize("number", [0, 1, 4, 5, 7, 100, MAX_SEQUENCE_NUMBER])
+    def test_a_number_that_does_not_follow_is_rejected_and_nothing_else(
+        self, five: Journal, number: int
+    ) -> None:
+        batch = Batch([change(1, OTHER), change(number), change(2, OTHER)])
+        rejections = five.commit(batch)
+        assert [rejection.record for rejection in rejections] == [change(number)]
+        assert numbers(five.read(CHANNEL)) == [1, 2, 3, 4, 5]
+        assert numbers(five.read(OTHER)) == [1, 2]
+
+    def test_a_rejected_record_takes_the_channels_later_ones_and_its_snapshot_with_it(
+        self, five: Journal
+    ) -> None:
+        batch = Batch([change(7), change(6), change(7)], [snapshot(5), snapshot(7)])
+        assert len(five.commit(batch)) == 3
+        assert five.highest_sequence_number(CHANNEL) == 5
+        assert five.load_snapshot(CHANNEL) is None
+
+    def test_a_snapshot_newer_than_the_records_is_left_out(self, five: Journal) -> None:
+        five.commit(Batch(snapshots=[snapshot(6)]))
+        assert five.load_snapshot(CHANNEL) is None
+
+    def test_a_snapshot_beside_its_own_record_is_kept(self, five: Journal) -> None:
+        five.commit(Batch([change(6)], [snapshot(6)]))
+        assert five.load_snapshot(CHANNEL) == snapshot(6)
+
+    def test_recovery_is_the_newest_snapshot_and_what_follows(self, five: Journal) -> None:
+        five.commit(Batch(snapshots=[snapshot(2)]))
+        five.commit(Batch(snapshots=[snapshot(4)]))
+        recovery = self.reopened(five).recover(CHANNEL)
+        assert recovery.snapshot == snapshot(4)
+        assert numbers(list(recovery.records)) == [5]
+        assert recovery.highest_sequence_number == 5
+
+    def test_recovery_works_when_a_snapshot_is_all_there_is(self, fifteen: Journal) -> None:
+        fifteen.delete_records(CHANNEL, 15)
+        fifteen.delete_snapshots(CHANNEL, SnapshotCriteria(max_sequence_number=14))
+        fifteen.forget(CHANNEL)
+        journal = self.reopened(fifteen)
+        recovery = journal.recover(CHANNEL)
+        assert recovery.snapshot == snapshot(15)
+        assert list(recovery.records) == []
+        assert journal.commit(Batch([change(16)])) == []
+        assert numbers(list(self.reopened(journal).recover(CHANNEL).records)) == [16]
+
+    def test_many_channels_share_a_batch(self, journal: Journal) -> None:
+        records = [change(number, channel) for number in (1, 2, 3) for channel in range(1, 200)]
+        assert journal.commit(Batch(records)) == []
+        reopened = self.reopened(journal)
+        for channel in range(1, 200):
+            assert reopened.read(channel) == [change(number, channel) for number in (1, 2, 3)]
+
+    def test_what_is_forgotten_is_still_there(self, five: Journal) -> None:
+        five.forget(CHANNEL)
+        five.forget(ABSENT)
+        assert numbers(five.read(CHANNEL)) == [1, 2, 3, 4, 5]
+        assert five.commit(Batch([change(6)])) == []
+
+    @pytest.mark.parametrize("reopen", [False, True])
+    def test_closing_a_channel_erases_all_of_it(
+        self,
+        fifteen: Journal,
+        reopen: bool,  # noqa: FBT001 - a test's parameter
+    ) -> None:
+        fifteen.commit(Batch([change(1, OTHER)]))
+        assert fifteen.commit(Batch([closed(16)])) == []
+        journal = self.reopened(fifteen) if reopen else fifteen
+        assert journal.read(CHANNEL) == []
+        assert journal.load_snapshot(CHANNEL) is None
+        assert journal.highest_sequence_number(CHANNEL) == 0
+        assert numbers(journal.read(OTHER)) == [1]
+
+    def test_a_closed_channels_id_may_be_used_again(self, five: Journal) -> None:
+        five.commit(Batch([closed(6), change(1), change(2)]))
+        journal = self.reopened(five)
+        assert numbers(journal.read(CHANNEL)) == [1, 2]
+        assert journal.highest_sequence_number(CHANNEL) == 2
+
+    def test_a_closing_out_of_turn_is_rejected(self, five: Journal) -> None:
+        assert len(five.commit(Batch([closed(8)]))) == 1
+        assert numbers(five.read(CHANNEL)) == [1, 2, 3, 4, 5]
+
+    def test_figures_count_what_was_done(self, five: Journal) -> None:
+        before = five.statistics()
+        five.commit(Batch([change(6), change(9)], []))
+        five.commit(Batch([change(7)], [snapshot(7)]))
+        after = five.statistics()
+        assert after.records - before.records == 2
+        assert after.record_bytes - before.record_bytes == 6
+        assert after.snapshots - before.snapshots == 1
+        assert after.snapshot_bytes - before.snapshot_bytes == 3
+        assert after.commits - before.commits == 2
+
+    def test_an_empty_batch_is_harmless(self, five: Journal) -> None:
+        assert five.commit(Batch()) == []
+        assert numbers(five.read(CHANNEL)) == [1, 2, 3, 4, 5]
+
+
+class DurableJournalConformance(JournalConformance):
+    """For journals that survive being closed."""
+
+    durable = True
+
+    @abstractmethod
+    def damage_record(self, channel: int, number: int, payload: bytes | None) -> None:
+        """Overwrite a stored record's payload behind the closed journal's back; None removes it."""
+
+    def test_everything_is_there_after_reopening(self, five: Journal) -> None:
+        journal = self.reopened(five)
+        assert journal.read(CHANNEL) == [change(number) for number in range(1, 6)]
+        assert journal.commit(Batch([change(6)])) == []
+        assert numbers(self.reopened(journal).read(CHANNEL)) == [1, 2, 3, 4, 5, 6]
+
+    @pytest.mark.parametrize("payload", [b"", b"short", bytes(100), None])
+    def test_a_damaged_or_missing_record_is_noticed_and_the_others_are_served(
+        self, five: Journal, payload: bytes | None
+    ) -> None:
+        five.commit(Batch([change(1, OTHER)]))
+        five.close()
+        self.damage_record(CHANNEL, 3, payload)
+        journal = self.open()
+        with pytest.raises(CorruptRecordError, match=str(CHANNEL)):
+            journal.recover(CHANNEL)
+        assert numbers(list(journal.recover(OTHER).records)) == [1]
+        journal.close()
+
+
+class _WithUpkeep:
+    """A journal that does all the upkeep it can before and after every call."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    def __getattr__(self, name: str) -> object:
+        method = getattr(self._journal, name)
+        if name == "close":
+            return method
+
+        def call(*arguments: object, **named: object) -> object:
+            while self._journal.upkeep():
+                pass
+            answer = method(*arguments, **named)
+            while self._journal.upkeep():
+                pass
+            return answer
+
+        return call

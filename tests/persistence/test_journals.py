@@ -1,0 +1,414 @@
+"""The backends against the conformance suite, against each other, and what is special to each."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.persistence import sqlite
+from service.persistence.contract import (
+    Batch,
+    CommitFailedError,
+    CorruptRecordError,
+    Journal,
+    JournalLockedError,
+    JournalVersionError,
+    Record,
+    RecordKind,
+    Snapshot,
+    SnapshotCriteria,
+)
+from service.persistence.memory import MemoryJournal
+from service.persistence.sqlite import SqliteJournal
+from tests.persistence.journal_conformance import (
+    CHANNEL,
+    DurableJournalConformance,
+    JournalConformance,
+    change,
+    numbers,
+    snapshot,
+)
+
+KEY = bytes(range(32))
+
+
+@pytest.fixture(autouse=True)
+def eager_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let upkeep clean and checkpoint at once, in tiny stretches: it has something to do."""
+    monkeypatch.setattr(sqlite, "_MIN_DEAD", 0)
+    monkeypatch.setattr(sqlite, "_CLEAN_STRETCH", 3)
+    monkeypatch.setattr(sqlite, "_CHECKPOINT_AFTER", 0)
+
+
+def open_sqlite(path: Path, key: bytes = KEY, strategy: str = "full") -> SqliteJournal:
+    return SqliteJournal(path, master_key=key, strategy=strategy)
+
+
+class TestMemoryJournal(JournalConformance):
+    def open(self) -> Journal:
+        return MemoryJournal()
+
+
+class TestSqliteJournal(DurableJournalConformance):
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "journal.db"
+
+    def open(self) -> Journal:
+        return open_sqlite(self.path)
+
+    def damage_record(self, channel: int, number: int, payload: bytes | None) -> None:
+        with sqlite3.connect(self.path) as connection:
+            if payload is None:
+                connection.execute(
+                    "DELETE FROM records WHERE channel = ? AND sequence_number = ?",
+                    (channel, number),
+                )
+            else:
+                connection.execute(
+                    "UPDATE records SET payload = ? WHERE channel = ? AND sequence_number = ?",
+                    (payload, channel, number),
+                )
+        connection.close()
+
+
+# --- One writer ---------------------------------------------------------------------------------
+
+
+def test_a_second_opening_is_refused(tmp_path: Path) -> None:
+    first = open_sqlite(tmp_path / "j.db")
+    with pytest.raises(JournalLockedError, match="one writer"):
+        open_sqlite(tmp_path / "j.db")
+    assert first.commit(Batch([change(1)])) == []
+    first.close()
+    open_sqlite(tmp_path / "j.db").close()
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    script = (
+        "import sys; from pathlib import Path\n"
+        "from service.persistence.contract import JournalLockedError\n"
+        "from service.persistence.sqlite import SqliteJournal\n"
+        "try: SqliteJournal(Path(sys.argv[1]), master_key=bytes(range(32)), strategy='full')\n"
+        "except JournalLockedError: sys.exit(7)\n"
+    )
+    done = subprocess.run(  # noqa: S603 - our own script
+        [sys.executable, "-c", script, str(tmp_path / "j.db")], check=False
+    )
+    assert done.returncode == 7
+    journal.close()
+
+
+# --- Format, key and strategy -------------------------------------------------------------------
+
+
+def test_the_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    journal.commit(Batch([change(1)]))
+    for file in tmp_path.iterdir():
+        assert file.stat().st_mode & 0o077 == 0
+    journal.close()
+
+
+def test_another_master_key_is_refused_with_advice(tmp_path: Path) -> None:
+    open_sqlite(tmp_path / "j.db").close()
+    with pytest.raises(JournalVersionError, match="sealing_key_file"):
+        open_sqlite(tmp_path / "j.db", key=bytes(32))
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    open_sqlite(tmp_path / "j.db").close()
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(JournalVersionError, match="format 99"):
+        open_sqlite(tmp_path / "j.db")
+
+
+@pytest.mark.parametrize("content", [b"not a database at all, but long enough to look at" * 50])
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "j.db").write_bytes(content)
+    with pytest.raises(JournalVersionError, match="not a journal"):
+        open_sqlite(tmp_path / "j.db")
+
+
+def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        connection.execute("CREATE TABLE other (x)")
+    connection.close()
+    with pytest.raises(JournalVersionError, match="not a journal"):
+        open_sqlite(tmp_path / "j.db")
+
+
+def test_a_journal_remembers_which_strategy_wrote_it(tmp_path: Path) -> None:
+    previous = []
+    for strategy in ("full", "differential", "cached"):
+        journal = open_sqlite(tmp_path / "j.db", strategy=strategy)
+        previous.append(journal.previous_strategy)
+        journal.close()
+    assert previous == [None, "full", "differential"]
+
+
+# --- Sealing ------------------------------------------------------------------------------------
+
+
+def test_no_payload_is_on_disk_in_clear(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    secret = b"a very recognisable secret"
+    journal.commit(
+        Batch([Record(CHANNEL, 1, RecordKind.STATE, secret)], [Snapshot(CHANNEL, 1, 1, secret)])
+    )
+    for _ in range(2):
+        for file in tmp_path.iterdir():
+            assert secret not in file.read_bytes()
+            assert KEY not in file.read_bytes()
+        journal.close()
+
+
+def test_a_payload_moved_to_another_record_is_noticed(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    journal.commit(Batch([change(1), change(2), change(1, 12)]))
+    journal.close()
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        rows = dict(connection.execute("SELECT position, payload FROM records"))
+        for position, payload in ((1, rows[2]), (2, rows[3]), (3, rows[1])):
+            connection.execute(
+                "UPDATE records SET payload = ? WHERE position = ?", (payload, position)
+            )
+    connection.close()
+    journal = open_sqlite(tmp_path / "j.db")
+    for channel, number in ((CHANNEL, 1), (CHANNEL, 2), (12, 1)):
+        with pytest.raises(CorruptRecordError):
+            journal.read(channel, number, number)
+    journal.close()
+
+
+def test_no_sealing_key_and_nonce_come_twice_even_from_a_restored_backup(tmp_path: Path) -> None:
+    path, backup = tmp_path / "j.db", tmp_path / "backup.db"
+    open_sqlite(path).close()
+    shutil.copy(path, backup)
+    sealed: list[bytes] = []
+    for start in (path, backup):
+        shutil.copy(start, tmp_path / "live.db")
+        journal = open_sqlite(tmp_path / "live.db")
+        journal.commit(Batch([change(1)]))
+        journal.close()
+        with sqlite3.connect(tmp_path / "live.db") as connection:
+            sealed += [payload for (payload,) in connection.execute("SELECT payload FROM records")]
+        connection.close()
+        (tmp_path / "live.db").unlink()
+    first, second = sealed
+    # The same epoch number, counter, context and payload: only the key differs.
+    assert first[:12] == second[:12]
+    assert first[12:] != second[12:]
+
+
+# --- Failing commits and crashes ----------------------------------------------------------------
+
+
+class _Failing:
+    """A connection that fails one statement, by what it begins with."""
+
+    def __init__(self, connection: sqlite3.Connection, statement: str) -> None:
+        self._connection = connection
+        self._statement = statement
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - stands in for a connection
+        attribute = getattr(self._connection, name)
+        if name not in ("execute", "executemany"):
+            return attribute
+
+        def run(statement: str, *values: object) -> Any:  # noqa: ANN401 - as above
+            if statement.startswith(self._statement):
+                raise sqlite3.OperationalError("disk I/O error, on purpose")
+            return attribute(statement, *values)
+
+        return run
+
+
+@pytest.mark.parametrize("statement", ["BEGIN", "INSERT INTO records", "INSERT OR", "COMMIT"])
+def test_after_a_failed_commit_the_journal_says_what_is_durable(
+    tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    journal.commit(Batch([change(1)]))
+    connection = journal._connection
+    assert connection is not None
+    monkeypatch.setattr(journal, "_connection", _Failing(connection, statement))
+    with pytest.raises(CommitFailedError):
+        journal.commit(Batch([change(2)], [snapshot(2)]))
+    assert numbers(journal.read(CHANNEL)) == [1]
+    assert journal.load_snapshot(CHANNEL) is None
+    assert journal.commit(Batch([change(2)])) == []
+    journal.close()
+    assert numbers(open_sqlite(tmp_path / "j.db").read(CHANNEL)) == [1, 2]
+
+
+_WRITER = """
+import sys
+from pathlib import Path
+from service.persistence.contract import Batch, Record, RecordKind, Snapshot
+from service.persistence.sqlite import SqliteJournal
+journal = SqliteJournal(Path(sys.argv[1]), master_key=bytes(range(32)), strategy="full")
+number = journal.highest_sequence_number(1)
+while True:
+    first, number = number + 1, number + 3
+    records = [Record(1, n, RecordKind.CHANGE, b"%d" % n) for n in range(first, number + 1)]
+    snapshots = [Snapshot(1, number, number, b"s%d" % number)] if number % 15 == 0 else []
+    journal.commit(Batch(records, snapshots))
+    print(number, flush=True)
+    for snapshot in snapshots:
+        journal.delete_records(1, number)
+    journal.upkeep()
+"""
+
+
+def test_what_was_acknowledged_survives_kill_9_whole(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    for kill in range(5):
+        writer = subprocess.Popen(  # noqa: S603 - our own script
+            [sys.executable, "-c", _WRITER, str(path)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        for _ in range(20 + 7 * kill):
+            acknowledged = int(writer.stdout.readline())
+        os.kill(writer.pid, signal.SIGKILL)
+        rest = writer.communicate()[0].split()
+        acknowledged = int(rest[-1]) if rest and rest[-1].isdigit() else acknowledged
+        journal = open_sqlite(path)
+        highest = journal.highest_sequence_number(1)
+        assert highest >= acknowledged
+        assert highest % 3 == 0  # no batch in part
+        recovery = journal.recover(1)
+        covered = recovery.snapshot.sequence_number if recovery.snapshot else 0
+        assert numbers(list(recovery.records)) == list(range(covered + 1, highest + 1))
+        assert [r.payload for r in recovery.records] == [
+            b"%d" % number for number in range(covered + 1, highest + 1)
+        ]
+        journal.close()
+
+
+# --- Space --------------------------------------------------------------------------------------
+
+
+def test_the_log_holds_no_more_than_twice_what_is_live(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    number = 0
+    journal.commit(Batch([change(1, 77)]))  # an idle channel must not hold the log back
+    for _ in range(60):
+        journal.commit(Batch([change(number + n) for n in range(1, 11)], [snapshot(number + 10)]))
+        number += 10
+        journal.delete_records(CHANNEL, number)
+        journal.delete_snapshots(CHANNEL, SnapshotCriteria(max_sequence_number=number - 1))
+        while journal.upkeep():
+            pass
+    assert numbers(journal.read(77)) == [1]
+    journal.commit(Batch())
+    journal.close()
+    with sqlite3.connect(tmp_path / "j.db") as connection:
+        assert connection.execute("SELECT count(*) FROM records").fetchone()[0] <= 2
+        assert connection.execute("SELECT count(*) FROM snapshots").fetchone()[0] == 1
+    connection.close()
+    assert numbers(open_sqlite(tmp_path / "j.db").read(77)) == [1]
+
+
+def test_a_forgotten_channel_costs_no_memory(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    journal.commit(Batch([change(1)], [snapshot(1)]))
+    journal.delete_records(CHANNEL, 1)
+    journal.forget(CHANNEL)
+    assert not journal._index.tails
+    assert journal.highest_sequence_number(CHANNEL) == 1
+    journal.close()
+
+
+# --- Backends against each other ----------------------------------------------------------------
+
+
+class JournalsInLockstep(RuleBasedStateMachine):
+    """Both backends do the same things, with crashes and upkeep at any time for one of them."""
+
+    channels = st.integers(1, 3)
+
+    def __init__(self) -> None:
+        super().__init__()
+        import tempfile  # noqa: PLC0415 - a state machine gets no fixtures
+
+        self.directory = tempfile.mkdtemp()
+        self.memory = MemoryJournal()
+        self.sqlite = open_sqlite(Path(self.directory) / "j.db")
+        self.clock = 0
+
+    @rule(records=st.lists(st.tuples(channels, st.sampled_from([0, 0, 0, 0, 1, -1])), max_size=6))
+    def append(self, records: list[tuple[int, int]]) -> None:
+        heights: dict[int, int] = {}
+        batch = []
+        for channel, error in records:
+            height = heights.get(channel, self.memory.highest_sequence_number(channel))
+            heights[channel] = height + 1
+            batch.append(change(height + 1 + error, channel))
+        assert self.memory.commit(Batch(batch)) == self.sqlite.commit(Batch(batch))
+
+    @rule(channel=channels, back=st.integers(0, 3))
+    def save_snapshot(self, channel: int, back: int) -> None:
+        number = self.memory.highest_sequence_number(channel) - back
+        if number > 0:
+            self.clock += 1
+            batch = Batch(snapshots=[snapshot(number, self.clock, channel)])
+            self.memory.commit(batch)
+            self.sqlite.commit(batch)
+
+    @rule(channel=channels)
+    def drop_what_a_snapshot_replaces(self, channel: int) -> None:
+        newest = self.memory.load_snapshot(channel)
+        if newest is not None:
+            for journal in (self.memory, self.sqlite):
+                journal.delete_records(channel, newest.sequence_number)
+                journal.delete_snapshots(
+                    channel, SnapshotCriteria(max_sequence_number=newest.sequence_number - 1)
+                )
+
+    @rule(channel=channels)
+    def close_channel(self, channel: int) -> None:
+        number = self.memory.highest_sequence_number(channel) + 1
+        batch = Batch([Record(channel, number, RecordKind.CLOSED, b"")])
+        assert self.memory.commit(batch) == self.sqlite.commit(batch) == []
+
+    @rule()
+    def upkeep(self) -> None:
+        self.sqlite.upkeep()
+
+    @rule(channel=channels)
+    def forget(self, channel: int) -> None:
+        self.sqlite.forget(channel)
+
+    @precondition(lambda self: self.clock >= 0)
+    @rule()
+    def reopen(self) -> None:
+        self.sqlite.close()
+        self.sqlite = open_sqlite(Path(self.directory) / "j.db")
+
+    @invariant()
+    def both_recover_the_same(self) -> None:
+        for channel in (1, 2, 3):
+            assert self.sqlite.recover(channel) == self.memory.recover(channel)
+            highest = self.memory.highest_sequence_number(channel)
+            assert self.sqlite.highest_sequence_number(channel) == highest
+
+    def teardown(self) -> None:
+        self.sqlite.close()
+        shutil.rmtree(self.directory)
+
+
+TestJournalsInLockstep = JournalsInLockstep.TestCase
+TestJournalsInLockstep.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
