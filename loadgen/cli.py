@@ -1,0 +1,117 @@
+"""The command line: ``loadgen run`` and ``loadgen compare``.
+
+Exit codes: 0 all went well; 1 the load ran, but an answer was wrong or operations failed; 2 the
+configuration is not usable; 3 the service did not start, died or could not be reached; 130 and 143
+ended by SIGINT and SIGTERM.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import uvloop
+from rich.console import Console
+
+from loadgen.compare import execute_compare
+from loadgen.progress import CommandProgress
+from loadgen.report import write_compare, write_run
+from loadgen.run import execute_run
+from loadgen.service_cost import MetricsError
+from loadgen.service_process import ServiceError
+from loadgen.settings import CompareSettings, ConfigurationError, RunSettings, load_settings
+from loadgen.transport import TransportError
+
+__all__ = ["main"]
+
+EXIT_RIGHT = 0
+EXIT_WRONG = 1
+EXIT_CONFIGURATION = 2
+EXIT_SERVICE = 3
+_EXIT_SIGNAL_BASE = 128
+
+_USAGE = """\
+usage: loadgen COMMAND [flags]
+
+commands:
+  run        put load on a service and say how it did
+  compare    put the same load on each persistence strategy and compare
+
+loadgen COMMAND --help lists the flags. Settings also come from a TOML file (--config FILE, tables
+[run] and [compare]) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that the arguments name and return the exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    commands: dict[str, Callable[[list[str]], Coroutine[Any, Any, int]]] = {
+        RunSettings.command: _run,
+        CompareSettings.command: _compare,
+    }
+    match given:
+        case ["-h" | "--help"]:
+            sys.stdout.write(_USAGE)
+            return EXIT_RIGHT
+        case [name, *flags] if name in commands:
+            return _guarded(commands[name], name, flags)
+        case [name, *_]:
+            sys.stderr.write(f"loadgen: no command {name!r}: run or compare\n")
+            return EXIT_CONFIGURATION
+        case _:
+            sys.stderr.write(_USAGE)
+            return EXIT_CONFIGURATION
+
+
+async def _run(flags: list[str]) -> int:
+    settings = load_settings(RunSettings, flags)
+    with CommandProgress(lines_in_pipe=False) as progress:
+        result = await execute_run(settings, progress)
+    return EXIT_RIGHT if write_run(result, settings, Console()) else EXIT_WRONG
+
+
+async def _compare(flags: list[str]) -> int:
+    settings = load_settings(CompareSettings, flags)
+    with CommandProgress(lines_in_pipe=True) as progress:
+        result = await execute_compare(settings, progress)
+    return EXIT_RIGHT if write_compare(result, settings, Console()) else EXIT_WRONG
+
+
+def _guarded(
+    command: Callable[[list[str]], Coroutine[Any, Any, int]], name: str, flags: list[str]
+) -> int:
+    try:
+        return uvloop.run(_until_signalled(command(flags)))
+    except ConfigurationError as error:
+        sys.stderr.write(f"loadgen {name}: {error}\n")
+        return EXIT_CONFIGURATION
+    except (ServiceError, TransportError, MetricsError) as error:
+        sys.stderr.write(f"loadgen {name}: {error}\n")
+        return EXIT_SERVICE
+
+
+async def _until_signalled(work: Coroutine[Any, Any, int]) -> int:
+    """Do the work, giving it up in order at SIGINT or SIGTERM."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    received: list[int] = []
+
+    def give_up(number: int) -> None:
+        received.append(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, give_up, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not received:
+            raise
+        name = signal.Signals(received[0]).name
+        sys.stderr.write(f"loadgen: ended by {name}; what was started is stopped\n")
+        return _EXIT_SIGNAL_BASE + received[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

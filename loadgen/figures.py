@@ -1,0 +1,199 @@
+"""The figures that a comparison shows: what each is called, what it means, how it is worked out.
+
+The result file, the table and the report all go by this list, so a figure can't mean one thing
+here and another there.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from loadgen.recording import Histogram
+from loadgen.results import Latency, Round
+
+__all__ = ["FIGURES", "Figure", "latency_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One column of a comparison."""
+
+    name: str
+    """Key in the result file; ends in its unit where it has one."""
+    title: str
+    unit: str
+    meaning: str
+    """What it is and how it is had, for a reader who was not there."""
+    more_is_better: bool | None
+    """Nothing where more is neither better nor worse."""
+    value: Callable[[Round], float | None]
+    """The figure of one round; nothing where there is none."""
+
+
+def latency_of(rounds: Sequence[Round]) -> Latency | None:
+    """Return the latency of all operations of the rounds, of whatever kind, as one distribution."""
+    return Histogram.merge(
+        [
+            (latency.from_intended_send or latency.service_time).hdr
+            for round_ in rounds
+            for latency in round_.load.latency.values()
+        ]
+    ).summary()
+
+
+def _milliseconds(round_: Round, pick: Callable[[Latency], int]) -> float | None:
+    latency = latency_of([round_])
+    return None if latency is None else pick(latency) / 1000
+
+
+def _per_message(round_: Round, amount: float | None) -> float | None:
+    messages = round_.cost.messages
+    return amount / messages if amount is not None and messages else None
+
+
+def _durable(round_: Round, amount: float | None) -> float | None:
+    # The memory journal puts nothing on disk; what its process writes are logs.
+    return None if round_.recovery is None else _per_message(round_, amount)
+
+
+def _cpu(round_: Round) -> float | None:
+    each = _per_message(round_, round_.cost.cpu_seconds)
+    return None if each is None else each * 1000
+
+
+FIGURES = (
+    Figure(
+        "messages_per_second",
+        "Throughput",
+        "messages/s",
+        "Messages that the service encrypted or decrypted, and the peer verified, within the"
+        " measured time.",
+        more_is_better=True,
+        value=lambda r: r.load.messages_per_second,
+    ),
+    Figure(
+        "p50_ms",
+        "p50",
+        "ms",
+        "Half of the operations were answered within this time. See below for what it is measured"
+        " from.",
+        more_is_better=False,
+        value=lambda r: _milliseconds(r, lambda latency: latency.p50_us),
+    ),
+    Figure(
+        "p99_ms",
+        "p99",
+        "ms",
+        "99 of 100 operations were answered within this time.",
+        more_is_better=False,
+        value=lambda r: _milliseconds(r, lambda latency: latency.p99_us),
+    ),
+    Figure(
+        "p99_9_ms",
+        "p99.9",
+        "ms",
+        "999 of 1,000 operations were answered within this time.",
+        more_is_better=False,
+        value=lambda r: _milliseconds(r, lambda latency: latency.p99_9_us),
+    ),
+    Figure(
+        "cpu_seconds_per_1000_messages",
+        "CPU",
+        "s / 1,000 messages",
+        "CPU time of the service's process, user and system, all threads.",
+        more_is_better=False,
+        value=_cpu,
+    ),
+    Figure(
+        "record_bytes_per_message",
+        "Record",
+        "B/message",
+        "What the strategy wrote for a message, before sealing: the journal record alone"
+        " (connect_journal_record_bytes_total).",
+        more_is_better=False,
+        value=lambda r: _per_message(r, r.cost.record_bytes),
+    ),
+    Figure(
+        "snapshot_bytes_per_message",
+        "Snapshots",
+        "B/message",
+        "What snapshots added, spread over all messages, before sealing"
+        " (connect_journal_snapshot_bytes_total).",
+        more_is_better=False,
+        value=lambda r: _per_message(r, r.cost.snapshot_bytes),
+    ),
+    Figure(
+        "disk_write_bytes_per_message",
+        "Disk writes",
+        "B/message",
+        "What the service's process caused to be written to disk (write_bytes of /proc/PID/io):"
+        " whole pages, write-ahead log and what is copied out of it included.",
+        more_is_better=False,
+        value=lambda r: _durable(r, r.cost.disk_write_bytes),
+    ),
+    Figure(
+        "file_growth_bytes_per_message",
+        "File growth",
+        "B/message",
+        "How much larger all files of the data directory became, divided by the messages. What a"
+        " snapshot replaces is deleted and its room used again, so this is less than what was"
+        " written.",
+        more_is_better=False,
+        value=lambda r: _durable(r, r.cost.file_growth_bytes),
+    ),
+    Figure(
+        "commits",
+        "Commits",
+        "in all",
+        "Transactions of the journal. One carries the records of many channels.",
+        more_is_better=None,
+        value=lambda r: r.cost.commits,
+    ),
+    Figure(
+        "messages_per_commit",
+        "Batch",
+        "messages/commit",
+        "How many messages shared a commit.",
+        more_is_better=None,
+        value=lambda r: r.cost.messages / r.cost.commits if r.cost.commits else None,
+    ),
+    Figure(
+        "snapshots",
+        "Snapshots",
+        "in all",
+        "Snapshots written: one for so many records of a channel.",
+        more_is_better=None,
+        value=lambda r: r.cost.snapshots,
+    ),
+    Figure(
+        "peak_memory_mb",
+        "Peak memory",
+        "MB",
+        "The most that the service's process held in memory (VmHWM).",
+        more_is_better=False,
+        value=lambda r: None if r.cost.peak_rss_bytes is None else r.cost.peak_rss_bytes / 1e6,
+    ),
+    Figure(
+        "restart_seconds",
+        "Restart",
+        "s",
+        "After kill -9: from the start of a new process on the same data until it is ready.",
+        more_is_better=False,
+        value=lambda r: None if r.recovery is None else r.recovery.start_seconds,
+    ),
+    Figure(
+        "restore_seconds",
+        "Recovery",
+        "s",
+        "Then: from asking Restore of all channels at once until the last answer.",
+        more_is_better=False,
+        value=lambda r: None if r.recovery is None else r.recovery.restore_seconds,
+    ),
+    Figure(
+        "restored_channels_per_second",
+        "Recovery",
+        "channels/s",
+        "The same as a rate.",
+        more_is_better=True,
+        value=lambda r: None if r.recovery is None else r.recovery.channels_per_second,
+    ),
+)

@@ -1,0 +1,196 @@
+"""When operations are sent: as answers come (closed loop), or on time whatever happens (open loop).
+
+A closed loop keeps a number of operations in flight. A service that stalls is asked less, so its
+latencies are service times and say nothing about users who come on their own. An open loop sends
+at intended times and measures from them, so a stall shows in every operation that it delays. At a
+cap on what is in flight a send is skipped and counted; it is never made up for by a burst.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+
+from loadgen.peer import Peers, Pending
+from loadgen.recording import Recorder
+from loadgen.transport import Transport
+from protos.connect_actor.v1 import connect_pb2 as wire
+
+__all__ = ["Line", "UniformSchedule", "closed_loop", "drain", "open_loop"]
+
+SECOND = 1_000_000_000
+
+# Event loops wake up by milliseconds, so shorter sleeps would only spin.
+_TICK = SECOND // 1000
+
+# A send that the generator itself missed by this much is skipped and counted, like those at the
+# cap: made up for later, it would be a burst. Users of wrk2 and k6 see pauses below this as noise.
+MAX_LATENESS = SECOND // 20
+
+
+class Line:
+    """What goes out and comes back: peers, a transport, and the recorder of the current phase."""
+
+    def __init__(
+        self, peers: Peers, transport: Transport, recorder: Recorder, now: Callable[[], int]
+    ) -> None:
+        self.peers = peers
+        self.transport = transport
+        self.recorder = recorder
+        self.now = now
+        self.changed = asyncio.Event()
+        """Set when an answer has come, or the transport has failed."""
+        self.sends_follow_ups_at_once = False
+        self._failure: Exception | None = None
+
+    def submit(self, operations: list[Pending]) -> None:
+        """Hand operations to the transport, as one batch."""
+        sent_at = self.now()
+        for pending in operations:
+            if pending.sent_at:
+                continue
+            pending.sent_at = sent_at
+            self.recorder.sent += 1
+            if pending.intended_at:
+                self.recorder.send_lag.record(sent_at - pending.intended_at)
+            else:
+                pending.intended_at = sent_at
+        self.transport.submit([pending.request for pending in operations])
+
+    def submit_follow_ups(self) -> None:
+        """Hand all waiting second halves of round trips to the transport."""
+        while count := min(self.peers.waiting_follow_ups, self.transport.batch):
+            self.submit([self.peers.follow_up() for _ in range(count)])
+
+    def require_working(self) -> None:
+        """Check that answers can still come.
+
+        Raises:
+            TransportError: the transport has failed.
+        """
+        if self._failure is not None:
+            raise self._failure
+
+    # --- As the transport's listener ------------------------------------------------------------
+
+    def on_results(self, results: Iterable[wire.OperationResult]) -> None:
+        """Take answers that have just arrived."""
+        arrived_at = self.now()
+        for result in results:
+            try:
+                finished = self.peers.settle(result)
+            except KeyError:
+                self.recorder.wrong += 1
+                continue
+            if finished is not None:
+                self.recorder.record_finished(finished, arrived_at)
+        if self.sends_follow_ups_at_once:
+            self.submit_follow_ups()
+        self.changed.set()
+
+    def on_failure(self, error: Exception) -> None:
+        """Take note that no answer will come any more."""
+        self._failure = error
+        self.changed.set()
+
+
+async def closed_loop(line: Line, *, concurrency: int) -> None:
+    """Keep ``concurrency`` operations in flight, in full batches, until the phase ends.
+
+    Raises:
+        TransportError: the transport has failed.
+    """
+    peers, batch = line.peers, line.transport.batch
+    ends_at = line.recorder.ends_at
+    line.sends_follow_ups_at_once = False
+    timer = asyncio.get_running_loop().call_later((ends_at - line.now()) / SECOND, line.changed.set)
+    try:
+        while line.now() < ends_at:
+            line.require_working()
+            line.changed.clear()
+            follow_ups = min(peers.waiting_follow_ups, batch)
+            if concurrency - peers.unanswered + peers.waiting_follow_ups < batch:
+                await line.changed.wait()
+                continue
+            operations = [peers.follow_up() for _ in range(follow_ups)]
+            operations.extend(peers.begin() for _ in range(batch - follow_ups))
+            line.submit(operations)
+            await asyncio.sleep(0)
+    finally:
+        timer.cancel()
+
+
+class UniformSchedule:
+    """Intended send times at equal distances, from a start; exact however long it runs."""
+
+    def __init__(self, rate: float, begins_at: int) -> None:
+        self._rate = rate
+        self._begins_at = begins_at
+        self._number = 0
+
+    @property
+    def next_at(self) -> int:
+        """The next intended time."""
+        return self._begins_at + int(self._number * SECOND / self._rate)
+
+    def due(self, now: int) -> Iterator[int]:
+        """Take and yield the intended times that have come."""
+        while (intended := self.next_at) <= now:
+            self._number += 1
+            yield intended
+
+
+async def open_loop(line: Line, *, schedule: UniformSchedule, max_in_flight: int) -> None:
+    """Send what is due at its time, until the phase ends.
+
+    Raises:
+        TransportError: the transport has failed.
+    """
+    peers, recorder = line.peers, line.recorder
+    last = recorder.ends_at - 1
+    line.sends_follow_ups_at_once = True
+    while schedule.next_at <= last:
+        line.require_working()
+        now = line.now()
+        operations: list[Pending] = []
+        for intended in schedule.due(min(now, last)):
+            if now - intended > MAX_LATENESS:
+                recorder.skipped_late += 1
+                peers.skip()
+            elif peers.unanswered >= max_in_flight:
+                recorder.skipped_at_cap += 1
+                peers.skip()
+            else:
+                pending = peers.begin()
+                pending.intended_at = intended
+                operations.append(pending)
+        _submit_in_batches(line, operations)
+        await asyncio.sleep(max(schedule.next_at - line.now(), _TICK) / SECOND)
+
+
+async def drain(line: Line, *, patience: float) -> None:
+    """Send what is held back and wait for all answers; those that don't come are errors.
+
+    Args:
+        line: as the loop left it.
+        patience: how long to wait, seconds.
+
+    Raises:
+        TransportError: the transport has failed.
+    """
+    line.sends_follow_ups_at_once = True
+    line.submit_follow_ups()
+    _submit_in_batches(line, line.peers.release_held())
+    try:
+        async with asyncio.timeout(patience):
+            while line.peers.unanswered:
+                line.require_working()
+                line.changed.clear()
+                await line.changed.wait()
+    except TimeoutError:
+        for finished in line.peers.give_up("NO_ANSWER"):
+            line.recorder.record_finished(finished, line.now())
+
+
+def _submit_in_batches(line: Line, operations: list[Pending]) -> None:
+    batch = line.transport.batch
+    for start in range(0, len(operations), batch):
+        line.submit(operations[start : start + batch])

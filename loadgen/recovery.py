@@ -1,0 +1,108 @@
+"""What it takes to come back: kill -9, start on the same data, Restore every channel at once."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+
+from loadgen.peer import PeerEnd
+from loadgen.results import Recovery
+from loadgen.service_cost import take
+from loadgen.service_process import ServiceOptions, ServiceProcess
+from loadgen.settings import LoadSettings
+from loadgen.transport import Transport, TransportError, ask_all, open_transport
+from protos.connect_actor.v1 import connect_pb2 as wire
+
+__all__ = ["recover"]
+
+
+async def recover(
+    options: ServiceOptions, ends: Sequence[PeerEnd], settings: LoadSettings
+) -> Recovery:
+    """Start the service again, time how it recovers all channels, and check that they live.
+
+    Args:
+        options: those of the service that was killed, its data directory above all.
+        ends: the peers' ends of the channels.
+        settings: by which transport to ask.
+
+    Raises:
+        ServiceError: it did not start, or died.
+        TransportError: it can't be reached, or a channel did not come back as it was.
+        MetricsError: it did not recover as many channels as there are.
+    """
+    begun = time.perf_counter()
+    async with ServiceProcess(options, settings.timeout_seconds) as service:
+        start_seconds = time.perf_counter() - begun
+        restore_seconds, verified = await service.while_alive(_restore_all(service, ends, settings))
+        await service.stop()
+    return Recovery(
+        channels=len(ends),
+        start_seconds=start_seconds,
+        restore_seconds=restore_seconds,
+        channels_per_second=len(ends) / restore_seconds,
+        verified_channels=verified,
+    )
+
+
+async def _restore_all(
+    service: ServiceProcess, ends: Sequence[PeerEnd], settings: LoadSettings
+) -> tuple[float, int]:
+    async with open_transport(service.listen, settings) as transport:
+        operations = [
+            wire.Operation(
+                operation_id=number, restore=wire.RestoreRequest(connect_id=end.connect_id)
+            )
+            for number, end in enumerate(ends)
+        ]
+        begun = time.perf_counter()
+        results = await ask_all(transport, operations, patience=settings.timeout_seconds)
+        restore_seconds = time.perf_counter() - begun
+        _require(results, "restore")
+        reading = await take(service.metrics, None)
+        recovered = int(reading.metrics["connect_actor_recoveries_total"])
+        if recovered < len(ends):
+            raise TransportError(
+                f"{len(ends)} channels answered, but only {recovered} were recovered:"
+                " what was timed was no recovery"
+            )
+        return restore_seconds, await _verify(transport, ends, settings)
+
+
+async def _verify(transport: Transport, ends: Sequence[PeerEnd], settings: LoadSettings) -> int:
+    """Send a message each way on every channel; return how many carried both unharmed."""
+    ask = partial(ask_all, transport, patience=settings.timeout_seconds)
+    texts = [f"still there? {number}".encode() for number in range(len(ends))]
+    encrypted = await ask(
+        [
+            wire.Operation(
+                operation_id=number,
+                encrypt=wire.EncryptRequest(connect_id=end.connect_id, plaintext=text),
+            )
+            for number, (end, text) in enumerate(zip(ends, texts, strict=True))
+        ]
+    )
+    _require(encrypted, "encrypt")
+    opened = [end.open(result.encrypt.payload) for end, result in zip(ends, encrypted, strict=True)]
+    decrypted = await ask(
+        [
+            wire.Operation(
+                operation_id=number,
+                decrypt=wire.DecryptRequest(connect_id=end.connect_id, payload=end.seal(text)),
+            )
+            for number, (end, text) in enumerate(zip(ends, texts, strict=True))
+        ]
+    )
+    _require(decrypted, "decrypt")
+    return sum(
+        text == there == result.decrypt.plaintext
+        for text, there, result in zip(texts, opened, decrypted, strict=True)
+    )
+
+
+def _require(results: Sequence[wire.OperationResult], outcome: str) -> None:
+    for result in results:
+        if result.WhichOneof("outcome") != outcome:
+            raise TransportError(
+                f"after the restart a channel did not {outcome}:"
+                f" {result.error.message or 'no answer'}"
+            )

@@ -1,0 +1,220 @@
+"""The form of a result: what is written as JSON, and what reports are made from.
+
+``schema_version`` goes up with every change that a reader of an older file would trip over. Names
+carry their unit. A figure that could not be had is null, never 0.
+"""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "COMPARE_SCHEMA",
+    "RUN_SCHEMA",
+    "CompareResult",
+    "Cost",
+    "Environment",
+    "Generator",
+    "Latency",
+    "LoadFigures",
+    "OperationLatency",
+    "Ratio",
+    "Recovery",
+    "Round",
+    "RunResult",
+    "Spread",
+    "VariantFigures",
+    "VariantSummary",
+]
+
+RUN_SCHEMA: Final = "connect-actor.loadgen.run/1"
+COMPARE_SCHEMA: Final = "connect-actor.loadgen.compare/1"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Latency(_Record):
+    """A distribution of durations, in microseconds."""
+
+    count: int
+    mean_us: float
+    p50_us: int
+    p90_us: int
+    p99_us: int
+    p99_9_us: int
+    p99_99_us: int
+    max_us: int
+    hdr: str = Field(repr=False)
+    """The whole histogram, HdrHistogram V2 in base64: merge these, never the percentiles."""
+
+
+class OperationLatency(_Record):
+    """How long operations of one kind took; right answers only."""
+
+    from_intended_send: Latency | None
+    """Open loop only: from when the operation was due."""
+    service_time: Latency
+    """From when it was sent."""
+
+
+class Generator(_Record):
+    """How the generator itself fared: whether its figures can be believed."""
+
+    cpu_share: float
+    """CPU seconds per second; 1 is a whole core."""
+    loop_lag: Latency | None
+    """How late its event loop woke up."""
+    send_lag: Latency | None
+    """Open loop only: how late operations were sent."""
+    warnings: list[str]
+    """Why the generator, not the service, may have set the figures; empty if nothing says so."""
+
+
+class LoadFigures(_Record):
+    """What the load did, as the generator saw it."""
+
+    model: Literal["closed loop", "open loop"]
+    duration_seconds: float
+    intended_rate: float | None
+    """Operations per second; open loop only."""
+    operations_per_second: float
+    """Operations whose last answer came within the duration."""
+    messages_per_second: float
+    """Messages that the service encrypted or decrypted, within the duration."""
+    operations_sent: int
+    operations_finished: int
+    messages: int
+    """All of them, those answered after the duration included."""
+    reordered_messages: int
+    verification_failures: int
+    errors: dict[str, int]
+    """Number of failed operations by gRPC status; ``NO_ANSWER`` for those given up."""
+    skipped_at_cap: int
+    skipped_by_late_generator: int
+    latency: dict[str, OperationLatency]
+    """By kind of operation."""
+    generator: Generator
+
+
+class Cost(_Record):
+    """What the load cost the service: differences between two moments without work in flight."""
+
+    messages: int
+    cpu_seconds: float | None
+    cpu_share: float | None
+    """CPU seconds per second of the whole phase."""
+    peak_rss_bytes: int | None
+    records: float
+    record_bytes: float
+    """Before sealing."""
+    commits: float
+    snapshots: float
+    snapshot_bytes: float
+    journal_growth_bytes: float
+    """Growth of the journal by its own account (gauge ``connect_journal_disk_bytes``)."""
+    disk_write_bytes: int | None
+    """Bytes that the process caused to be written (``write_bytes`` of /proc/PID/io)."""
+    file_growth_bytes: int | None
+    """Growth of all files in the data directory."""
+
+
+class Environment(_Record):
+    """Where and with what a result was made."""
+
+    git_revision: str | None
+    git_dirty: bool | None
+    python: str
+    versions: dict[str, str]
+    platform: str
+    cpu_model: str | None
+    cpus: int
+    memory_bytes: int
+    filesystem: str | None
+    """Of the service's data directory."""
+
+
+class RunResult(_Record):
+    """Result of ``loadgen run``."""
+
+    schema_version: Literal["connect-actor.loadgen.run/1"] = RUN_SCHEMA
+    started_at: str
+    """UTC, ISO 8601."""
+    settings: dict[str, Any]
+    environment: Environment
+    load: LoadFigures
+    cost: Cost | None
+    """Null without access to the service's metrics."""
+
+
+class Recovery(_Record):
+    """What it took to come back after ``kill -9``."""
+
+    channels: int
+    start_seconds: float
+    """From the start of the process until it is ready."""
+    restore_seconds: float
+    """From the first Restore, of all channels at once, until the last answer."""
+    channels_per_second: float
+    verified_channels: int
+    """Channels that then carried a message each way, every byte checked."""
+
+
+class Round(_Record):
+    """One run of one variant."""
+
+    number: int
+    """Round, from 1."""
+    position: int
+    """Place in the round's order, from 1."""
+    load: LoadFigures
+    cost: Cost
+    recovery: Recovery | None
+    """Null for the memory journal: it has nothing to recover from."""
+
+
+class Spread(_Record):
+    """A figure over the rounds."""
+
+    median: float
+    low: float
+    high: float
+
+
+class Ratio(Spread):
+    """A figure divided by the baseline's of the same round, over the rounds."""
+
+
+class VariantSummary(_Record):
+    """One variant's figures over all rounds; null where a figure can't be had."""
+
+    figures: dict[str, Spread | None]
+    ratios: dict[str, Ratio | None]
+    """To the baseline; null for the baseline itself too."""
+    latency_all_rounds: Latency | None
+    """Of all operations of all rounds, from their merged histograms."""
+
+
+class VariantFigures(_Record):
+    """All that is known of one variant."""
+
+    name: str
+    strategy: str
+    journal: str
+    rounds: list[Round]
+    summary: VariantSummary
+
+
+class CompareResult(_Record):
+    """Result of ``loadgen compare``."""
+
+    schema_version: Literal["connect-actor.loadgen.compare/1"] = COMPARE_SCHEMA
+    started_at: str
+    """UTC, ISO 8601."""
+    seconds: float
+    settings: dict[str, Any]
+    environment: Environment
+    baseline: str
+    variants: list[VariantFigures]
+    warnings: list[str]

@@ -1,0 +1,74 @@
+"""``loadgen run``: one load, on a service that is there or one that is started for it."""
+
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from loadgen.environment import describe_environment
+from loadgen.load import Progress, establish, put_load
+from loadgen.results import RunResult
+from loadgen.service_cost import MeteredProcess, take
+from loadgen.service_process import ServiceOptions, ServiceProcess
+from loadgen.settings import RunSettings
+from loadgen.transport import open_transport
+
+__all__ = ["execute_run"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The service that gets the load."""
+
+    address: str
+    metrics: str | None
+    identity: bytes | None
+    process: MeteredProcess | None
+    directory: Path
+    """Where its data is, or else where we are: whose file system the result names."""
+
+
+async def execute_run(settings: RunSettings, progress: Progress) -> RunResult:
+    """Put the load on the service and return what happened.
+
+    Raises:
+        ServiceError: the started service did not start, or died.
+        TransportError: the service can't be reached, or has ended the stream.
+        MetricsError: its counters can't be read.
+    """
+    if settings.target is not None:
+        target = _Target(settings.target, settings.target_metrics, None, None, Path.cwd())
+        return await _load(target, settings, progress)
+    with tempfile.TemporaryDirectory(prefix="loadgen-") as temporary:
+        data_dir = settings.data_dir or Path(temporary)
+        progress.step(f"starting the service, strategy {settings.strategy}")
+        options = ServiceOptions.of(settings, data_dir)
+        async with ServiceProcess(options, settings.timeout_seconds) as service:
+            target = _Target(
+                service.listen,
+                service.metrics,
+                service.identity,
+                MeteredProcess.of(service),
+                data_dir,
+            )
+            result = await service.while_alive(_load(target, settings, progress))
+            progress.step("stopping the service")
+            await service.stop()
+    return result
+
+
+async def _load(target: _Target, settings: RunSettings, progress: Progress) -> RunResult:
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    progress.step(f"establishing {settings.channels} channels")
+    async with open_transport(target.address, settings) as transport:
+        ends = await establish(transport, settings, target.address, target.identity)
+        read = None if target.metrics is None else partial(take, target.metrics, target.process)
+        load, cost = await put_load(transport, ends, settings, read=read, progress=progress)
+    return RunResult(
+        started_at=started_at,
+        settings=settings.model_dump(mode="json"),
+        environment=describe_environment(target.directory),
+        load=load,
+        cost=cost,
+    )

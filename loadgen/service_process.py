@@ -1,0 +1,272 @@
+"""The service as a process of ours: started, watched, stopped, killed; never left behind.
+
+Its end is bound to ours in three ways: ``async with`` kills it on any way out, the command line
+turns SIGINT and SIGTERM into such a way out, and should we be killed outright, the kernel kills it.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+from loadgen.settings import JournalName, RouterName, RunSettings, StrategyName
+
+__all__ = ["DEFAULT_COMMAND", "ServiceError", "ServiceOptions", "ServiceProcess"]
+
+DEFAULT_COMMAND = (sys.executable, "-m", "service.cli")
+
+_LAUNCHER = Path(__file__).with_name("_bound_to_parent.py")
+
+# What a user needs to see of a log to know why it ended.
+_TAIL_LINES = 15
+_TAIL_BYTES = 16_384
+
+# How long the kernel may take to report an end that has already broken a connection.
+_MOMENT = 0.5
+
+_Result = TypeVar("_Result")
+
+
+class ServiceError(Exception):
+    """The service did not start, or ended when it should not have; the message holds its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """How the service is to run."""
+
+    strategy: StrategyName
+    journal: JournalName
+    data_dir: Path
+    router: RouterName = "forwarding"
+    dh_ratchet_every: int = 10
+    snapshot_interval: int = 50
+    listen: str = "127.0.0.1:0"
+    metrics_listen: str = "127.0.0.1:0"
+    command: tuple[str, ...] = DEFAULT_COMMAND
+    """What starts it; ``serve`` and the flags are added."""
+
+    @classmethod
+    def of(cls, settings: RunSettings, data_dir: Path) -> "ServiceOptions":
+        """Return the options that ``loadgen run`` was given."""
+        return cls(
+            strategy=settings.strategy,
+            journal=settings.journal,
+            data_dir=data_dir,
+            router=settings.router,
+            dh_ratchet_every=settings.dh_ratchet_every,
+            snapshot_interval=settings.snapshot_interval,
+            listen=settings.listen,
+            metrics_listen=settings.metrics_listen,
+            command=settings.service_command or DEFAULT_COMMAND,
+        )
+
+    def command_line(self) -> list[str]:
+        """Return the whole command."""
+        return [
+            *self.command,
+            "serve",
+            f"--strategy={self.strategy}",
+            f"--journal={self.journal}",
+            f"--data-dir={self.data_dir}",
+            f"--listen={self.listen}",
+            f"--metrics-listen={self.metrics_listen}",
+            f"--router={self.router}",
+            f"--dh-ratchet-every={self.dh_ratchet_every}",
+            f"--snapshot-interval={self.snapshot_interval}",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    listen: str
+    metrics: str
+    pid: int
+    identity: bytes | None
+
+
+class ServiceProcess:
+    """A running service, as an async context manager; leaving it kills what still runs.
+
+    Attributes:
+        options: how it was started.
+        listen: HOST:PORT of its gRPC.
+        metrics: HOST:PORT of its metrics.
+        pid: its process id.
+        identity: its Ed25519 identity key, to pin; nothing if it did not tell.
+    """
+
+    def __init__(self, options: ServiceOptions, patience: float) -> None:
+        """Prepare to start; ``patience`` bounds both start and stop, in seconds."""
+        self.options = options
+        self.listen = self.metrics = ""
+        self.pid = 0
+        self.identity: bytes | None = None
+        self._patience = patience
+        self._process: asyncio.subprocess.Process | None = None
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __aexit__
+        self._stopping = False
+
+    async def __aenter__(self) -> Self:
+        """Start the service and wait until it is ready.
+
+        Raises:
+            ServiceError: it ended, or was not ready in time.
+        """
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-I",
+                "-S",
+                str(_LAUNCHER),
+                str(os.getpid()),
+                *self.options.command_line(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                # A session, so a process group, of its own: Ctrl-C reaches us alone, and we end it
+                # in order.
+                start_new_session=True,
+            )
+            ready = await self._wait_until_ready(self._process)
+        except BaseException:
+            await self._clean_up()
+            raise
+        self.listen, self.metrics = ready.listen, ready.metrics
+        self.pid, self.identity = ready.pid, ready.identity
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Kill what still runs."""
+        await self._clean_up()
+
+    async def stop(self) -> None:
+        """Ask the service to end, and wait until it has.
+
+        Raises:
+            ServiceError: it did not end in time, or not with exit code 0.
+        """
+        process = self._running()
+        self._stopping = True
+        with suppress(ProcessLookupError):
+            process.terminate()
+        try:
+            code = await asyncio.wait_for(process.wait(), self._patience)
+        except TimeoutError:
+            raise ServiceError(
+                f"the service did not stop within {self._patience:g} s of SIGTERM\n{self._tail()}"
+            ) from None
+        if code != 0:
+            raise ServiceError(
+                f"the service did not stop in order: {_how_ended(code)}\n{self._tail()}"
+            )
+
+    async def kill(self) -> None:
+        """End the service as a power cut would end its process: kill -9."""
+        process = self._running()
+        self._stopping = True
+        _kill_group(process)
+        await process.wait()
+
+    async def while_alive(self, work: Coroutine[None, None, _Result]) -> _Result:
+        """Do ``work``, and give it up as soon as the service ends unbidden.
+
+        Raises:
+            ServiceError: the service ended though nobody told it to.
+        """
+        body = asyncio.create_task(work)
+        watch = asyncio.create_task(self._watch())
+        try:
+            await asyncio.wait({body, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if body.done() and not body.cancelled() and body.exception() is not None:
+                # A service that dies takes its connections down first; its end is the better news.
+                await asyncio.wait({watch}, timeout=_MOMENT)
+            if watch.done():
+                watch.result()
+            return await body
+        finally:
+            body.cancel()
+            watch.cancel()
+            await asyncio.gather(body, watch, return_exceptions=True)
+
+    async def _watch(self) -> None:
+        code = await self._running().wait()
+        if not self._stopping:
+            raise ServiceError(f"the service died: {_how_ended(code)}\n{self._tail()}")
+
+    def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise RuntimeError("the service was not started")
+        return self._process
+
+    async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> _Ready:
+        if process.stdout is None:
+            raise RuntimeError("the service's standard output is not ours")
+        try:
+            line = await asyncio.wait_for(process.stdout.readline(), self._patience)
+        except TimeoutError:
+            raise ServiceError(
+                f"the service was not ready within {self._patience:g} s\n{self._tail()}"
+            ) from None
+        if not line:
+            code = await process.wait()
+            raise ServiceError(f"the service did not start: {_how_ended(code)}\n{self._tail()}")
+        return _parse_ready(line)
+
+    async def _clean_up(self) -> None:
+        process = self._process
+        if process is not None:
+            self._stopping = True
+            _kill_group(process)
+            await process.wait()
+        self._log.close()
+
+    def _tail(self) -> str:
+        size = self._log.seek(0, os.SEEK_END)
+        self._log.seek(max(size - _TAIL_BYTES, 0))
+        lines = self._log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
+        if not lines:
+            return "(it wrote nothing to its standard error)"
+        return "end of its standard error:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _kill_group(process: asyncio.subprocess.Process) -> None:
+    # The whole group, in case the command was a wrapper that started another process.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _parse_ready(line: bytes) -> _Ready:
+    try:
+        fields = json.loads(line)
+        if fields["event"] == "ready":
+            identity = fields.get("identity")
+            return _Ready(
+                listen=fields["listen"],
+                metrics=fields["metrics"],
+                pid=int(fields["pid"]),
+                identity=None if identity is None else bytes.fromhex(identity),
+            )
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ServiceError(f"the service said something else than that it is ready: {line[:200]!r}")
+
+
+def _how_ended(code: int) -> str:
+    if code < 0:
+        return f"killed by {signal.Signals(-code).name}"
+    return f"exit code {code}"

@@ -1,0 +1,338 @@
+"""What a command is told: immutable settings from a TOML file, the environment and flags.
+
+Later ones win, in that order. A key that no command knows, or a value that makes no sense, is one
+line for the user (``ConfigurationError``), never a traceback and never a silent default.
+"""
+
+import argparse
+import os
+import shlex
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+__all__ = [
+    "CompareSettings",
+    "ConfigurationError",
+    "JournalName",
+    "LoadSettings",
+    "RouterName",
+    "RunSettings",
+    "StrategyName",
+    "load_settings",
+]
+
+ENVIRONMENT_PREFIX = "LOADGEN_"
+
+StrategyName = Literal["full", "cached", "differential"]
+JournalName = Literal["sqlite", "memory"]
+RouterName = Literal["forwarding", "awaiting"]
+
+
+class ConfigurationError(Exception):
+    """The settings can't be used as they are; the message is one line that says which and why."""
+
+
+def _comma_separated(value: object) -> object:
+    return value.split(",") if isinstance(value, str) else value
+
+
+def _shell_words(value: object) -> object:
+    return shlex.split(value) if isinstance(value, str) else value
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    host, separator, port = value.rpartition(":")
+    if not (separator and host and port.isdecimal() and int(port) < 1 << 16):
+        raise ValueError("expected HOST:PORT")
+    return value
+
+
+PayloadSize = Annotated[int, Field(ge=0, le=1 << 20)]
+Address = Annotated[str, BeforeValidator(_address)]
+
+
+class LoadSettings(BaseSettings):
+    """The load itself: which channels, which operations, how they are paced and for how long."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        env_prefix=ENVIRONMENT_PREFIX,
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+    )
+    command: ClassVar[str]
+
+    config: Path | None = Field(
+        None, description="TOML file; its table of the command's name holds the settings"
+    )
+    seed: int = Field(1, ge=0, description="same seed, same sequence of operations and payloads")
+    channels: int = Field(200, ge=1, le=1_000_000, description="channels to establish and use")
+    one_time_prekeys: int = Field(
+        10, ge=0, le=200, description="one-time prekeys in each peer's bundle"
+    )
+    payload_bytes: Annotated[
+        tuple[PayloadSize, ...], NoDecode, BeforeValidator(_comma_separated)
+    ] = Field(
+        (64, 1024),
+        min_length=1,
+        description="plaintext sizes, comma separated, each as likely as another",
+    )
+    encrypt_weight: float = Field(1, ge=0, description="share of Encrypt in the mix")
+    decrypt_weight: float = Field(1, ge=0, description="share of Decrypt in the mix")
+    round_trip_weight: float = Field(
+        0, ge=0, description="share of round trips in the mix: Encrypt, then Decrypt of the answer"
+    )
+    out_of_order: float = Field(
+        0.01,
+        ge=0,
+        le=0.5,
+        description="share of the peers' messages that are held back and sent after later ones",
+    )
+    hold_back: int = Field(
+        4, ge=1, le=100, description="how many later messages overtake a held one, at most"
+    )
+    transport: Literal["stream", "unary"] = Field(
+        "stream", description="one bidirectional stream of frames, or a call for each operation"
+    )
+    frame_operations: int = Field(
+        64, ge=1, le=4096, description="operations in a frame of the stream, at most"
+    )
+    concurrency: int = Field(
+        512, ge=1, le=100_000, description="closed loop: operations in flight, always this many"
+    )
+    rate: float | None = Field(
+        None,
+        gt=0,
+        le=1_000_000,
+        description="open loop: operations per second, sent on time whatever the answers do",
+    )
+    max_in_flight: int = Field(
+        4096, ge=1, description="open loop: at so many in flight a send is skipped, and counted"
+    )
+    warm_up_seconds: float = Field(2, ge=0, le=3600, description="load before measuring")
+    duration_seconds: float = Field(10, gt=0, le=86_400, description="load that is measured")
+    timeout_seconds: float = Field(
+        30, gt=0, le=600, description="how long an answer, or the service's start, may take"
+    )
+    service_command: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_shell_words)] = (
+        Field(None, description="how to start the service, in shell words; 'serve ...' is added")
+    )
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Self:
+        if not (self.encrypt_weight or self.decrypt_weight or self.round_trip_weight):
+            raise ValueError("the mix is empty: give one of the weights a value above 0")
+        if (
+            self.transport == "stream"
+            and self.rate is None
+            and self.concurrency < self.frame_operations
+        ):
+            raise ValueError(
+                f"concurrency {self.concurrency} can't fill a frame of {self.frame_operations}"
+                " operations: raise --concurrency or lower --frame-operations"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, whose values come as init arguments."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+class RunSettings(LoadSettings):
+    """Put load on a service and say how it did."""
+
+    model_config = SettingsConfigDict(cli_prog_name="loadgen run")
+    command: ClassVar[str] = "run"
+
+    target: Annotated[str | None, BeforeValidator(_address)] = Field(
+        None, description="HOST:PORT of a running service; without it, one is started and stopped"
+    )
+    target_metrics: Annotated[str | None, BeforeValidator(_address)] = Field(
+        None, description="HOST:PORT of its metrics, for the figures of cost per message"
+    )
+    strategy: StrategyName = Field("differential", description="started service: strategy")
+    journal: JournalName = Field("sqlite", description="started service: journal")
+    router: RouterName = Field("forwarding", description="started service: router mode")
+    dh_ratchet_every: int = Field(
+        10, ge=1, description="started service: messages that make an end turn its DH ratchet"
+    )
+    snapshot_interval: int = Field(
+        50, ge=1, description="started service: records between snapshots"
+    )
+    listen: Address = Field("127.0.0.1:0", description="started service: where it listens")
+    metrics_listen: Address = Field(
+        "127.0.0.1:0", description="started service: where it serves its metrics"
+    )
+    data_dir: Path | None = Field(
+        None, description="started service: data directory; without it, one that is removed after"
+    )
+    output: Path | None = Field(None, description="file for the result as JSON")
+
+    @model_validator(mode="after")
+    def _check_target(self) -> Self:
+        started = {
+            "strategy",
+            "journal",
+            "router",
+            "dh_ratchet_every",
+            "snapshot_interval",
+            "listen",
+            "metrics_listen",
+            "data_dir",
+            "service_command",
+        }
+        if self.target is not None and (useless := sorted(started & self.model_fields_set)):
+            raise ValueError(
+                f"with --target no service is started, so {_flag(useless[0])} can't be obeyed"
+            )
+        if self.target is None and self.target_metrics is not None:
+            raise ValueError("--target-metrics needs --target")
+        return self
+
+
+# About two minutes on two shared cores, start to report: 12 runs of a good nine seconds.
+_QUICK: Mapping[str, object] = {
+    "channels": 200,
+    "rounds": 3,
+    "warm_up_seconds": 1.0,
+    "duration_seconds": 4.0,
+}
+
+
+class CompareSettings(LoadSettings):
+    """Put the same load on each strategy, in interleaved rounds, and compare what it cost."""
+
+    model_config = SettingsConfigDict(cli_prog_name="loadgen compare")
+    command: ClassVar[str] = "compare"
+
+    quick: bool = Field(
+        default=False, description="a smaller comparison, about two minutes; flags still win"
+    )
+    rounds: int = Field(
+        5, ge=1, le=100, description="times that each variant is run, in an order shuffled by seed"
+    )
+    output: Path = Field(
+        Path("results/compare"), description="directory for compare.json and compare.html"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_quick(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
+        if isinstance(values, dict) and str(values.get("quick", "")).lower() in {"true", "1"}:
+            return {**_QUICK, **values}
+        return values
+
+
+_Settings = TypeVar("_Settings", bound=LoadSettings)
+
+
+def load_settings(
+    settings_type: type[_Settings],
+    arguments: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+) -> _Settings:
+    """Read the settings of one command.
+
+    Args:
+        settings_type: the command's settings.
+        arguments: the flags behind the command's name.
+        environment: what to look for misspelt variables in; the process's own if not given.
+
+    Raises:
+        ConfigurationError: with the first thing that is wrong.
+        SystemExit: after ``--help``.
+    """
+    environment = os.environ if environment is None else environment
+    for name in environment:
+        key = name.removeprefix(ENVIRONMENT_PREFIX)
+        if key != name and key.lower() not in _known_keys():
+            raise ConfigurationError(f"environment variable {name}: no setting of this name")
+    try:
+        return CliApp.run(
+            settings_type,
+            cli_args=list(arguments),
+            cli_exit_on_error=False,
+            **_read_file(settings_type.command, _find_config(arguments, environment)),
+        )
+    except ValidationError as error:
+        raise ConfigurationError(_first_fault(error)) from None
+    except SettingsError as error:
+        raise ConfigurationError(str(error).removeprefix("error parsing CLI: ")) from None
+
+
+def _known_keys() -> frozenset[str]:
+    # Of all commands, since one environment may serve several.
+    return frozenset(RunSettings.model_fields) | frozenset(CompareSettings.model_fields)
+
+
+def _find_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Path | None:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config", default=environment.get(f"{ENVIRONMENT_PREFIX}CONFIG"))
+    try:
+        found, _ = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigurationError(str(error)) from None
+    return None if found.config is None else Path(found.config)
+
+
+def _read_file(command: str, path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"configuration file {path}: {error}") from None
+    for name, table in content.items():
+        if name not in {RunSettings.command, CompareSettings.command} or not isinstance(
+            table, dict
+        ):
+            raise ConfigurationError(
+                f"configuration file {path}: {name!r} is neither the table [run] nor [compare]"
+            )
+    table = content.get(command, {})
+    if "config" in table:
+        raise ConfigurationError(f"configuration file {path}: a file can't name another")
+    return dict(table)
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors(include_url=False)[0]
+    message = fault["msg"].removeprefix("Value error, ")
+    if not fault["loc"]:
+        return message
+    name = str(fault["loc"][0])
+    if fault["type"] == "extra_forbidden":
+        return f"{name}: no setting of this name"
+    return f"{_flag(name)}: {message} (got {fault['input']!r})"

@@ -1,0 +1,249 @@
+"""How operations reach the service: one stream of frames, or a unary call for each.
+
+``submit`` never waits: what gRPC does not take yet stays in a queue, which the pacing bounds (it
+counts operations from ``submit`` on). Answers and failures go to a listener, on the event loop.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from grpc import aio
+
+from loadgen.settings import LoadSettings
+from protos.connect_actor.v1 import connect_pb2 as wire
+from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
+
+if TYPE_CHECKING:
+    # Known to the type checker only.
+    from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
+
+__all__ = [
+    "Listener",
+    "StreamTransport",
+    "Transport",
+    "TransportError",
+    "UnaryTransport",
+    "ask_all",
+    "open_transport",
+]
+
+# The service bounds what it takes; the generator must not be stricter with what comes back.
+_CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1),)
+
+
+class TransportError(Exception):
+    """The service can't be reached, or has ended the stream."""
+
+
+class Listener(Protocol):
+    """Whoever wants the answers."""
+
+    def on_results(self, results: Iterable[wire.OperationResult]) -> None:
+        """Take answers that have just arrived."""
+
+    def on_failure(self, error: Exception) -> None:
+        """Take note that no answer will come any more."""
+
+
+class Transport(Protocol):
+    """A way to the service."""
+
+    @property
+    def batch(self) -> int:
+        """Operations that go out together, at most."""
+
+    def listen(self, listener: Listener) -> None:
+        """Send answers to ``listener`` from now on."""
+
+    def submit(self, operations: list[wire.Operation]) -> None:
+        """Send at most ``batch`` operations; their answers come to the listener."""
+
+
+class _Answers:
+    """The way back: answers, and a failure of whatever brings them, go to the listener."""
+
+    def __init__(self) -> None:
+        self._listener: Listener | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def listen(self, listener: Listener) -> None:
+        """Send answers to ``listener`` from now on."""
+        self._listener = listener
+
+    async def aclose(self) -> None:
+        """Stop; what was not answered stays unanswered."""
+        self._listener = None
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or self._listener is None:
+            return
+        error = task.exception()
+        if isinstance(error, Exception):
+            self._listener.on_failure(error)
+
+    def _deliver(self, results: Iterable[wire.OperationResult]) -> None:
+        if self._listener is not None:
+            self._listener.on_results(results)
+
+
+class StreamTransport(_Answers):
+    """One bidirectional stream; operations submitted together travel in one frame."""
+
+    def __init__(self, stub: "ConnectServiceAsyncStub", frame_operations: int) -> None:
+        super().__init__()
+        self.batch = frame_operations
+        self._call = stub.Exchange()
+        self._frames: asyncio.Queue[wire.OperationFrame] = asyncio.Queue()
+        self._start(self._write())
+        self._start(self._read())
+
+    def submit(self, operations: list[wire.Operation]) -> None:
+        """Send the operations in one frame."""
+        self._frames.put_nowait(wire.OperationFrame(operations=operations))
+
+    async def aclose(self) -> None:
+        """End the stream; what was not answered stays unanswered."""
+        await super().aclose()
+        self._call.cancel()
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._call.write(await self._frames.get())
+        except (aio.AioRpcError, asyncio.InvalidStateError):
+            # The reading half reports what ended the stream.
+            return
+
+    async def _read(self) -> None:
+        try:
+            async for frame in self._call:
+                self._deliver(frame.results)
+        except aio.AioRpcError as error:
+            raise TransportError(
+                f"the stream broke: {error.code().name}: {error.details()}"
+            ) from error
+        raise TransportError("the service has ended the stream")
+
+
+class UnaryTransport(_Answers):
+    """A unary call for each operation, on one HTTP/2 connection."""
+
+    batch = 1
+
+    def __init__(self, stub: "ConnectServiceAsyncStub", timeout: float) -> None:
+        super().__init__()
+        self._stub = stub
+        self._timeout = timeout
+
+    def submit(self, operations: list[wire.Operation]) -> None:
+        """Call the service for each operation."""
+        for operation in operations:
+            self._start(self._run(operation))
+
+    async def _run(self, operation: wire.Operation) -> None:
+        result = wire.OperationResult(operation_id=operation.operation_id)
+        try:
+            await self._call(operation, result)
+        except aio.AioRpcError as error:
+            result.error.code = error.code().value[0]
+            result.error.message = error.details() or ""
+        self._deliver((result,))
+
+    async def _call(self, operation: wire.Operation, result: wire.OperationResult) -> None:
+        stub, timeout = self._stub, self._timeout
+        match operation.WhichOneof("request"):
+            case "establish":
+                answer = await stub.Establish(operation.establish, timeout=timeout)
+                result.establish.CopyFrom(answer)
+            case "encrypt":
+                result.encrypt.CopyFrom(await stub.Encrypt(operation.encrypt, timeout=timeout))
+            case "decrypt":
+                result.decrypt.CopyFrom(await stub.Decrypt(operation.decrypt, timeout=timeout))
+            case "restore":
+                result.restore.CopyFrom(await stub.Restore(operation.restore, timeout=timeout))
+            case other:
+                raise TransportError(f"no load is made of {other} operations")
+
+
+@asynccontextmanager
+async def open_transport(
+    target: str, settings: LoadSettings
+) -> AsyncIterator[StreamTransport | UnaryTransport]:
+    """Connect to the service by the transport that the settings name.
+
+    Raises:
+        TransportError: nobody answers at ``target`` in time.
+    """
+    async with aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
+        try:
+            await asyncio.wait_for(channel.channel_ready(), settings.timeout_seconds)
+        except TimeoutError:
+            raise TransportError(
+                f"nobody answers at {target} within {settings.timeout_seconds:g} s:"
+                " is the service running there?"
+            ) from None
+        stub = ConnectServiceStub(channel)
+        transport: StreamTransport | UnaryTransport
+        if settings.transport == "stream":
+            transport = StreamTransport(stub, settings.frame_operations)
+        else:
+            transport = UnaryTransport(stub, settings.timeout_seconds)
+        try:
+            yield transport
+        finally:
+            await transport.aclose()
+
+
+async def ask_all(
+    transport: Transport, operations: Sequence[wire.Operation], *, patience: float
+) -> list[wire.OperationResult]:
+    """Send all operations at once and return their answers, in the order of the operations.
+
+    Args:
+        transport: whose listener this replaces.
+        operations: each with an id of its own.
+        patience: how long to wait for the last answer, seconds.
+
+    Raises:
+        TransportError: the transport failed, or an answer is missing after ``patience``.
+    """
+    collector = _Collector(len(operations))
+    transport.listen(collector)
+    for start in range(0, len(operations), transport.batch):
+        transport.submit(list(operations[start : start + transport.batch]))
+    try:
+        await asyncio.wait_for(collector.done, patience)
+    except TimeoutError:
+        raise TransportError(
+            f"{len(operations) - len(collector.results)} of {len(operations)} answers"
+            f" are missing after {patience:g} s"
+        ) from None
+    return [collector.results[operation.operation_id] for operation in operations]
+
+
+class _Collector:
+    def __init__(self, expected: int) -> None:
+        self.results: dict[int, wire.OperationResult] = {}
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected = expected
+
+    def on_results(self, results: Iterable[wire.OperationResult]) -> None:
+        for result in results:
+            self.results[result.operation_id] = result
+        if len(self.results) >= self._expected and not self.done.done():
+            self.done.set_result(None)
+
+    def on_failure(self, error: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
