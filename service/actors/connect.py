@@ -19,7 +19,7 @@ import logging
 from typing import Any
 
 from service.actors.actor import ANSWER_LATER, DispatchedActor
-from service.actors.commands import Command, Passivate, Reply
+from service.actors.commands import Command, CommitFailed, Passivate, Reply
 from service.actors.environment import ConnectEnvironment, Guardian
 from service.actors.phases import AwaitingPermit, Crashed, Phase
 from service.errors import ActorCrashedError, ConnectError
@@ -92,6 +92,14 @@ class ConnectActor(DispatchedActor):
                 sender.set(answer)
         finally:
             self.sender = None
+
+    def interrupt(self, failure: CommitFailed) -> None:
+        """Take a failed commit in ahead of the mailbox: no message may meet what is not durable.
+
+        On the dispatcher's thread, between two turns.
+        """
+        if not self.actor_stopped.is_set():
+            self._phase.receive(failure)
 
     def on_stop(self) -> None:
         """Tell the router, whoever stopped the actor. Runs on the dispatcher's thread."""

@@ -53,6 +53,7 @@ class ConnectEnvironment:
     """Collaborators and settings of connect actors."""
 
     committer: Committer
+    """On the event loop that the dispatcher uses, so that it answers between two turns."""
     permits: RecoveryPermits
     strategy: Callable[[], Strategy]
     snapshot_interval: int

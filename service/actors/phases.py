@@ -5,6 +5,7 @@ the actor stops or crashes in it. All of it runs on the dispatcher's thread.
 """
 
 from collections import deque
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -27,12 +28,14 @@ from service.actors.commands import (
 )
 from service.errors import (
     ActorCrashedError,
+    CallerError,
     ChannelDamagedError,
     ChannelExistsError,
     ChannelNotFoundError,
     ConnectError,
     DeadlineExceededError,
     OverloadedError,
+    PeerError,
     ShuttingDownError,
     StorageError,
 )
@@ -276,7 +279,14 @@ class Running:
     their results wait with them (``_settled``), and later commands may go on meanwhile.
     """
 
-    __slots__ = ("_actor", "_sequence_number", "_session", "_snapshot_number", "_strategy")
+    __slots__ = (
+        "_actor",
+        "_sequence_number",
+        "_session",
+        "_snapshot_number",
+        "_strategy",
+        "_unsettled",
+    )
 
     def __init__(
         self,
@@ -290,6 +300,7 @@ class Running:
         self._strategy = actor.environment.strategy()
         self._sequence_number = sequence_number
         self._snapshot_number = snapshot_number
+        self._unsettled = 0  # writes that the committer has yet to answer
 
     def enter(self) -> None:
         """Everything is at hand."""
@@ -302,7 +313,17 @@ class Running:
         return ANSWER_LATER
 
     def receive(self, message: object) -> object:
-        """Carry a command out; its answer waits for its commit."""
+        """Carry a command out; its answer waits for its commit, and those before it."""
+        try:
+            return self._receive(message)
+        except (CallerError, PeerError) as refusal:
+            # It may rest on what is not durable yet: a replay of a message that will be lost.
+            if not self._unsettled or self._actor.sender is None:
+                raise
+            self._write_barrier(partial(self._refused, self._actor.sender, refusal))
+            return ANSWER_LATER
+
+    def _receive(self, message: object) -> object:
         kind = type(message)
         if kind is Encrypt:
             return self._encrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
@@ -375,7 +396,9 @@ class Running:
         self._append(RecordKind.CLOSED, b"", None)
         self._actor.become(Closing(self._actor, self))
         # Settled right behind the end itself.
-        self._actor.environment.committer.write(Write(lambda _: self._actor.signal(Ended())))
+        self._actor.environment.committer.write(
+            Write(self._actor.connect_id, lambda _: self._actor.signal(Ended()))
+        )
         return ANSWER_LATER
 
     # --- Persisting -------------------------------------------------------------------------------
@@ -392,8 +415,10 @@ class Running:
         snapshot = None
         if number % environment.snapshot_interval == 0 and kind is not RecordKind.CLOSED:
             snapshot = self._snapshot()
+        self._unsettled += 1
         environment.committer.write(
             Write(
+                actor.connect_id,
                 partial(self._settled, actor.sender, result),
                 Record(actor.connect_id, number, kind, payload),
                 snapshot,
@@ -411,18 +436,27 @@ class Running:
 
     def _answer_when_durable(self, result: object) -> object:
         """Answer with what the session shows, once all of it is durable."""
-        self._actor.environment.committer.write(
-            Write(partial(self._settled, self._actor.sender, result))
-        )
+        self._write_barrier(partial(self._settled, self._actor.sender, result))
         return ANSWER_LATER
 
+    def _write_barrier(self, on_settled: Callable[[StorageError | None], None]) -> None:
+        self._unsettled += 1
+        self._actor.environment.committer.write(Write(self._actor.connect_id, on_settled))
+
     def _settled(self, sender: Reply | None, result: object, error: StorageError | None) -> None:
+        self._unsettled -= 1
         if error is None:
             if sender is not None:
                 sender.set(result)
         else:
             _fail(sender, error)
-            self._actor.signal(CommitFailed(self))
+            self._actor.interrupt(CommitFailed(self))
+
+    def _refused(self, sender: Reply, refusal: ConnectError, error: StorageError | None) -> None:
+        self._unsettled -= 1
+        _fail(sender, error or refusal)
+        if error is not None:
+            self._actor.interrupt(CommitFailed(self))
 
     def _discard(self) -> None:
         """Throw the session away, since it is ahead of the journal for good; load it anew."""
@@ -437,7 +471,7 @@ class Running:
         actor.become(Saving(actor))
         # Saved or not, the actor may stop: the records are durable.
         actor.environment.committer.write(
-            Write(lambda _: actor.signal(Ended()), snapshot=self._snapshot())
+            Write(actor.connect_id, lambda _: actor.signal(Ended()), snapshot=self._snapshot())
         )
 
 

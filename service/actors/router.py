@@ -154,7 +154,7 @@ class Router(Guardian):
                 f"{self._settings.max_live_actors} channels are live: try again after a pause"
             )
         if isinstance(command, Establish):
-            self._start(connect_id).put(Envelope(command, reply))
+            self._start(connect_id).mailbox.put(Envelope(command, reply))
         else:
             waiting = self._channels[connect_id] = _Waiting()
             self._keep(waiting, command, reply)
@@ -180,16 +180,17 @@ class Router(Guardian):
             self._note_if_drained()
 
     def _hand_over(self, connect_id: int, waiting: "_Waiting") -> None:
-        mailbox = self._start(connect_id)
+        live = self._start(connect_id)
         for command, reply in waiting.commands:
-            mailbox.put(Envelope(command, reply))
+            live.mailbox.put(Envelope(command, reply))
+        if self._draining:
+            self._passivate(connect_id, live)
 
-    def _start(self, connect_id: int) -> Mailbox:
+    def _start(self, connect_id: int) -> _Live:
         ref = ConnectActor.start(connect_id, self._environment, self, dispatcher=self._dispatcher)
-        mailbox = mailbox_of(ref)
-        self._channels[connect_id] = _Live(ref, mailbox, self._sweep)
+        live = self._channels[connect_id] = _Live(ref, mailbox_of(ref), self._sweep)
         self._due[self._sweep + _SWEEPS_PER_TIMEOUT + 1].append(connect_id)
-        return mailbox
+        return live
 
     # --- Looking after actors ---------------------------------------------------------------------
 

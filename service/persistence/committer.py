@@ -10,7 +10,8 @@ Guarantees, whatever the journal does:
 1. A write is settled exactly once, in the order in which writes were asked for: with None after
    its commit is durable, or with an error.
 2. After a failed commit nothing that was queued behind it is tried, since it was computed from
-   state that may not be durable: it fails too.
+   state that may not be durable: it fails too. So does what stands behind a rejected write of the
+   same channel.
 3. A round that is not back within its time limit is given up: its requests are answered with an
    error, and none is accepted until the journal answers again.
 
@@ -57,15 +58,17 @@ _ROUNDS_BETWEEN_UPKEEP = 16
 class Write:
     """What is to be made durable together, and who is to be told."""
 
-    __slots__ = ("on_settled", "record", "snapshot")
+    __slots__ = ("channel", "on_settled", "record", "snapshot")
 
     def __init__(
         self,
+        channel: int,
         on_settled: Callable[[StorageError | None], None],
         record: Record | None = None,
         snapshot: Snapshot | None = None,
     ) -> None:
         """Without a record and a snapshot, a barrier: settled when all before it are."""
+        self.channel = channel
         self.on_settled = on_settled
         self.record = record
         self.snapshot = snapshot
@@ -127,7 +130,7 @@ class _Round:
     forget: list[int]
     upkeep: bool
     failure: StorageError | None = None
-    rejected: frozenset[Record] = frozenset()
+    rejected: frozenset[Record | Snapshot] = frozenset()
     commit_seconds: float = 0.0
     more_upkeep: bool = False
     given_up: bool = field(default=False)
@@ -141,11 +144,10 @@ class _Round:
                 begun = perf_counter()
                 rejections = journal.commit(Batch(records, snapshots))
                 self.commit_seconds = perf_counter() - begun
-                self.rejected = frozenset(rejection.record for rejection in rejections)
-                # A snapshot beside a rejected record has been left out, so it replaces nothing.
-                unsound = {record.channel for record in self.rejected}
+                self.rejected = frozenset(rejection.entry for rejection in rejections)
                 for snapshot in snapshots:
-                    if snapshot.channel not in unsound:
+                    # One that was left out replaces nothing.
+                    if not self.rejected or snapshot not in self.rejected:
                         _drop_replaced(journal, snapshot)
             for channel in self.forget:
                 journal.forget(channel)
@@ -340,16 +342,7 @@ class Committer:
             _settle(under_way.writes, under_way.failure)
             _settle(queued, under_way.failure)
         elif under_way.rejected:
-            self.statistics.rejected_records += len(under_way.rejected)
-            for write in under_way.writes:
-                refused = write.record is not None and write.record in under_way.rejected
-                write.on_settled(
-                    WriteRejectedError(
-                        "the record was refused, another writer may have been at work: try again"
-                    )
-                    if refused
-                    else None
-                )
+            self._answer_partly(under_way)
         else:
             for write in under_way.writes:
                 write.on_settled(None)
@@ -357,6 +350,21 @@ class Committer:
             if read.error is None and read.answer is None:
                 read.error = ReadFailedError("the journal failed before it was read: try again")
             read.on_answer(read.answer, read.error)
+
+    def _answer_partly(self, under_way: _Round) -> None:
+        """Refuse what was rejected, and all that stands behind it on the same channel."""
+        self.statistics.rejected_records += len(under_way.rejected)
+        queued, self._writes = self._writes, []
+        error = WriteRejectedError(
+            "the record was refused, another writer may have been at work: try again"
+        )
+        lost: set[int] = set()
+        for write in under_way.writes:
+            if write.record in under_way.rejected or write.snapshot in under_way.rejected:
+                lost.add(write.channel)
+            write.on_settled(error if write.channel in lost else None)
+        self._writes[:0] = [write for write in queued if write.channel not in lost]
+        _settle((write for write in queued if write.channel in lost), error)
 
     def _give_up(self, under_way: _Round) -> None:
         """Answer everyone for a journal that doesn't; what it may still do is fenced by numbers."""

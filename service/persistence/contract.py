@@ -118,11 +118,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A record of a batch that is known not to be written, while the rest of the batch is."""
+    """A part of a batch that is known not to be written, while the rest of the batch is."""
 
-    record: Record
+    entry: Record | Snapshot
     highest: int
-    """The channel's highest sequence number, which the record's does not follow."""
+    """The channel's highest sequence number, which the record's does not follow, or which the
+    snapshot's is beyond; 0 for a channel whose records are damaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +161,10 @@ class Journal(Protocol):
         """Make a batch durable.
 
         Returns:
-            The records that were left out because their sequence number is not the channel's
-            highest plus one; a rejected record takes later ones of its channel with it. A snapshot
-            of a channel with a rejected record, or with a sequence number beyond the channel's
-            highest, is left out too: it is an optimisation of something that did not happen.
+            What was left out: records whose sequence number is not the channel's highest plus one
+            (a rejected record takes later ones of its channel with it), snapshots of a channel
+            with a rejected record or with a sequence number beyond the channel's highest, and all
+            of a channel whose records are damaged.
 
         Raises:
             CommitFailedError: the outcome of the whole batch is unknown.

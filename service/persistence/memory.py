@@ -62,10 +62,12 @@ class MemoryJournal:
                 kept.highest = record.sequence_number
         for snapshot in batch.snapshots:
             highest = self._channel(snapshot.channel).highest
-            if snapshot.channel not in refused and snapshot.sequence_number <= highest:
-                self._channels[snapshot.channel].snapshots[snapshot.sequence_number] = snapshot
-                self._snapshots += 1
-                self._snapshot_bytes += len(snapshot.payload)
+            if snapshot.channel in refused or snapshot.sequence_number > highest:
+                rejections.append(Rejection(snapshot, highest))
+                continue
+            self._channels[snapshot.channel].snapshots[snapshot.sequence_number] = snapshot
+            self._snapshots += 1
+            self._snapshot_bytes += len(snapshot.payload)
         self._commits += 1
         return rejections
 

@@ -26,6 +26,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,20 @@ CREATE TABLE marks (
     channel INTEGER PRIMARY KEY, deleted_to INTEGER NOT NULL, highest INTEGER NOT NULL
 );
 """
+
+
+@dataclass(slots=True)
+class _Admitted:
+    """What of a batch is to be written, and what is left out."""
+
+    rows: list[tuple[int, int, int, int, bytes]] = field(default_factory=list)
+    """Of the table ``records``."""
+    records: list[Record] = field(default_factory=list)
+    """The same, as they came."""
+    ended: set[int] = field(default_factory=set)
+    """Channels whose end is among them."""
+    snapshots: list[Snapshot] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
 
 
 class SqliteJournal:
@@ -265,82 +280,86 @@ class SqliteJournal:
 
     def _tail(self, channel: int) -> Tail:
         """Return a channel's tail, looking up what a channel without live records has left."""
-        connection = self._usable()
+        self._usable()
         tail = self._index.tails.get(channel)
         if tail is None:
             reason = self._index.damaged.get(channel)
             if reason is not None:
                 raise CorruptRecordError(f"channel {channel}: {reason}")
-            (snapshot,) = connection.execute(
-                "SELECT coalesce(max(sequence_number), 0) FROM snapshots WHERE channel = ?",
-                (channel,),
-            ).fetchone()
-            mark = connection.execute(
-                "SELECT highest FROM marks WHERE channel = ?", (channel,)
-            ).fetchone()
+            snapshot = self._newest_snapshot(channel)
+            mark = self._select("SELECT highest FROM marks WHERE channel = ?", (channel,))
             tail = Tail(max(snapshot, mark[0] if mark else 0), snapshot)
             if tail.highest:
                 self._index.tails[channel] = tail
         return tail
+
+    def _height(self, channel: int) -> int:
+        """Return a channel's highest sequence number; 0 if it is damaged, and gets no more."""
+        return 0 if channel in self._index.damaged else self._tail(channel).highest
+
+    def _newest_snapshot(self, channel: int) -> int:
+        row = self._select(
+            "SELECT max(sequence_number) FROM snapshots WHERE channel = ?", (channel,)
+        )
+        return (row and row[0]) or 0
 
     # --- Writing ----------------------------------------------------------------------------------
 
     def commit(self, batch: Batch) -> list[Rejection]:
         """See ``Journal``."""
         self._usable()
-        staged: dict[int, Tail] = {}
-        ended: set[int] = set()
-        rejections: list[Rejection] = []
-        refused: set[int] = set()
-        rows: list[tuple[int, int, int, int, bytes]] = []
-        entries: list[tuple[Record, int]] = []
-        heights: dict[int, int] = {}
-        position = self._index.next_position
-        seal = self._sealer.seal
-        size = 0
-        for record in batch.records:
-            channel, number = record.channel, record.sequence_number
-            height = heights.get(channel)
-            if height is None:
-                tail = staged[channel] = self._tail(channel)
-                height = tail.highest
-            if number != height + 1 or channel in refused:
-                refused.add(channel)
-                rejections.append(Rejection(record, height))
-                continue
-            heights[channel] = number
-            if record.kind is RecordKind.CLOSED:
-                heights[channel] = 0
-                ended.add(channel)
-            kind = int(record.kind)
-            blob = seal(record.payload, record_context(channel, number, kind))
-            rows.append((position, channel, number, kind, blob))
-            entries.append((record, position))
-            size += len(blob)
-            position += 1
-        snapshots = [
-            snapshot
-            for snapshot in batch.snapshots
-            if snapshot.channel not in refused
-            and snapshot.sequence_number
-            <= heights.get(snapshot.channel, self._tail(snapshot.channel).highest)
-        ]
+        admitted = self._admit(batch)
+        size = sum(len(row[-1]) for row in admitted.rows)
         with self._transaction() as connection:
-            if rows:
-                connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
-            for channel in ended:
+            if admitted.rows:
+                connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", admitted.rows)
+            for channel in admitted.ended:
                 connection.execute("DELETE FROM snapshots WHERE channel = ?", (channel,))
                 connection.execute("DELETE FROM marks WHERE channel = ?", (channel,))
-            if snapshots:
-                size += self._insert_snapshots(connection, snapshots)
+            if admitted.snapshots:
+                size += self._insert_snapshots(connection, admitted.snapshots)
             self._delete_replaced(connection)
-        self._index.next_position = position
-        self._enter(entries, snapshots)
+        self._enter(admitted)
         self._commits += 1
         self._since_checkpoint += size + 2 * _PAGE_SIZE
         if self._since_checkpoint > _CHECKPOINT_AT_LATEST:
             self._checkpoint()
-        return rejections
+        return admitted.rejections
+
+    def _admit(self, batch: Batch) -> "_Admitted":
+        """Seal what of a batch follows from what is stored; change nothing."""
+        admitted = _Admitted()
+        refused = set(self._index.damaged)
+        heights: dict[int, int] = {}
+        position = self._index.next_position
+        seal = self._sealer.seal
+        for record in batch.records:
+            channel, number = record.channel, record.sequence_number
+            height = heights.get(channel)
+            if height is None:
+                height = heights[channel] = self._height(channel)
+            if number != height + 1 or channel in refused:
+                refused.add(channel)
+                admitted.rejections.append(Rejection(record, height))
+                continue
+            heights[channel] = number
+            if record.kind is RecordKind.CLOSED:
+                heights[channel] = 0
+                admitted.ended.add(channel)
+            kind = int(record.kind)
+            blob = seal(record.payload, record_context(channel, number, kind))
+            admitted.rows.append((position, channel, number, kind, blob))
+            admitted.records.append(record)
+            position += 1
+        for snapshot in batch.snapshots:
+            height = heights.get(snapshot.channel)
+            if height is None:
+                height = self._height(snapshot.channel)
+            if snapshot.channel in refused or snapshot.sequence_number > height:
+                admitted.rejections.append(Rejection(snapshot, height))
+            else:
+                admitted.snapshots.append(snapshot)
+        return admitted
 
     def _insert_snapshots(self, connection: sqlite3.Connection, snapshots: list[Snapshot]) -> int:
         rows = [
@@ -367,11 +386,13 @@ class SqliteJournal:
             self._snapshots_deleted += cursor.rowcount
             self._replaced.clear()
 
-    def _enter(self, entries: list[tuple[Record, int]], snapshots: list[Snapshot]) -> None:
+    def _enter(self, admitted: "_Admitted") -> None:
         """Take note of what a transaction has made durable."""
         index = self._index
-        for record, position in entries:
+        for record in admitted.records:
             channel = record.channel
+            position = index.next_position
+            index.next_position += 1
             index.stored += 1
             self._records += 1
             self._record_bytes += len(record.payload)
@@ -385,7 +406,7 @@ class SqliteJournal:
                 tail = index.tails[channel] = Tail(0, 0)
             tail.append(position)
             index.live += 1
-        for snapshot in snapshots:
+        for snapshot in admitted.snapshots:
             tail = self._tail(snapshot.channel)
             tail.snapshot = max(tail.snapshot, snapshot.sequence_number)
             self._snapshots += 1
@@ -429,14 +450,7 @@ class SqliteJournal:
                 (channel, criteria.max_sequence_number, criteria.max_taken_at),
             )
             self._snapshots_deleted += cursor.rowcount
-        (tail.snapshot,) = (
-            self._usable()
-            .execute(
-                "SELECT coalesce(max(sequence_number), 0) FROM snapshots WHERE channel = ?",
-                (channel,),
-            )
-            .fetchone()
-        )
+        tail.snapshot = self._newest_snapshot(channel)
 
     # --- Reading ----------------------------------------------------------------------------------
 

@@ -104,10 +104,10 @@ class Exchange:
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
         async for frame in frames:
             for operation in frame.operations:
+                while self._in_flight >= self._max_in_flight:
+                    self._room.clear()
+                    await self._room.wait()
                 self._submit(operation)
-            while self._in_flight >= self._max_in_flight:
-                self._room.clear()
-                await self._room.wait()
 
     def _submit(self, operation: wire.Operation) -> None:
         self._in_flight += 1

@@ -7,6 +7,7 @@ import pytest
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.actors.commands import Close, Decrypt, Encrypt, Establish, Restore
+from service.actors.future import LoopFuture
 from service.errors import (
     ActorCrashedError,
     AuthenticationFailedError,
@@ -23,7 +24,10 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind
+from service.persistence.committer import Write
+from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind, Snapshot
+from service.persistence.memory import MemoryJournal
+from service.persistence.recovery import rebuild
 from service.persistence.strategies import Differential
 from service.protocol.handshake import connect_id_of
 from tests.support.channels import NOW, establish_request
@@ -157,6 +161,93 @@ async def test_a_record_that_another_writer_was_ahead_of_is_refused_and_the_chan
         await channel.encrypt(b"2")
     payload = await channel.encrypt(b"3")
     assert payload.header.message_number == 2
+
+
+async def test_what_is_queued_behind_a_rejected_record_is_refused_though_its_number_would_fit(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    await channel.encrypt(b"1")
+    written = journal.all_records[-1]
+    await hold_commits(journal)
+    first = channel.ask(Encrypt(b"2"))
+    await until(journal.entered.is_set)
+    second = channel.ask(Encrypt(b"3"))
+    await asyncio.sleep(0.01)
+    intruder = Record(channel.connect_id, 3, RecordKind.CHANGE, written.payload[:2] + b"\x10\x01")
+    MemoryJournal.commit(journal, Batch([intruder]))
+    journal.gate.set()
+    for reply in (first, second):
+        with pytest.raises(WriteRejectedError):
+            await answer(reply)
+    assert journal.read(channel.connect_id)[-1] == intruder
+    assert (await channel.encrypt(b"4")).header.message_number == 2
+
+
+async def test_a_snapshot_of_what_is_not_durable_replaces_nothing(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    await channel.encrypt(b"1")
+    before = journal.read(channel.connect_id)
+    settled: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    ahead = Snapshot(channel.connect_id, 3, NOW, b"of a session ahead of the journal")
+    house.committer.write(Write(channel.connect_id, settled.set_result, snapshot=ahead))
+    assert isinstance(await asyncio.wait_for(settled, 10), WriteRejectedError)
+    assert journal.read(channel.connect_id) == before
+
+
+async def test_no_message_meets_a_session_whose_commit_has_failed(
+    house: House, journal: ScriptedJournal
+) -> None:
+    initiation, request = establish_request(1)
+    connect_id = connect_id_of(request)
+    journal.fail_before.append(True)
+    again: list[LoopFuture[bytes]] = []
+    first = house.ask(connect_id, Establish(request))
+    # Comes while the failure is being told, before anything else can run.
+    first.add_done_callback(lambda _: again.append(house.ask(connect_id, Establish(request))))
+    with pytest.raises(WriteUncertainError):
+        await answer(first)
+    response = await answer(again[0])
+    session = rebuild(journal.recover(connect_id))
+    assert session is not None
+    assert session.handshake.response == response
+    initiation.complete(wire.EstablishResponse.FromString(response))
+
+
+async def test_a_refusal_waits_for_what_it_rests_on(house: House, journal: ScriptedJournal) -> None:
+    channel = await house.establish()
+    payload = channel.seal(b"once")
+    await hold_commits(journal)
+    first, replay = channel.ask(Decrypt(payload)), channel.ask(Decrypt(payload))
+    order: list[object] = []
+    for reply in (first, replay):
+        reply.add_done_callback(order.append)
+    await until(journal.entered.is_set)
+    await asyncio.sleep(0.01)
+    assert order == []
+    journal.gate.set()
+    assert await answer(first) == b"once"
+    with pytest.raises(MessageReplayedError):
+        await answer(replay)
+    assert order == [first, replay]
+
+
+async def test_a_replay_of_what_was_lost_is_not_called_one(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    payload = channel.seal(b"once")
+    await hold_commits(journal)
+    journal.fail_before.append(True)
+    replies = [channel.ask(Decrypt(payload)), channel.ask(Decrypt(payload))]
+    await until(journal.entered.is_set)
+    journal.gate.set()
+    for reply in replies:
+        with pytest.raises(WriteUncertainError):
+            await answer(reply)
+    assert await channel.decrypt(payload) == b"once"
 
 
 async def test_no_key_and_nonce_come_twice_however_commits_fail(
@@ -501,4 +592,17 @@ async def test_draining_finishes_what_was_accepted_and_refuses_what_is_new(
     await asyncio.wait_for(draining, 5)
     assert house.router.live == 0
     assert [s.sequence_number for s in journal.all_snapshots] == [11]
+    await house.committer.close()
+
+
+async def test_draining_stops_an_actor_that_was_about_to_start(journal: ScriptedJournal) -> None:
+    before = House(journal)
+    channel = await before.establish()
+    await before.close()
+    house = House(journal)
+    reply = house.ask(channel.connect_id, Encrypt(b"x"))
+    draining = asyncio.ensure_future(house.router.drain())
+    await asyncio.wait_for(draining, 5)
+    assert channel.open(await answer(reply)) == b"x"
+    assert house.router.live == 0
     await house.committer.close()

@@ -224,7 +224,7 @@ class JournalConformance(ABC):
     ) -> None:
         batch = Batch([change(1, OTHER), change(number), change(2, OTHER)])
         rejections = five.commit(batch)
-        assert [rejection.record for rejection in rejections] == [change(number)]
+        assert [rejection.entry for rejection in rejections] == [change(number)]
         assert numbers(five.read(CHANNEL)) == [1, 2, 3, 4, 5]
         assert numbers(five.read(OTHER)) == [1, 2]
 
@@ -232,12 +232,16 @@ class JournalConformance(ABC):
         self, five: Journal
     ) -> None:
         batch = Batch([change(7), change(6), change(7)], [snapshot(5), snapshot(7)])
-        assert len(five.commit(batch)) == 3
+        assert [rejection.entry for rejection in five.commit(batch)] == [
+            *batch.records,
+            *batch.snapshots,
+        ]
         assert five.highest_sequence_number(CHANNEL) == 5
         assert five.load_snapshot(CHANNEL) is None
 
     def test_a_snapshot_newer_than_the_records_is_left_out(self, five: Journal) -> None:
-        five.commit(Batch(snapshots=[snapshot(6)]))
+        rejections = five.commit(Batch(snapshots=[snapshot(6)]))
+        assert [(r.entry, r.highest) for r in rejections] == [(snapshot(6), 5)]
         assert five.load_snapshot(CHANNEL) is None
 
     def test_a_snapshot_beside_its_own_record_is_kept(self, five: Journal) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from service.protocol import primitives
-from service.protocol.primitives import KeyPair, WeakKeyError
+from service.protocol.primitives import KeyPair
 
 h = bytes.fromhex
 
@@ -13,9 +13,7 @@ HKDF = [
         h("0b" * 22),
         h("000102030405060708090a0b0c"),
         h("f0f1f2f3f4f5f6f7f8f9"),
-        h(
-            "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
-        ),
+        h("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"),
     ),
     (
         bytes(range(0x50)),
@@ -30,9 +28,7 @@ HKDF = [
         h("0b" * 22),
         b"",
         b"",
-        h(
-            "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"
-        ),
+        h("8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8"),
     ),
 ]
 
@@ -63,7 +59,11 @@ def test_x25519_is_rfc_7748s(scalar: str, coordinate: str, result: str) -> None:
 
 
 def test_x25519_agrees_as_in_rfc_7748_section_6_1() -> None:
-    alice = KeyPair(h("77076d0a7318a57d3c16c17251b26645df4c41f8ca8e6f5d2f3c1e1a9d3a1a2a"[:0]
-                      or "77076d0a7318a57d3c16c17251b26645c6c2f6c929b1b5b0f1c6f1f9d1c4f3a1"[:0]
-                      or "77076d0a7318a57d3c16c17251b2664cdf0b1cb2c3f0e0c2f0e4b6d3a1a2c2a5"))
+    alice = KeyPair(
+        h(
+            "77076d0a7318a57d3c16c17251b26645df4c41f8ca8e6f5d2f3c1e1a9d3a1a2a"[:0]
+            or "77076d0a7318a57d3c16c17251b26645c6c2f6c929b1b5b0f1c6f1f9d1c4f3a1"[:0]
+            or "77076d0a7318a57d3c16c17251b2664cdf0b1cb2c3f0e0c2f0e4b6d3a1a2c2a5"
+        )
+    )
     assert alice

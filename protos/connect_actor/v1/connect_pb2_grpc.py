@@ -107,7 +107,8 @@ class ConnectServiceServicer:
 
     def Exchange(self, request_iterator, context):
         """Any number of operations, for any number of channels, in frames. Operations of one channel are
-        carried out and answered in the order sent; each is answered on its own. A frame of results
+        carried out and answered in the order sent; each is answered on its own. What is refused before
+        it reaches its channel (malformed, overloaded) may be answered earlier. A frame of results
         holds whatever is ready and may answer operations of several request frames.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -50,7 +50,8 @@ class ConnectServiceStub:
     """Ends a channel for good and erases its keys."""
     Exchange: _grpc.StreamStreamMultiCallable[_connect_pb2.OperationFrame, _connect_pb2.ResultFrame]
     """Any number of operations, for any number of channels, in frames. Operations of one channel are
-    carried out and answered in the order sent; each is answered on its own. A frame of results
+    carried out and answered in the order sent; each is answered on its own. What is refused before
+    it reaches its channel (malformed, overloaded) may be answered earlier. A frame of results
     holds whatever is ready and may answer operations of several request frames.
     """
 
@@ -71,7 +72,8 @@ class ConnectServiceAsyncStub(ConnectServiceStub):
     """Ends a channel for good and erases its keys."""
     Exchange: _aio.StreamStreamMultiCallable[_connect_pb2.OperationFrame, _connect_pb2.ResultFrame]  # type: ignore[assignment]
     """Any number of operations, for any number of channels, in frames. Operations of one channel are
-    carried out and answered in the order sent; each is answered on its own. A frame of results
+    carried out and answered in the order sent; each is answered on its own. What is refused before
+    it reaches its channel (malformed, overloaded) may be answered earlier. A frame of results
     holds whatever is ready and may answer operations of several request frames.
     """
 
@@ -125,7 +127,8 @@ class ConnectServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_connect_pb2.ResultFrame], _abc.AsyncIterator[_connect_pb2.ResultFrame]]:
         """Any number of operations, for any number of channels, in frames. Operations of one channel are
-        carried out and answered in the order sent; each is answered on its own. A frame of results
+        carried out and answered in the order sent; each is answered on its own. What is refused before
+        it reaches its channel (malformed, overloaded) may be answered earlier. A frame of results
         holds whatever is ready and may answer operations of several request frames.
         """
 
