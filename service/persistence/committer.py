@@ -73,6 +73,13 @@ class Write:
         self.record = record
         self.snapshot = snapshot
 
+    def settle(self, error: StorageError | None) -> None:
+        """Tell whoever asked; a listener that fails is no reason to leave the others untold."""
+        try:
+            self.on_settled(error)
+        except Exception:  # noqa: BLE001 - whatever it may raise
+            _log.exception("whoever asked for a write failed at its settling")
+
 
 class _Read:
     """A channel to recover, or (``only_exists``) to look up."""
@@ -91,6 +98,14 @@ class _Read:
         self.only_exists = only_exists
         self.answer: Recovery | None = None
         self.error: StorageError | None = None
+
+    def answered(self, error: StorageError | None = None) -> None:
+        """Tell whoever asked, ``error`` or else what ``run`` has found."""
+        error = error or self.error
+        try:
+            self.on_answer(None if error else self.answer, error)
+        except Exception:  # noqa: BLE001 - whatever it may raise
+            _log.exception("whoever asked for a read failed at its answer")
 
     def run(self, journal: Journal) -> None:
         try:
@@ -233,7 +248,7 @@ class Committer:
     def write(self, write: Write) -> None:
         """Ask for a write; it is settled later, never from within this call."""
         if self._hangs:
-            self._loop.call_soon(write.on_settled, self._hanging())
+            self._loop.call_soon(write.settle, self._hanging())
             return
         self._writes.append(write)
         self._schedule()
@@ -258,7 +273,7 @@ class Committer:
 
     def _read(self, read: _Read) -> None:
         if self._hangs:
-            self._loop.call_soon(read.on_answer, None, self._unreadable())
+            self._loop.call_soon(read.answered, self._unreadable())
             return
         self._reads.append(read)
         self._schedule()
@@ -345,11 +360,11 @@ class Committer:
             self._answer_partly(under_way)
         else:
             for write in under_way.writes:
-                write.on_settled(None)
+                write.settle(None)
         for read in under_way.reads:
             if read.error is None and read.answer is None:
                 read.error = ReadFailedError("the journal failed before it was read: try again")
-            read.on_answer(read.answer, read.error)
+            read.answered()
 
     def _answer_partly(self, under_way: _Round) -> None:
         """Refuse what was rejected, and all that stands behind it on the same channel."""
@@ -362,7 +377,7 @@ class Committer:
         for write in under_way.writes:
             if write.record in under_way.rejected or write.snapshot in under_way.rejected:
                 lost.add(write.channel)
-            write.on_settled(error if write.channel in lost else None)
+            write.settle(error if write.channel in lost else None)
         self._writes[:0] = [write for write in queued if write.channel not in lost]
         _settle((write for write in queued if write.channel in lost), error)
 
@@ -377,7 +392,7 @@ class Committer:
         _settle(under_way.writes, error)
         _settle(queued, error)
         for read in (*under_way.reads, *unread):
-            read.on_answer(None, self._unreadable())
+            read.answered(self._unreadable())
 
     async def close(self) -> None:
         """Finish what was asked for, then release the journal."""
@@ -388,4 +403,4 @@ class Committer:
 
 def _settle(writes: Iterable[Write], error: StorageError) -> None:
     for write in writes:
-        write.on_settled(error)
+        write.settle(error)

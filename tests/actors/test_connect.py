@@ -197,6 +197,19 @@ async def test_a_snapshot_of_what_is_not_durable_replaces_nothing(
     assert journal.read(channel.connect_id) == before
 
 
+async def test_a_listener_that_fails_keeps_nobody_else_waiting(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = await house.establish()
+
+    def fail(_: object) -> None:
+        raise RuntimeError("on purpose")
+
+    house.committer.write(Write(channel.connect_id, fail))
+    assert channel.open(await channel.encrypt(b"x")) == b"x"
+    assert "failed at its settling" in caplog.text
+
+
 async def test_no_message_meets_a_session_whose_commit_has_failed(
     house: House, journal: ScriptedJournal
 ) -> None:
