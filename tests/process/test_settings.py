@@ -1,0 +1,72 @@
+"""Where settings come from, and which are refused."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.settings import SettingsError, load_settings
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "connect-actor.toml"
+    path.write_text('strategy = "full"\nsnapshot_interval = 10\nidle_timeout = 5.5\n')
+    return path
+
+
+def test_flags_win_over_the_environment_and_that_over_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONNECT_ACTOR_SNAPSHOT_INTERVAL", "20")
+    monkeypatch.setenv("CONNECT_ACTOR_STRATEGY", "cached")
+    settings = load_settings([f"--config={file}", "--strategy=differential"])
+    assert settings.strategy == "differential"
+    assert settings.snapshot_interval == 20
+    assert settings.idle_timeout == 5.5
+    assert settings.max_skip == 1_000
+
+
+def test_the_environment_can_name_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONNECT_ACTOR_CONFIG", str(file))
+    assert load_settings([]).strategy == "full"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("strategy = ", "is not TOML"),
+        ("unknown_key = 1", "unknown_key"),
+        ("snapshot_interval = -1", "snapshot_interval"),
+        ("one_time_prekeys = 201", "one_time_prekeys"),
+        ('strategy = "fastest"', "one of full, cached, differential"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_by_name(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text(content)
+    with pytest.raises(SettingsError, match=said):
+        load_settings([f"--config={path}"])
+
+
+def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        load_settings(["--no-such-flag=1"])
+    assert left.value.code == 2
+    assert "--no-such-flag" in capsys.readouterr().err
+
+
+def test_settings_never_change() -> None:
+    with pytest.raises(ValidationError):
+        load_settings([]).strategy = "full"  # type: ignore[misc] # frozen: that is the point
+
+
+def test_new_channels_get_the_limits_that_are_set() -> None:
+    limits = load_settings(
+        ["--dh-ratchet-every=1", "--max-skip=7", "--max-skipped-keys=9", "--one-time-prekeys=3"]
+    ).channel_limits
+    assert (limits.dh_ratchet_every, limits.max_skip, limits.max_skipped_keys) == (1, 7, 9)
+    assert limits.one_time_prekeys == 3
+    assert limits.lifetime == 86_400
