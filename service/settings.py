@@ -142,6 +142,10 @@ def load_settings(arguments: Sequence[str]) -> Settings:
             names each.
         SystemExit: ``--help`` was asked for, or a flag is unknown; argparse has said so.
     """
+    for name in os.environ:
+        key = name.removeprefix(ENVIRONMENT_PREFIX)
+        if key != name and key.lower() not in Settings.model_fields:
+            raise SettingsError(f"environment variable {name}: no setting of this name")
     finder = ArgumentParser(add_help=False, allow_abbrev=False)
     finder.add_argument("--config", default=os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG"))
     file = finder.parse_known_args(arguments)[0].config

@@ -58,9 +58,15 @@ def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--no-such-flag" in capsys.readouterr().err
 
 
+def test_a_misspelt_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONNECT_ACTOR_STRATGEY", "full")
+    with pytest.raises(SettingsError, match="CONNECT_ACTOR_STRATGEY"):
+        load_settings([])
+
+
 def test_settings_never_change() -> None:
     with pytest.raises(ValidationError):
-        load_settings([]).strategy = "full"  # type: ignore[misc] # frozen: that is the point
+        load_settings([]).strategy = "full"
 
 
 def test_new_channels_get_the_limits_that_are_set() -> None:

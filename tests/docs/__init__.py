@@ -1,0 +1,1 @@
+"""Documents that must say what the code says."""

@@ -1,0 +1,87 @@
+"""The configuration reference, made from the settings themselves.
+
+``python -m tests.docs.reference`` (``make docs``) writes it anew.
+"""
+
+from pathlib import Path
+from typing import get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from loadgen.settings import CompareSettings, RunSettings
+from service.settings import Settings
+
+__all__ = ["REFERENCE", "reference"]
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+_HEAD = """\
+# Configuration reference
+
+Made from the settings' own definitions by `make docs`; a test holds the two together. Sources in
+rising order: defaults, TOML file (`--config FILE`), environment, flags. A name that nothing reads
+is an error, wherever it stands.
+"""
+
+_SERVICE = """\
+
+## The service: `connect-actor serve`
+
+A flag `--idle-timeout 30` is `CONNECT_ACTOR_IDLE_TIMEOUT=30` in the environment and
+`idle_timeout = 30` in the file. `CONNECT_ACTOR_CONFIG` names the file, too.
+
+"""
+
+_LOADGEN = """\
+
+## The load generator: `loadgen {command}`
+
+A flag `--frame-operations 64` is `LOADGEN_FRAME_OPERATIONS=64` in the environment and
+`frame_operations = 64` in the file's table `[{command}]`.
+
+"""
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "none"
+    if isinstance(value, tuple):
+        return f"`{','.join(map(str, value))}`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value}`"
+
+
+def _choices(field: FieldInfo) -> str:
+    annotation = field.annotation
+    if str(get_origin(annotation)) == "typing.Literal":
+        return " (" + ", ".join(f"`{choice}`" for choice in annotation.__args__) + ")"  # type: ignore[union-attr] # a Literal
+    return ""
+
+
+def _table(settings: type[BaseModel]) -> str:
+    rows = [
+        f"| `--{name.replace('_', '-')}` | {_default(field)}"
+        f" | {(field.description or '').replace('|', '/')}{_choices(field)} |"
+        for name, field in settings.model_fields.items()
+    ]
+    return "\n".join(["| flag | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def reference() -> str:
+    """Return the whole reference, in Markdown."""
+    return (
+        _HEAD
+        + _SERVICE
+        + _table(Settings)
+        + "".join(
+            _LOADGEN.format(command=settings.command) + _table(settings)
+            for settings in (RunSettings, CompareSettings)
+        )
+    )
+
+
+if __name__ == "__main__":
+    REFERENCE.write_text(reference())
