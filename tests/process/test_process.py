@@ -14,7 +14,7 @@ import pytest
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient, Identity
-from tests.process.conftest import PATIENCE, RunningService, Start
+from tests.support.process import PATIENCE, RunningService, Start
 
 
 def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
