@@ -157,7 +157,7 @@ async def _load(
 
 
 def _warnings(done: dict[str, list[Round]]) -> list[str]:
-    warnings = []
+    warnings: list[str] = []
     for name, rounds in done.items():
         for round_ in rounds:
             load, where = round_.load, f"{name}, round {round_.number}"
