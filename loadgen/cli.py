@@ -1,14 +1,15 @@
 """The command line: ``loadgen run`` and ``loadgen compare``.
 
 Exit codes: 0 all went well; 1 the load ran, but an answer was wrong or operations failed; 2 the
-configuration is not usable; 3 the service did not start, died or could not be reached; 130 and 143
-ended by SIGINT and SIGTERM.
+configuration is not usable; 3 the service did not start, died or could not be reached; 4 the result
+was shown, but could not be written; 130 and 143 ended by SIGINT and SIGTERM.
 """
 
 import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from loadgen.compare import execute_compare
 from loadgen.progress import CommandProgress
-from loadgen.report import write_compare, write_run
+from loadgen.report import ReportError, require_writable, write_compare, write_run
 from loadgen.run import execute_run
 from loadgen.service_cost import MetricsError
 from loadgen.service_process import ServiceError
@@ -29,6 +30,7 @@ EXIT_RIGHT = 0
 EXIT_WRONG = 1
 EXIT_CONFIGURATION = 2
 EXIT_SERVICE = 3
+EXIT_UNWRITTEN = 4
 _EXIT_SIGNAL_BASE = 128
 
 _USAGE = """\
@@ -66,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(flags: list[str]) -> int:
     settings = load_settings(RunSettings, flags)
+    _require_writable(settings.output)
     with CommandProgress(lines_in_pipe=False) as progress:
         result = await execute_run(settings, progress)
     return EXIT_RIGHT if write_run(result, settings, Console()) else EXIT_WRONG
@@ -73,9 +76,20 @@ async def _run(flags: list[str]) -> int:
 
 async def _compare(flags: list[str]) -> int:
     settings = load_settings(CompareSettings, flags)
+    _require_writable(settings.output / "compare.json")
     with CommandProgress(lines_in_pipe=True) as progress:
         result = await execute_compare(settings, progress)
     return EXIT_RIGHT if write_compare(result, settings, Console()) else EXIT_WRONG
+
+
+def _require_writable(*paths: Path | None) -> None:
+    # Told before the load, not after minutes of it.
+    try:
+        for path in paths:
+            if path is not None:
+                require_writable(path)
+    except ReportError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _guarded(
@@ -89,6 +103,9 @@ def _guarded(
     except (ServiceError, TransportError, MetricsError) as error:
         sys.stderr.write(f"loadgen {name}: {error}\n")
         return EXIT_SERVICE
+    except ReportError as error:
+        sys.stderr.write(f"loadgen {name}: {error}\n")
+        return EXIT_UNWRITTEN
 
 
 async def _until_signalled(work: Coroutine[Any, Any, int]) -> int:

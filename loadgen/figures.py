@@ -27,6 +27,10 @@ class Figure:
     """Nothing where more is neither better nor worse."""
     value: Callable[[Round], float | None]
     """The figure of one round; nothing where there is none."""
+    absent: str
+    """Why a round may have none."""
+    is_of_disk: bool = False
+    """Whether only a journal on disk has it."""
 
 
 def latency_of(rounds: Sequence[Round]) -> Latency | None:
@@ -60,6 +64,11 @@ def _cpu(round_: Round) -> float | None:
     return None if each is None else each * 1000
 
 
+_NO_ANSWER = "no operation had a right answer"
+_NO_MESSAGE = "no message got through"
+_UNREAD = "the service's process could not be read, or no message got through"
+_NOT_RECOVERED = "no recovery was tried"
+
 FIGURES = (
     Figure(
         "messages_per_second",
@@ -69,6 +78,7 @@ FIGURES = (
         " measured time.",
         more_is_better=True,
         value=lambda r: r.load.messages_per_second,
+        absent="nothing was measured",
     ),
     Figure(
         "p50_ms",
@@ -78,6 +88,7 @@ FIGURES = (
         " from.",
         more_is_better=False,
         value=lambda r: _milliseconds(r, lambda latency: latency.p50_us),
+        absent=_NO_ANSWER,
     ),
     Figure(
         "p99_ms",
@@ -86,6 +97,7 @@ FIGURES = (
         "99 of 100 operations were answered within this time.",
         more_is_better=False,
         value=lambda r: _milliseconds(r, lambda latency: latency.p99_us),
+        absent=_NO_ANSWER,
     ),
     Figure(
         "p99_9_ms",
@@ -94,6 +106,7 @@ FIGURES = (
         "999 of 1,000 operations were answered within this time.",
         more_is_better=False,
         value=lambda r: _milliseconds(r, lambda latency: latency.p99_9_us),
+        absent=_NO_ANSWER,
     ),
     Figure(
         "cpu_seconds_per_1000_messages",
@@ -102,6 +115,7 @@ FIGURES = (
         "CPU time of the service's process, user and system, all threads.",
         more_is_better=False,
         value=_cpu,
+        absent=_UNREAD,
     ),
     Figure(
         "record_bytes_per_message",
@@ -111,6 +125,7 @@ FIGURES = (
         " (connect_journal_record_bytes_total).",
         more_is_better=False,
         value=lambda r: _per_message(r, r.cost.record_bytes),
+        absent=_NO_MESSAGE,
     ),
     Figure(
         "snapshot_bytes_per_message",
@@ -120,6 +135,7 @@ FIGURES = (
         " (connect_journal_snapshot_bytes_total).",
         more_is_better=False,
         value=lambda r: _per_message(r, r.cost.snapshot_bytes),
+        absent=_NO_MESSAGE,
     ),
     Figure(
         "disk_write_bytes_per_message",
@@ -129,6 +145,8 @@ FIGURES = (
         " whole pages, write-ahead log and what is copied out of it included.",
         more_is_better=False,
         value=lambda r: _durable(r, r.cost.disk_write_bytes),
+        absent=_UNREAD,
+        is_of_disk=True,
     ),
     Figure(
         "file_growth_bytes_per_message",
@@ -139,6 +157,8 @@ FIGURES = (
         " written.",
         more_is_better=False,
         value=lambda r: _durable(r, r.cost.file_growth_bytes),
+        absent=_UNREAD,
+        is_of_disk=True,
     ),
     Figure(
         "commits",
@@ -147,6 +167,7 @@ FIGURES = (
         "Transactions of the journal. One carries the records of many channels.",
         more_is_better=None,
         value=lambda r: r.cost.commits,
+        absent="nothing was measured",
     ),
     Figure(
         "messages_per_commit",
@@ -155,6 +176,7 @@ FIGURES = (
         "How many messages shared a commit.",
         more_is_better=None,
         value=lambda r: r.cost.messages / r.cost.commits if r.cost.commits else None,
+        absent="nothing was committed",
     ),
     Figure(
         "snapshots",
@@ -163,6 +185,7 @@ FIGURES = (
         "Snapshots written: one for so many records of a channel.",
         more_is_better=None,
         value=lambda r: r.cost.snapshots,
+        absent="nothing was measured",
     ),
     Figure(
         "peak_memory_mb",
@@ -171,6 +194,7 @@ FIGURES = (
         "The most that the service's process held in memory (VmHWM).",
         more_is_better=False,
         value=lambda r: None if r.cost.peak_rss_bytes is None else r.cost.peak_rss_bytes / 1e6,
+        absent=_UNREAD,
     ),
     Figure(
         "restart_seconds",
@@ -179,6 +203,8 @@ FIGURES = (
         "After kill -9: from the start of a new process on the same data until it is ready.",
         more_is_better=False,
         value=lambda r: None if r.recovery is None else r.recovery.start_seconds,
+        absent=_NOT_RECOVERED,
+        is_of_disk=True,
     ),
     Figure(
         "restore_seconds",
@@ -187,6 +213,8 @@ FIGURES = (
         "Then: from asking Restore of all channels at once until the last answer.",
         more_is_better=False,
         value=lambda r: None if r.recovery is None else r.recovery.restore_seconds,
+        absent=_NOT_RECOVERED,
+        is_of_disk=True,
     ),
     Figure(
         "restored_channels_per_second",
@@ -195,5 +223,7 @@ FIGURES = (
         "The same as a rate.",
         more_is_better=True,
         value=lambda r: None if r.recovery is None else r.recovery.channels_per_second,
+        absent=_NOT_RECOVERED,
+        is_of_disk=True,
     ),
 )

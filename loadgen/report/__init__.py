@@ -1,0 +1,86 @@
+"""What a command leaves behind: tables on the terminal, the result as JSON, a page in HTML.
+
+The figures are shown before anything is written, so that a full disk can't take them away.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from loadgen.report.blocks import Block, Bullets, Prose
+from loadgen.report.compare_tables import ratio_table, variant_table
+from loadgen.report.files import ReportError, require_writable, write_whole
+from loadgen.report.findings import answer, what_got_worse
+from loadgen.report.run_tables import cost_table, generator_table, latency_table, load_table
+from loadgen.report.terminal import show
+from loadgen.results import CompareResult, LoadFigures, Recovery, RunResult
+from loadgen.settings import CompareSettings, RunSettings
+
+__all__ = ["ReportError", "require_writable", "write_compare", "write_run"]
+
+
+def write_run(result: RunResult, settings: RunSettings, console: Console) -> bool:
+    """Show a run and write the files that were asked for; return whether all went right.
+
+    Raises:
+        ReportError: a file can't be written.
+    """
+    _show_all(console, _run_blocks(result))
+    files = {} if settings.output is None else {settings.output: result.model_dump_json(indent=2)}
+    _write_all(console, files)
+    return _went_right(result.load)
+
+
+def write_compare(result: CompareResult, settings: CompareSettings, console: Console) -> bool:
+    """Show a comparison and write its files; return whether every run of it went right.
+
+    Raises:
+        ReportError: a file can't be written.
+    """
+    _show_all(console, _compare_blocks(result))
+    _write_all(console, {settings.output / "compare.json": result.model_dump_json(indent=2)})
+    return all(
+        _went_right(round_.load) and _came_back(round_.recovery)
+        for variant in result.variants
+        for round_ in variant.rounds
+    )
+
+
+def _run_blocks(result: RunResult) -> Iterator[Block]:
+    yield load_table(result)
+    yield latency_table(result)
+    yield cost_table(result)
+    yield generator_table(result)
+    if result.load.generator.warnings:
+        yield Bullets(tuple(result.load.generator.warnings), is_alarm=True)
+
+
+def _compare_blocks(result: CompareResult) -> Iterator[Block]:
+    yield variant_table(result)
+    yield ratio_table(result)
+    yield Prose(answer(result), is_lead=True)
+    worse = what_got_worse(result)
+    yield Prose("Worse in every round:" if worse else "Nothing got worse in every round.")
+    yield Bullets(tuple(worse))
+    yield Bullets(tuple(result.warnings), is_alarm=True)
+
+
+def _show_all(console: Console, blocks: Iterator[Block]) -> None:
+    for block in blocks:
+        show(console, block)
+        console.print()
+
+
+def _write_all(console: Console, files: Mapping[Path, str]) -> None:
+    for path, text in files.items():
+        write_whole(path, f"{text.rstrip()}\n")
+        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _went_right(load: LoadFigures) -> bool:
+    return not load.verification_failures and not load.errors
+
+
+def _came_back(recovery: Recovery | None) -> bool:
+    return recovery is None or recovery.verified_channels == recovery.channels

@@ -1,0 +1,110 @@
+"""The tables of a comparison, the same for the terminal and the page."""
+
+from collections.abc import Sequence
+
+from loadgen.figures import Figure
+from loadgen.report.blocks import Cell, Column, Table, Tone, missing
+from loadgen.report.findings import FIGURE, Verdict, verdict_on
+from loadgen.report.numbers import count, ratio_with_spread, with_spread
+from loadgen.report.numbers import figure as written
+from loadgen.results import CompareResult, Spread, VariantFigures
+
+__all__ = ["HEADLINES", "ratio_table", "variant_table"]
+
+HEADLINES = (
+    "messages_per_second",
+    "p50_ms",
+    "p99_ms",
+    "p99_9_ms",
+    "cpu_seconds_per_1000_messages",
+    "record_bytes_per_message",
+    "disk_write_bytes_per_message",
+    "commits",
+    "snapshots",
+    "restore_seconds",
+)
+
+_TONE = {Verdict.BETTER: Tone.BETTER, Verdict.WORSE: Tone.WORSE}
+
+
+def variant_table(
+    result: CompareResult, names: Sequence[str] = HEADLINES, *, spread: bool = False
+) -> Table:
+    """Return a row for each variant, a column for each figure: medians over the rounds.
+
+    Args:
+        result: the comparison.
+        names: the figures, as in ``loadgen.figures``.
+        spread: whether lowest and highest stand beside the median.
+    """
+    figures = [FIGURE[name] for name in names]
+    return Table(
+        title=f"Medians over {_rounds(result)}",
+        columns=(
+            Column("Variant", is_text=True),
+            *(Column(figure.title, figure.unit, figure.meaning) for figure in figures),
+        ),
+        rows=tuple(
+            (
+                Cell(variant.name),
+                *(_figure_cell(variant, figure, spread=spread) for figure in figures),
+            )
+            for variant in result.variants
+        ),
+    )
+
+
+def ratio_table(result: CompareResult, names: Sequence[str] = HEADLINES) -> Table:
+    """Return a row for each figure, a column for each variant but the baseline: ratios to it."""
+    variants = [variant for variant in result.variants if variant.name != result.baseline]
+    return Table(
+        title=f"Ratio to {result.baseline} of the same round: median [lowest, highest]",
+        columns=(
+            Column("Figure", is_text=True),
+            *(Column(variant.name) for variant in variants),
+        ),
+        rows=tuple(
+            (
+                Cell(_label(FIGURE[name])),
+                *(_ratio_cell(result, variant, FIGURE[name]) for variant in variants),
+            )
+            for name in names
+        ),
+    )
+
+
+def _figure_cell(variant: VariantFigures, figure: Figure, *, spread: bool) -> Cell:
+    value = variant.summary.figures[figure.name]
+    if value is None:
+        return missing(_why_missing(variant, figure))
+    return Cell(with_spread(value) if spread else _plain(value, figure), sort_by=value.median)
+
+
+def _plain(value: Spread, figure: Figure) -> str:
+    return count(value.median) if figure.unit == "in all" else written(value.median)
+
+
+def _ratio_cell(result: CompareResult, variant: VariantFigures, figure: Figure) -> Cell:
+    value = variant.summary.ratios[figure.name]
+    if value is None:
+        if variant.summary.figures[figure.name] is None:
+            return missing(_why_missing(variant, figure))
+        return missing(f"{_label(figure)}: {result.baseline} has 0 or none, so there is no ratio")
+    verdict = verdict_on(figure, value)
+    tone = Tone.NEUTRAL if verdict is None else _TONE.get(verdict, Tone.NEUTRAL)
+    return Cell(ratio_with_spread(value), sort_by=value.median, tone=tone)
+
+
+def _why_missing(variant: VariantFigures, figure: Figure) -> str:
+    if figure.is_of_disk and variant.journal == "memory":
+        return f"{variant.name}: nothing is kept on disk"
+    return f"{variant.name}, {_label(figure)}: {figure.absent}"
+
+
+def _label(figure: Figure) -> str:
+    return f"{figure.title}, {figure.unit}"
+
+
+def _rounds(result: CompareResult) -> str:
+    rounds = len(result.variants[0].rounds)
+    return "one round" if rounds == 1 else f"{rounds} rounds"
