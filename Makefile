@@ -12,7 +12,7 @@ help: ## Show this list
 
 setup: $(READY) ## Make the virtual environment, from the lock
 
-$(READY): requirements-dev.lock pyproject.toml
+$(READY): requirements-dev.lock pyproject.toml hatch_build.py service/telemetry/_allocation_hook.c
 	@echo "==> virtual environment in $(VENV) (once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q --require-hashes -r requirements-dev.lock

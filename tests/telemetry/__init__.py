@@ -1,0 +1,1 @@
+"""Metrics, and the probes behind them."""
