@@ -129,7 +129,7 @@ FIGURES = (
     ),
     Figure(
         "snapshot_bytes_per_message",
-        "Snapshots",
+        "Snapshot share",
         "B/message",
         "What snapshots added, spread over all messages, before sealing"
         " (connect_journal_snapshot_bytes_total).",
@@ -218,7 +218,7 @@ FIGURES = (
     ),
     Figure(
         "restored_channels_per_second",
-        "Recovery",
+        "Recovery rate",
         "channels/s",
         "The same as a rate.",
         more_is_better=True,
