@@ -12,7 +12,7 @@ from loadgen.report.blocks import Block, Bullets, Prose
 from loadgen.report.compare_page import compare_page
 from loadgen.report.compare_tables import how_to_read, ratio_table, variant_table
 from loadgen.report.files import ReportError, require_writable, write_whole
-from loadgen.report.findings import answer, what_got_worse
+from loadgen.report.findings import answer, nothing_worse, what_got_worse
 from loadgen.report.html import render
 from loadgen.report.run_page import run_page
 from loadgen.report.run_tables import (
@@ -76,7 +76,7 @@ def _compare_blocks(result: CompareResult) -> Iterator[Block]:
     if worse := what_got_worse(result):
         yield Bullets(tuple(f"Worse in every round - {sentence}" for sentence in worse))
     else:
-        yield Prose(f"No figure is worse than with {result.baseline} in every round.")
+        yield Prose(nothing_worse(result))
     if result.warnings:
         yield Bullets(tuple(result.warnings), is_alarm=True)
 

@@ -21,7 +21,13 @@ from loadgen.report.compare_tables import (
     variant_table,
     why_missing,
 )
-from loadgen.report.findings import FIGURE, answer, chance_of_one_side, what_got_worse
+from loadgen.report.findings import (
+    FIGURE,
+    answer,
+    chance_of_one_side,
+    nothing_worse,
+    what_got_worse,
+)
 from loadgen.report.method import (
     caveats_of_environment,
     caveats_of_loads,
@@ -172,7 +178,7 @@ def _worse(result: CompareResult) -> list[Block]:
     worse = what_got_worse(result)
     if worse:
         return [Bullets(tuple(worse))]
-    return [Prose(f"No figure is worse than with {result.baseline} in every round.")]
+    return [Prose(nothing_worse(result))]
 
 
 def _method(result: CompareResult) -> list[Block]:

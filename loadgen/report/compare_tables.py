@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from loadgen.figures import Figure
 from loadgen.report.blocks import Cell, Column, Table, Tone, missing
-from loadgen.report.findings import FIGURE, Verdict, contenders, verdict_on
+from loadgen.report.findings import FIGURE, MATERIAL, Verdict, contenders, verdict_on
 from loadgen.report.method import measured_from
-from loadgen.report.numbers import count, ratio_with_spread, with_spread
+from loadgen.report.numbers import count, ratio_with_spread, share, with_spread
 from loadgen.report.numbers import figure as written
 from loadgen.results import CompareResult, Spread, VariantFigures
 
@@ -82,7 +82,7 @@ def how_to_read(result: CompareResult) -> list[str]:
         "With one round there is no spread."
         if rounds == 1
         else f"[ ] are the lowest and the highest of {_rounds(result)}; ! or worse means worse"
-        f" than {result.baseline} in every one."
+        f" than {result.baseline} in every one, by {share(MATERIAL)} or more in the median."
     )
     in_flight = (
         f"{load.intended_rate:g} operations/s were due"

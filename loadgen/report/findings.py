@@ -15,18 +15,20 @@ from loadgen.statistics import ratio_to
 
 __all__ = [
     "FIGURE",
+    "MATERIAL",
     "Verdict",
     "answer",
     "baseline_of",
     "ceiling_of",
     "chance_of_one_side",
     "contenders",
+    "nothing_worse",
     "verdict_on",
     "what_got_worse",
 ]
 
 # A median nearer to 1 than this is no difference that anybody would act on.
-_MATERIAL = 0.01
+MATERIAL = 0.03
 
 # Says again, as a rate, what another figure says.
 _RESTATED = frozenset({"restored_channels_per_second"})
@@ -40,6 +42,11 @@ class Verdict(Enum):
     BETTER = "better in every round"
     WORSE = "worse in every round"
     OPEN = "no difference that every round shows"
+
+
+def nothing_worse(result: CompareResult) -> str:
+    """Return how to say that ``what_got_worse`` is empty."""
+    return f"No figure is worse than with {result.baseline} in every round."
 
 
 def baseline_of(result: CompareResult) -> VariantFigures:
@@ -70,7 +77,7 @@ def verdict_on(figure: Figure, value: Ratio | None) -> Verdict | None:
     """Return what the rounds say; nothing if more is neither better nor worse, or no ratio."""
     if value is None or figure.more_is_better is None:
         return None
-    if abs(value.median - 1) < _MATERIAL or value.low <= 1 <= value.high:
+    if abs(value.median - 1) < MATERIAL or value.low <= 1 <= value.high:
         return Verdict.OPEN
     return Verdict.BETTER if (value.low > 1) == figure.more_is_better else Verdict.WORSE
 
