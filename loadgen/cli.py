@@ -68,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(flags: list[str]) -> int:
     settings = load_settings(RunSettings, flags)
-    _require_writable(settings.output)
+    _require_writable(settings.output, settings.report)
     with CommandProgress(lines_in_pipe=False) as progress:
         result = await execute_run(settings, progress)
     return EXIT_RIGHT if write_run(result, settings, Console()) else EXIT_WRONG
@@ -76,7 +76,7 @@ async def _run(flags: list[str]) -> int:
 
 async def _compare(flags: list[str]) -> int:
     settings = load_settings(CompareSettings, flags)
-    _require_writable(settings.output / "compare.json")
+    _require_writable(settings.output / "compare.json", settings.output / "compare.html")
     with CommandProgress(lines_in_pipe=True) as progress:
         result = await execute_compare(settings, progress)
     return EXIT_RIGHT if write_compare(result, settings, Console()) else EXIT_WRONG

@@ -5,6 +5,7 @@ minute. A histogram can be merged with another; percentiles can't, and never are
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 from hdrh.histogram import HdrHistogram
 
@@ -64,6 +65,12 @@ class Histogram:
             max_us=histogram.get_max_value(),
             hdr=histogram.encode().decode(),
         )
+
+    def values_at(self, percentiles: Sequence[float]) -> list[int]:
+        """Return the microseconds within which so many per cent of the durations lie, of each."""
+        self._flush()
+        values = self._histogram.get_percentile_to_value_dict(list(percentiles))
+        return [values[percentile] for percentile in percentiles]
 
     def _flush(self) -> None:
         for microseconds, count in self._buffer.items():

@@ -194,6 +194,9 @@ class RunSettings(LoadSettings):
         None, description="started service: data directory; without it, one that is removed after"
     )
     output: Path | None = Field(None, description="file for the result as JSON")
+    report: Path | None = Field(
+        None, description="file for the result as one HTML page, to be opened in a browser"
+    )
 
     @model_validator(mode="after")
     def _check_target(self) -> Self:

@@ -3,16 +3,25 @@
 The figures are shown before anything is written, so that a full disk can't take them away.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
 from loadgen.report.blocks import Block, Bullets, Prose
-from loadgen.report.compare_tables import ratio_table, variant_table
+from loadgen.report.compare_page import compare_page
+from loadgen.report.compare_tables import how_to_read, ratio_table, variant_table
 from loadgen.report.files import ReportError, require_writable, write_whole
-from loadgen.report.findings import answer, what_got_worse
-from loadgen.report.run_tables import cost_table, generator_table, latency_table, load_table
+from loadgen.report.findings import answer, nothing_worse, what_got_worse
+from loadgen.report.html import render
+from loadgen.report.run_page import run_page
+from loadgen.report.run_tables import (
+    cost_table,
+    generator_table,
+    latency_table,
+    load_table,
+    run_warnings,
+)
 from loadgen.report.terminal import show
 from loadgen.results import CompareResult, LoadFigures, Recovery, RunResult
 from loadgen.settings import CompareSettings, RunSettings
@@ -27,8 +36,10 @@ def write_run(result: RunResult, settings: RunSettings, console: Console) -> boo
         ReportError: a file can't be written.
     """
     _show_all(console, _run_blocks(result))
-    files = {} if settings.output is None else {settings.output: result.model_dump_json(indent=2)}
-    _write_all(console, files)
+    if settings.output is not None:
+        _write(console, settings.output, result.model_dump_json(indent=2))
+    if settings.report is not None:
+        _write(console, settings.report, render(run_page(result)))
     return _went_right(result.load)
 
 
@@ -39,7 +50,8 @@ def write_compare(result: CompareResult, settings: CompareSettings, console: Con
         ReportError: a file can't be written.
     """
     _show_all(console, _compare_blocks(result))
-    _write_all(console, {settings.output / "compare.json": result.model_dump_json(indent=2)})
+    _write(console, settings.output / "compare.json", result.model_dump_json(indent=2))
+    _write(console, settings.output / "compare.html", render(compare_page(result)))
     return all(
         _went_right(round_.load) and _came_back(round_.recovery)
         for variant in result.variants
@@ -52,18 +64,21 @@ def _run_blocks(result: RunResult) -> Iterator[Block]:
     yield latency_table(result)
     yield cost_table(result)
     yield generator_table(result)
-    if result.load.generator.warnings:
-        yield Bullets(tuple(result.load.generator.warnings), is_alarm=True)
+    if warnings := run_warnings(result):
+        yield Bullets(tuple(warnings), is_alarm=True)
 
 
 def _compare_blocks(result: CompareResult) -> Iterator[Block]:
     yield variant_table(result)
     yield ratio_table(result)
-    yield Prose(answer(result), is_lead=True)
-    worse = what_got_worse(result)
-    yield Prose("Worse in every round:" if worse else "Nothing got worse in every round.")
-    yield Bullets(tuple(worse))
-    yield Bullets(tuple(result.warnings), is_alarm=True)
+    yield Prose(" ".join(how_to_read(result)))
+    yield Bullets(tuple(answer(result)))
+    if worse := what_got_worse(result):
+        yield Bullets(tuple(f"Worse in every round - {sentence}" for sentence in worse))
+    else:
+        yield Prose(nothing_worse(result))
+    if result.warnings:
+        yield Bullets(tuple(result.warnings), is_alarm=True)
 
 
 def _show_all(console: Console, blocks: Iterator[Block]) -> None:
@@ -72,10 +87,9 @@ def _show_all(console: Console, blocks: Iterator[Block]) -> None:
         console.print()
 
 
-def _write_all(console: Console, files: Mapping[Path, str]) -> None:
-    for path, text in files.items():
-        write_whole(path, f"{text.rstrip()}\n")
-        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+def _write(console: Console, path: Path, text: str) -> None:
+    write_whole(path, f"{text.rstrip()}\n")
+    console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _went_right(load: LoadFigures) -> bool:

@@ -113,6 +113,7 @@ class Plot:
     """An ``svg`` element that needs nothing from outside."""
     text: str
     """What can be seen in it, for who can't see it."""
+    notes: tuple[str, ...] = ()
 
 
 Block = Table | Prose | Bullets | Plot

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from loadgen.figures import Figure
 from loadgen.report.blocks import Cell, Column, Table, Tone, missing
-from loadgen.report.findings import FIGURE, Verdict, verdict_on
-from loadgen.report.numbers import count, ratio_with_spread, with_spread
+from loadgen.report.findings import FIGURE, MATERIAL, Verdict, contenders, verdict_on
+from loadgen.report.method import measured_from
+from loadgen.report.numbers import count, ratio_with_spread, share, with_spread
 from loadgen.report.numbers import figure as written
 from loadgen.results import CompareResult, Spread, VariantFigures
 
-__all__ = ["HEADLINES", "ratio_table", "variant_table"]
+__all__ = ["HEADLINES", "how_to_read", "ratio_table", "variant_table", "why_missing"]
 
 HEADLINES = (
     "messages_per_second",
@@ -65,7 +66,7 @@ def ratio_table(result: CompareResult, names: Sequence[str] = HEADLINES) -> Tabl
         ),
         rows=tuple(
             (
-                Cell(_label(FIGURE[name])),
+                Cell(FIGURE[name].title),
                 *(_ratio_cell(result, variant, FIGURE[name]) for variant in variants),
             )
             for name in names
@@ -73,10 +74,38 @@ def ratio_table(result: CompareResult, names: Sequence[str] = HEADLINES) -> Tabl
     )
 
 
+def how_to_read(result: CompareResult) -> list[str]:
+    """Return what the figures and the brackets mean, for this result."""
+    load = result.variants[0].rounds[0].load
+    rounds = len(result.variants[0].rounds)
+    spread = (
+        "With one round there is no spread."
+        if rounds == 1
+        else f"[ ] are the lowest and the highest of {_rounds(result)}; ! or worse means worse"
+        f" than {result.baseline} in every one, by {share(MATERIAL)} or more in the median."
+    )
+    in_flight = (
+        f"{load.intended_rate:g} operations/s were due"
+        if load.intended_rate is not None
+        else f"{result.settings['concurrency']} operations were always in flight"
+    )
+    return [
+        (
+            f"{spread} Each run was {load.duration_seconds:g} s, {load.model}: {in_flight}. Latency"
+            f" counts from {measured_from(load)} to the right answer."
+        ),
+        (
+            "CPU is that of the service's process. Record is what the strategy wrote for a message;"
+            " Disk writes are what the kernel wrote for the process, log and whole pages included."
+            " Recovery is Restore of all channels after kill -9."
+        ),
+    ]
+
+
 def _figure_cell(variant: VariantFigures, figure: Figure, *, spread: bool) -> Cell:
     value = variant.summary.figures[figure.name]
     if value is None:
-        return missing(_why_missing(variant, figure))
+        return missing(why_missing(variant, figure))
     return Cell(with_spread(value) if spread else _plain(value, figure), sort_by=value.median)
 
 
@@ -88,21 +117,19 @@ def _ratio_cell(result: CompareResult, variant: VariantFigures, figure: Figure) 
     value = variant.summary.ratios[figure.name]
     if value is None:
         if variant.summary.figures[figure.name] is None:
-            return missing(_why_missing(variant, figure))
-        return missing(f"{_label(figure)}: {result.baseline} has 0 or none, so there is no ratio")
-    verdict = verdict_on(figure, value)
+            return missing(why_missing(variant, figure))
+        return missing(f"{figure.title}: {result.baseline} has 0 or none, so there is no ratio")
+    # What persists nothing is no contender: it is neither better nor worse.
+    verdict = verdict_on(figure, value) if variant in contenders(result) else None
     tone = Tone.NEUTRAL if verdict is None else _TONE.get(verdict, Tone.NEUTRAL)
     return Cell(ratio_with_spread(value), sort_by=value.median, tone=tone)
 
 
-def _why_missing(variant: VariantFigures, figure: Figure) -> str:
+def why_missing(variant: VariantFigures, figure: Figure) -> str:
+    """Return why a variant lacks a figure, in a phrase."""
     if figure.is_of_disk and variant.journal == "memory":
         return f"{variant.name}: nothing is kept on disk"
-    return f"{variant.name}, {_label(figure)}: {figure.absent}"
-
-
-def _label(figure: Figure) -> str:
-    return f"{figure.title}, {figure.unit}"
+    return f"{variant.name}, {figure.title}: {figure.absent}"
 
 
 def _rounds(result: CompareResult) -> str:

@@ -15,18 +15,23 @@ from loadgen.statistics import ratio_to
 
 __all__ = [
     "FIGURE",
+    "MATERIAL",
     "Verdict",
     "answer",
     "baseline_of",
     "ceiling_of",
     "chance_of_one_side",
     "contenders",
+    "nothing_worse",
     "verdict_on",
     "what_got_worse",
 ]
 
 # A median nearer to 1 than this is no difference that anybody would act on.
-_MATERIAL = 0.01
+MATERIAL = 0.03
+
+# Says again, as a rate, what another figure says.
+_RESTATED = frozenset({"restored_channels_per_second"})
 
 FIGURE = {figure.name: figure for figure in FIGURES}
 
@@ -37,6 +42,11 @@ class Verdict(Enum):
     BETTER = "better in every round"
     WORSE = "worse in every round"
     OPEN = "no difference that every round shows"
+
+
+def nothing_worse(result: CompareResult) -> str:
+    """Return how to say that ``what_got_worse`` is empty."""
+    return f"No figure is worse than with {result.baseline} in every round."
 
 
 def baseline_of(result: CompareResult) -> VariantFigures:
@@ -67,7 +77,7 @@ def verdict_on(figure: Figure, value: Ratio | None) -> Verdict | None:
     """Return what the rounds say; nothing if more is neither better nor worse, or no ratio."""
     if value is None or figure.more_is_better is None:
         return None
-    if abs(value.median - 1) < _MATERIAL or value.low <= 1 <= value.high:
+    if abs(value.median - 1) < MATERIAL or value.low <= 1 <= value.high:
         return Verdict.OPEN
     return Verdict.BETTER if (value.low > 1) == figure.more_is_better else Verdict.WORSE
 
@@ -75,50 +85,62 @@ def verdict_on(figure: Figure, value: Ratio | None) -> Verdict | None:
 def what_got_worse(result: CompareResult) -> list[str]:
     """Return a sentence for each figure of a contender that is worse in every round."""
     return [
-        f"{variant.name}: {_title(figure)} {ratio_with_spread(value)} times that of"
+        f"{variant.name}: {figure.title} {ratio_with_spread(value)} times that of"
         f" {result.baseline}{_against(result, variant, figure)}"
         for variant in contenders(result)
         for figure in FIGURES
-        if (value := variant.summary.ratios[figure.name]) is not None
+        if figure.name not in _RESTATED
+        and (value := variant.summary.ratios[figure.name]) is not None
         and verdict_on(figure, value) is Verdict.WORSE
     ]
 
 
-def answer(result: CompareResult) -> str:
-    """Return, in a paragraph, what the contenders cost and carry beside the baseline."""
-    sentences = [_about(result, variant) for variant in contenders(result)]
+def answer(result: CompareResult) -> list[str]:
+    """Return what the contenders cost and carry beside the baseline, a statement for each."""
+    statements = [_about(result, variant) for variant in contenders(result)]
     if (ceiling := ceiling_of(result)) is not None:
-        sentences.append(_about_ceiling(result, ceiling))
-    return " ".join(sentence for sentence in sentences if sentence)
+        statements.append(_about_ceiling(result, ceiling))
+    return [statement for statement in statements if statement]
 
 
-_ASKED: Sequence[tuple[str, str, str]] = (
-    ("record_bytes_per_message", "record bytes per message", "wrote"),
-    ("disk_write_bytes_per_message", "disk bytes per message", "caused"),
-    ("cpu_seconds_per_1000_messages", "CPU time per message", "took"),
-    ("messages_per_second", "messages per second", "carried"),
-    ("p99_ms", "p99 latency", "had"),
-    ("restore_seconds", "recovery time", "had"),
+# What is told in the answer: the figure, and the noun that "1/3 of the" or "28% less" goes before.
+_TOLD: Sequence[tuple[str, str]] = (
+    ("record_bytes_per_message", "record bytes per message"),
+    ("disk_write_bytes_per_message", "disk bytes per message"),
+    ("cpu_seconds_per_1000_messages", "CPU time per message"),
+    ("messages_per_second", "throughput"),
+    ("p99_ms", "p99 latency"),
+    ("restore_seconds", "recovery time"),
 )
 
 
 def _about(result: CompareResult, variant: VariantFigures) -> str:
-    parts = []
-    for name, noun, verb in _ASKED:
+    told: dict[Verdict, list[str]] = {verdict: [] for verdict in Verdict}
+    for name, noun in _TOLD:
         value = variant.summary.ratios[name]
         if (verdict := verdict_on(FIGURE[name], value)) is None or value is None:
             continue
-        if verdict is Verdict.OPEN:
-            parts.append(f"showed no steady difference in {noun} ({ratio_with_spread(value)})")
-        else:
-            parts.append(
-                f"{verb} {_changed(value)} {noun}{_against(result, variant, FIGURE[name])}"
-            )
-    if not parts:
-        return ""
-    rounds = len(variant.rounds)
-    over = "in the one round" if rounds == 1 else f"in every one of {rounds} rounds"
-    return f"Beside {result.baseline}, {over}, {variant.name} {_listed(parts)}."
+        told[verdict].append(
+            noun
+            if verdict is Verdict.OPEN
+            else f"{_changed(value)} {noun}{_against(result, variant, FIGURE[name])}"
+        )
+    sentences = []
+    better, worse = told[Verdict.BETTER], told[Verdict.WORSE]
+    if better or worse:
+        rounds = len(variant.rounds)
+        over = "In the only round" if rounds == 1 else f"In each of {rounds} rounds"
+        parts = [_listed(better)] if better else []
+        parts += [f"for the worse {_listed(worse)}"] if worse else []
+        sentences.append(
+            f"{over}, {variant.name} had, beside {result.baseline}, {', but '.join(parts)}."
+        )
+    if told[Verdict.OPEN]:
+        sentences.append(
+            f"Between {variant.name} and {result.baseline} the rounds show no steady difference in"
+            f" {_listed(told[Verdict.OPEN])}."
+        )
+    return " ".join(sentences)
 
 
 def _about_ceiling(result: CompareResult, ceiling: VariantFigures) -> str:
@@ -160,10 +182,6 @@ def _against(result: CompareResult, variant: VariantFigures, figure: Figure) -> 
         return ""
     unit = "" if figure.unit == "in all" else f" {figure.unit}"
     return f" ({written(mine.median)} against {written(base.median)}{unit})"
-
-
-def _title(figure: Figure) -> str:
-    return f"{figure.title}, {figure.unit}," if figure.unit else figure.title
 
 
 def _listed(parts: Sequence[str]) -> str:

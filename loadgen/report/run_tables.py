@@ -4,7 +4,7 @@ from loadgen.report.blocks import Cell, Column, Table, Tone, missing
 from loadgen.report.numbers import count, figure, share
 from loadgen.results import Latency, RunResult
 
-__all__ = ["cost_table", "generator_table", "latency_table", "load_table"]
+__all__ = ["cost_table", "generator_table", "latency_table", "load_table", "run_warnings"]
 
 _FACTS = (Column("Figure", is_text=True), Column("Value"), Column("Unit", is_text=True))
 
@@ -105,6 +105,23 @@ def generator_table(result: RunResult) -> Table:
             _lag("Sent late, p99", generator.send_lag, "a closed loop has no due time"),
         ),
     )
+
+
+def run_warnings(result: RunResult) -> list[str]:
+    """Return what is wrong with the run or makes its figures doubtful, in sentences."""
+    load = result.load
+    warnings = list(load.generator.warnings)
+    if load.skipped_at_cap:
+        warnings.append(
+            f"{count(load.skipped_at_cap)} sends were skipped at the cap on what is in flight: the"
+            " service did not keep up with the rate"
+        )
+    if load.verification_failures:
+        warnings.append(f"{count(load.verification_failures)} answers were WRONG")
+    if load.errors:
+        failed = ", ".join(f"{status} {count(n)}" for status, n in sorted(load.errors.items()))
+        warnings.append(f"operations failed: {failed}")
+    return warnings
 
 
 def _fact(name: str, value: float | None, unit: str, reason: str = "") -> tuple[Cell, ...]:

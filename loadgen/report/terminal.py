@@ -17,7 +17,7 @@ from loadgen.report.blocks import Block, Bullets, Cell, Plot, Prose, Table, Tone
 __all__ = ["show"]
 
 _STYLE = {Tone.NEUTRAL: "", Tone.BETTER: "green", Tone.WORSE: "bold red"}
-_MARK = {Tone.NEUTRAL: "", Tone.BETTER: "", Tone.WORSE: " !"}
+_MARK = {Tone.NEUTRAL: "", Tone.BETTER: "", Tone.WORSE: "! "}
 
 # No console is wider; asked for the natural width, rich clips what it measures to this.
 _UNBOUNDED = 10_000
@@ -27,6 +27,7 @@ def show(console: Console, block: Block) -> None:
     """Print a block; a plot can't be, and only its description is."""
     match block:
         case Table():
+            _say(console, block.title, style="bold")
             for part in _parts(console, block):
                 console.print(_drawn(block, part))
             for note in (*block.notes, *(f"-  {reason}" for reason in block.reasons)):
@@ -60,11 +61,9 @@ def _natural_width(console: Console, table: Table, part: list[int]) -> int:
 
 def _drawn(table: Table, part: list[int]) -> RichTable:
     drawn = RichTable(
-        title=Text(table.title),
-        title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD,
         show_edge=False,
+        pad_edge=False,
         padding=(0, 1),
     )
     for column in (table.columns[index] for index in part):
@@ -81,7 +80,7 @@ def _drawn(table: Table, part: list[int]) -> RichTable:
 
 
 def _written(cell: Cell) -> Text:
-    return Text(f"{cell.text}{_MARK[cell.tone]}", style=_STYLE[cell.tone])
+    return Text(f"{_MARK[cell.tone]}{cell.text}", style=_STYLE[cell.tone])
 
 
 def _say(console: Console, text: str, style: str = "") -> None:

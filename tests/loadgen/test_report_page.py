@@ -1,0 +1,203 @@
+"""The HTML page: opens without a network, says what the result says, harms nobody."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+
+import pytest
+from matplotlib.axes import Axes
+
+from loadgen.report.blocks import Bullets, Cell, Column, Page, Plot, Prose, Section, Table
+from loadgen.report.compare_page import compare_page
+from loadgen.report.drawing import draw
+from loadgen.report.html import render
+from loadgen.report.run_page import run_page
+from tests.support.results import cost, load, make_compare, make_run
+
+HOSTILE = '<script>alert("1")</script>&\''
+_VOID = {"meta", "link", "br", "img", "input", "hr"}
+_LOADING = {"src", "href", "xlink:href", "action", "data", "poster", "srcset"}
+
+
+class Document(HTMLParser):
+    """What a page consists of; refuses tags that do not balance."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag in {"td", "th"}:
+            self.rows[-1].append("")
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"script", "style"}.isdisjoint(self.open):
+            self.text += data
+            if {"td", "th"} & set(self.open):
+                self.rows[-1][-1] += data.strip()
+
+    def plots(self) -> Iterator[dict[str, str | None]]:
+        return (attributes for tag, attributes in self.tags if tag == "svg")
+
+
+PAGES = {
+    "compare": render(compare_page(make_compare(warnings=["one warning"]))),
+    "closed run": render(run_page(make_run(cost_=cost()))),
+    "open run": render(run_page(make_run(load(rate=500)))),
+}
+every_page = pytest.mark.parametrize("name", PAGES)
+
+
+def page_with(*blocks: Table | Prose | Bullets | Plot) -> str:
+    return render(Page(HOSTILE, HOSTILE, (Section("here", HOSTILE, blocks),)))
+
+
+@every_page
+def test_a_page_parses_with_balanced_tags_and_has_plots(name: str) -> None:
+    assert len(list(Document(PAGES[name]).plots())) >= 1
+
+
+@every_page
+def test_a_page_loads_nothing(name: str) -> None:
+    document = Document(PAGES[name])
+    for tag, attributes in document.tags:
+        assert tag not in {"link", "iframe", "object", "embed", "base"}
+        for attribute in _LOADING & attributes.keys():
+            assert (attributes[attribute] or "").startswith("#")
+    assert not re.search(r"@import|url\((?!#)|fetch\(|XMLHttpRequest", PAGES[name])
+
+
+@every_page
+def test_ids_are_unique_and_every_reference_has_its_target(name: str) -> None:
+    ids = [attributes["id"] for _, attributes in Document(PAGES[name]).tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    references = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', PAGES[name]))
+    assert {first or second for first, second in references} <= set(ids)
+
+
+@every_page
+def test_every_plot_has_labels_with_units_on_both_axes(name: str) -> None:
+    svgs = re.findall(r"<svg.*?</svg>", PAGES[name], flags=re.DOTALL)
+    for svg in svgs:
+        labels = re.findall(r'-([xy])-label">.*?<text[^>]*>([^<]+)</text>', svg, flags=re.DOTALL)
+        assert sorted(axis for axis, _ in labels) == ["x", "y"]
+        # Rows of a dot plot are names; what is measured has its unit, or says that 1 is the same.
+        units = r"\((?:ms|s|%|messages/s|B/message|number|1 = the same)\)"
+        assert any(re.search(units, label) for _, label in labels)
+
+
+@every_page
+def test_plots_follow_the_colours_of_the_page(name: str) -> None:
+    svgs = "".join(re.findall(r"<svg.*?</svg>", PAGES[name], flags=re.DOTALL))
+    assert "var(--ink)" in svgs
+    assert "var(--series-1)" in svgs
+    assert re.findall(r"(?:fill|stroke): #[0-9a-f]{6}", svgs) == []
+    assert "<style" not in svgs
+
+
+def test_the_same_result_gives_the_same_page() -> None:
+    assert render(compare_page(make_compare(warnings=["one warning"]))) == PAGES["compare"]
+
+
+def test_each_figure_of_the_summary_is_the_one_of_the_result() -> None:
+    rows = {row[0]: row[1:] for row in reversed(Document(PAGES["compare"]).rows) if row}
+    assert rows["differential"][0] == "2,420"
+    assert rows["Throughput"][1] == "2.10 [2.00, 2.20]better"
+    assert rows["Recovery"][1] == "1.50 [1.50, 1.50]worse"
+    assert rows["memory"][-1] == "\N{EN DASH}"
+
+
+def test_cells_sort_by_the_exact_figure_and_not_by_its_text() -> None:
+    result = make_compare()
+    spread = result.variants[2].summary.figures["p99_ms"]
+    assert spread is not None
+    assert f'data-sort="{spread.median}"' in PAGES["compare"]
+
+
+def test_a_page_has_all_its_sections_in_order() -> None:
+    anchors = [a["id"] for tag, a in Document(PAGES["compare"]).tags if tag == "section"]
+    assert anchors == [
+        "question",
+        "answer",
+        "warnings",
+        "summary",
+        "ratios",
+        "latency",
+        "throughput",
+        "bytes",
+        "recovery",
+        "worse",
+        "method",
+        "caveats",
+    ]
+
+
+def test_a_missing_figure_has_its_reason_in_the_open_and_in_its_cell() -> None:
+    assert (
+        PAGES["compare"].count('<abbr title="memory: nothing is kept on disk">&ndash;</abbr>') >= 2
+    )
+    assert "\N{EN DASH} memory: nothing is kept on disk" in Document(PAGES["compare"]).text
+
+
+def test_hostile_text_stays_text() -> None:
+    def labelled(axes: Axes) -> None:
+        axes.set_xlabel(HOSTILE)
+        axes.set_ylabel(HOSTILE)
+
+    page = page_with(
+        Prose(HOSTILE),
+        Bullets((HOSTILE,)),
+        Table(
+            HOSTILE,
+            (Column(HOSTILE, HOSTILE, HOSTILE),),
+            ((Cell(HOSTILE, reason=""),), (Cell("-", reason=HOSTILE),)),
+            notes=(HOSTILE,),
+        ),
+        draw("hostile", HOSTILE, HOSTILE, labelled),
+    )
+    document = Document(page)
+    assert sum(tag == "script" for tag, _ in document.tags) == 1
+    assert document.text.count(HOSTILE) >= 8
+
+
+def test_a_hostile_machine_name_stays_text_on_a_comparison() -> None:
+    page = render(compare_page(make_compare(cpu_model=HOSTILE, warnings=[HOSTILE])))
+    assert sum(tag == "script" for tag, _ in Document(page).tags) == 1
+    assert Document(page).text.count(HOSTILE) == 2
+
+
+def test_a_plot_without_a_label_on_an_axis_is_refused() -> None:
+    def paint(axes: Axes) -> None:
+        axes.set_xlabel("time (s)")
+
+    with pytest.raises(ValueError, match="the y axis has no label"):
+        draw("bare", "title", "text", paint)
+
+
+def test_a_row_that_does_not_fill_its_columns_is_refused() -> None:
+    with pytest.raises(ValueError, match="a row of 1 cells under 2 columns"):
+        Table("t", (Column("a"), Column("b")), ((Cell("x"),),))
+
+
+def test_an_open_loop_has_a_spectrum_from_the_due_time_and_one_from_the_send() -> None:
+    text = Document(PAGES["open run"]).text
+    assert "latency from when it was due (ms)" in text
+    assert "latency from sending (ms)" in text
+    assert "latency from when it was due (ms)" not in Document(PAGES["closed run"]).text

@@ -1,0 +1,184 @@
+"""Results of the lab, made up: small, exact, and as odd as a test wants them."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+from loadgen.compare import BASELINE, VARIANTS, summarise
+from loadgen.recording import Histogram
+from loadgen.results import (
+    CompareResult,
+    Cost,
+    Environment,
+    Generator,
+    Latency,
+    LoadFigures,
+    OperationLatency,
+    Recovery,
+    Round,
+    RunResult,
+    VariantFigures,
+)
+from loadgen.settings import CompareSettings, RunSettings, load_settings
+
+__all__ = ["environment", "latency", "load", "make_compare", "make_run", "round_of"]
+
+# Throughput of the rounds, and what else tells the variants apart.
+THROUGHPUT: Mapping[str, Sequence[float]] = {
+    "full": (1000.0, 1100.0, 1200.0),
+    "cached": (1000.0, 1090.0, 1230.0),
+    "differential": (2000.0, 2420.0, 2520.0),
+    "memory": (4000.0, 4400.0, 4800.0),
+}
+RECORD_BYTES = {"full": 2400.0, "cached": 2400.0, "differential": 12.0, "memory": 12.0}
+RESTORE_SECONDS = {"full": 0.5, "cached": 0.5, "differential": 0.75}
+
+
+@functools.cache
+def latency(*milliseconds: float) -> Latency:
+    """Return the distribution of these durations."""
+    histogram = Histogram()
+    for value in milliseconds:
+        histogram.record(int(value * 1e6))
+    summary = histogram.summary()
+    assert summary is not None
+    return summary
+
+
+def load(
+    messages_per_second: float = 1000.0,
+    *,
+    wrong: int = 0,
+    errors: Mapping[str, int] | None = None,
+    rate: float | None = None,
+    milliseconds: Sequence[float] = (1, 2, 3, 40),
+    generator_warnings: Sequence[str] = (),
+) -> LoadFigures:
+    """Return what one load did."""
+    service_time = latency(*milliseconds)
+    due = None if rate is None else latency(*(value + 500 for value in milliseconds))
+    return LoadFigures(
+        model="closed loop" if rate is None else "open loop",
+        duration_seconds=4.0,
+        intended_rate=rate,
+        operations_per_second=messages_per_second,
+        messages_per_second=messages_per_second,
+        operations_sent=4321,
+        operations_finished=4320,
+        messages=4000,
+        reordered_messages=43,
+        verification_failures=wrong,
+        errors=dict(errors or {}),
+        skipped_at_cap=0,
+        skipped_by_late_generator=0,
+        latency={"encrypt": OperationLatency(from_intended_send=due, service_time=service_time)},
+        generator=Generator(
+            cpu_share=0.41,
+            loop_lag=latency(0.5),
+            send_lag=None if rate is None else latency(0.25),
+            warnings=list(generator_warnings),
+        ),
+    )
+
+
+def cost(record_bytes: float = 2400.0) -> Cost:
+    """Return the cost of 4,000 messages, at so many bytes of record each."""
+    return Cost(
+        messages=4000,
+        cpu_seconds=0.5,
+        cpu_share=0.12,
+        peak_rss_bytes=81_000_000,
+        records=4000,
+        record_bytes=record_bytes * 4000,
+        commits=77,
+        snapshots=80,
+        snapshot_bytes=160_000,
+        journal_growth_bytes=9_000_000,
+        disk_write_bytes=12_000_000,
+        file_growth_bytes=8_000_000,
+    )
+
+
+def round_of(variant: str, number: int, load_: LoadFigures) -> Round:
+    """Return one run of a variant."""
+    seconds = RESTORE_SECONDS.get(variant)
+    recovery = None
+    if seconds is not None:
+        recovery = Recovery(
+            channels=20,
+            start_seconds=0.4,
+            restore_seconds=seconds,
+            channels_per_second=20 / seconds,
+            verified_channels=20,
+        )
+    return Round(
+        number=number,
+        position=1,
+        load=load_,
+        cost=cost(RECORD_BYTES[variant]),
+        recovery=recovery,
+    )
+
+
+def environment(*, cpu_model: str | None = "Test CPU", filesystem: str = "ext4") -> Environment:
+    """Return a machine."""
+    return Environment(
+        git_revision="0123abcd",
+        git_dirty=False,
+        python="CPython 3.11.0",
+        versions={"grpcio": "1.85.0"},
+        platform="Linux-test",
+        cpu_model=cpu_model,
+        cpus=2,
+        memory_bytes=8 * 2**30,
+        filesystem=filesystem,
+    )
+
+
+def make_compare(
+    *,
+    throughput: Mapping[str, Sequence[float]] = THROUGHPUT,
+    wrong: int = 0,
+    warnings: Sequence[str] = (),
+    cpu_model: str | None = "Test CPU",
+) -> CompareResult:
+    """Return a comparison; ``wrong`` answers are in each round of differential."""
+    rounds = {
+        name: [
+            round_of(
+                name,
+                number,
+                load(value, wrong=wrong if (name, number) == ("differential", 1) else 0),
+            )
+            for number, value in enumerate(values, 1)
+        ]
+        for name, values in throughput.items()
+    }
+    return CompareResult(
+        started_at="2026-01-02T03:04:05+00:00",
+        seconds=120.0,
+        settings=load_settings(CompareSettings, [], {}).model_dump(mode="json"),
+        environment=environment(cpu_model=cpu_model),
+        baseline=BASELINE,
+        variants=[
+            VariantFigures(
+                name=variant.name,
+                strategy=variant.strategy,
+                journal=variant.journal,
+                rounds=rounds[variant.name],
+                summary=summarise(rounds[variant.name], rounds[BASELINE]),
+            )
+            for variant in VARIANTS
+        ],
+        warnings=list(warnings),
+    )
+
+
+def make_run(load_: LoadFigures | None = None, cost_: Cost | None = None) -> RunResult:
+    """Return a run."""
+    return RunResult(
+        started_at="2026-01-02T03:04:05+00:00",
+        settings=load_settings(RunSettings, [], {}).model_dump(mode="json"),
+        environment=environment(),
+        load=load_ or load(),
+        cost=cost_,
+    )
