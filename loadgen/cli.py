@@ -1,4 +1,4 @@
-"""The command line: ``loadgen run`` and ``loadgen compare``.
+"""The command line: ``loadgen run``, ``loadgen compare`` and ``loadgen audit``.
 
 Exit codes: 0 all went well; 1 the load ran, but an answer was wrong or operations failed; 2 the
 configuration is not usable; 3 the service did not start, died or could not be reached; 4 the result
@@ -15,6 +15,9 @@ from typing import Any
 import uvloop
 from rich.console import Console
 
+from loadgen.audit.command import execute_audit
+from loadgen.audit.report import write_audit
+from loadgen.audit.settings import AuditSettings
 from loadgen.compare import execute_compare
 from loadgen.progress import CommandProgress
 from loadgen.report import ReportError, require_writable, write_compare, write_run
@@ -39,9 +42,10 @@ usage: loadgen COMMAND [flags]
 commands:
   run        put load on a service and say how it did
   compare    put the same load on each persistence strategy and compare
+  audit      measure every number that the audit states, and say which of them hold
 
 loadgen COMMAND --help lists the flags. Settings also come from a TOML file (--config FILE, tables
-[run] and [compare]) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
+[run], [compare] and [audit]) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
 """
 
 
@@ -51,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[list[str]], Coroutine[Any, Any, int]]] = {
         RunSettings.command: _run,
         CompareSettings.command: _compare,
+        AuditSettings.command: _audit,
     }
     match given:
         case ["-h" | "--help"]:
@@ -59,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case [name, *flags] if name in commands:
             return _guarded(commands[name], name, flags)
         case [name, *_]:
-            sys.stderr.write(f"loadgen: no command {name!r}: run or compare\n")
+            sys.stderr.write(f"loadgen: no command {name!r}: run, compare or audit\n")
             return EXIT_CONFIGURATION
         case _:
             sys.stderr.write(_USAGE)
@@ -80,6 +85,14 @@ async def _compare(flags: list[str]) -> int:
     with CommandProgress(lines_in_pipe=True) as progress:
         result = await execute_compare(settings, progress)
     return EXIT_RIGHT if write_compare(result, settings, Console()) else EXIT_WRONG
+
+
+async def _audit(flags: list[str]) -> int:
+    settings = load_settings(AuditSettings, flags)
+    _require_writable(settings.output / "audit.json")
+    with CommandProgress(lines_in_pipe=True) as progress:
+        result = await execute_audit(settings, progress)
+    return EXIT_RIGHT if write_audit(result, settings, Console()) else EXIT_WRONG
 
 
 def _require_writable(*paths: Path | None) -> None:

@@ -7,7 +7,7 @@ drawn from the seed, so no variant always profits from going first or suffers fr
 import random
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from loadgen.environment import describe_environment
 from loadgen.figures import FIGURES, latency_of
 from loadgen.progress import CommandProgress
 from loadgen.results import CompareResult, Round, VariantFigures, VariantSummary
-from loadgen.settings import CompareSettings
+from loadgen.settings import CompareSettings, LoadSettings
 from loadgen.statistics import ratio_to, spread_of
 from loadgen.trial import Variant, run_trial
 
@@ -24,7 +24,9 @@ __all__ = [
     "VARIANTS",
     "execute_compare",
     "order_of_rounds",
+    "run_rounds",
     "summarise",
+    "warnings_of",
 ]
 
 
@@ -38,10 +40,44 @@ VARIANTS = (
 )
 
 
-def order_of_rounds(rounds: int, seed: int) -> list[list[Variant]]:
+def order_of_rounds(
+    rounds: int, seed: int, variants: Sequence[Variant] = VARIANTS
+) -> list[list[Variant]]:
     """Return each round's variants in the order in which they run."""
     draw = random.Random(seed)  # noqa: S311 - an order to be repeated, not a secret
-    return [draw.sample(VARIANTS, len(VARIANTS)) for _ in range(rounds)]
+    return [draw.sample(variants, len(variants)) for _ in range(rounds)]
+
+
+async def run_rounds(
+    variants: Sequence[Variant],
+    rounds: int,
+    settings: LoadSettings,
+    progress: CommandProgress,
+    *,
+    recovers: bool = True,
+) -> dict[str, list[Round]]:
+    """Run every variant once in every round; return the rounds by the variants' names.
+
+    Raises:
+        ServiceError: a service did not start, or died.
+        TransportError: a service could not be reached, or did not recover what it held.
+        MetricsError: a service's counters could not be read.
+    """
+    done: dict[str, list[Round]] = {variant.name: [] for variant in variants}
+    for number, order in enumerate(order_of_rounds(rounds, settings.seed, variants), 1):
+        for position, variant in enumerate(order, 1):
+            with progress.within(f"round {number} of {rounds}, {variant.name}: "):
+                trial = await run_trial(variant, settings, progress, recovers=recovers)
+            done[variant.name].append(
+                Round(
+                    number=number,
+                    position=position,
+                    load=trial.load,
+                    cost=trial.cost,
+                    recovery=trial.recovery,
+                )
+            )
+    return done
 
 
 async def execute_compare(settings: CompareSettings, progress: CommandProgress) -> CompareResult:
@@ -54,20 +90,7 @@ async def execute_compare(settings: CompareSettings, progress: CommandProgress) 
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     begun = time.monotonic()
-    done: dict[str, list[Round]] = {variant.name: [] for variant in VARIANTS}
-    for number, variants in enumerate(order_of_rounds(settings.rounds, settings.seed), 1):
-        for position, variant in enumerate(variants, 1):
-            progress.part(f"round {number} of {settings.rounds}, {variant.name}: ")
-            trial = await run_trial(variant, settings, progress)
-            done[variant.name].append(
-                Round(
-                    number=number,
-                    position=position,
-                    load=trial.load,
-                    cost=trial.cost,
-                    recovery=trial.recovery,
-                )
-            )
+    done = await run_rounds(VARIANTS, settings.rounds, settings, progress)
     return CompareResult(
         started_at=started_at,
         seconds=time.monotonic() - begun,
@@ -84,7 +107,7 @@ async def execute_compare(settings: CompareSettings, progress: CommandProgress) 
             )
             for variant in VARIANTS
         ],
-        warnings=_warnings(done),
+        warnings=warnings_of(done),
     )
 
 
@@ -98,7 +121,8 @@ def summarise(rounds: Sequence[Round], baseline: Sequence[Round]) -> VariantSumm
     return VariantSummary(figures=figures, ratios=ratios, latency_all_rounds=latency_of(rounds))
 
 
-def _warnings(done: dict[str, list[Round]]) -> list[str]:
+def warnings_of(done: Mapping[str, Sequence[Round]]) -> list[str]:
+    """Return what a reader of these rounds has to know, a line each."""
     warnings: list[str] = []
     for name, rounds in done.items():
         for round_ in rounds:

@@ -5,13 +5,13 @@ here and another there.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from loadgen.recording import Histogram
-from loadgen.results import Latency, Round
+from loadgen.results import Latency, LoadFigures, Round
 
-__all__ = ["FIGURES", "Figure", "latency_of"]
+__all__ = ["FIGURES", "Figure", "latency_of", "latency_of_loads"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,16 @@ class Figure:
 
 def latency_of(rounds: Sequence[Round]) -> Latency | None:
     """Return the latency of all operations of the rounds, of whatever kind, as one distribution."""
+    return latency_of_loads(round_.load for round_ in rounds)
+
+
+def latency_of_loads(loads: Iterable[LoadFigures]) -> Latency | None:
+    """Return the latency of all operations of the loads, of whatever kind, as one distribution."""
     return _merged(
         tuple(
             (latency.from_intended_send or latency.service_time).hdr
-            for round_ in rounds
-            for latency in round_.load.latency.values()
+            for load in loads
+            for latency in load.latency.values()
         )
     )
 
@@ -66,15 +71,20 @@ def _durable(round_: Round, amount: float | None) -> float | None:
     return None if round_.recovery is None else _per_message(round_, amount)
 
 
-def _cpu(round_: Round) -> float | None:
-    each = _per_message(round_, round_.cost.cpu_seconds)
+def _thousandfold(each: float | None) -> float | None:
     return None if each is None else each * 1000
+
+
+def _gc_pause_share(round_: Round) -> float | None:
+    paused = round_.cost.gc_pause_seconds
+    return None if paused is None else paused / round_.cost.duration_seconds
 
 
 _NO_ANSWER = "no operation had a right answer"
 _NO_MESSAGE = "no message got through"
 _UNREAD = "the service's process could not be read, or no message got through"
 _NOT_RECOVERED = "no recovery was tried"
+_NO_HOOK = "the service was built without the allocation hook, or no message got through"
 
 FIGURES = (
     Figure(
@@ -121,7 +131,7 @@ FIGURES = (
         "s / 1,000 messages",
         "CPU time of the service's process, user and system, all threads.",
         more_is_better=False,
-        value=_cpu,
+        value=lambda r: _thousandfold(_per_message(r, r.cost.cpu_seconds)),
         absent=_UNREAD,
     ),
     Figure(
@@ -202,6 +212,44 @@ FIGURES = (
         more_is_better=False,
         value=lambda r: None if r.cost.peak_rss_bytes is None else r.cost.peak_rss_bytes / 1e6,
         absent=_UNREAD,
+    ),
+    Figure(
+        "allocated_bytes_per_message",
+        "Allocated",
+        "B/message",
+        "Bytes that the service's whole process asked of Python's allocators, gross"
+        " (connect_allocated_bytes_total).",
+        more_is_better=False,
+        value=lambda r: _per_message(r, r.cost.allocated_bytes),
+        absent=_NO_HOOK,
+    ),
+    Figure(
+        "allocations_per_message",
+        "Allocations",
+        "blocks/message",
+        "The same, as a number of requests (connect_allocations_total).",
+        more_is_better=False,
+        value=lambda r: _per_message(r, r.cost.allocations),
+        absent=_NO_HOOK,
+    ),
+    Figure(
+        "gc_collections_per_1000_messages",
+        "Collections",
+        "per 1,000 messages",
+        "Runs of CPython's cyclic garbage collector, of all generations"
+        " (python_gc_collections_total).",
+        more_is_better=False,
+        value=lambda r: _thousandfold(_per_message(r, r.cost.gc_collections)),
+        absent="the service does not tell",
+    ),
+    Figure(
+        "gc_pause_share",
+        "Collecting",
+        "s/s",
+        "Share of the time for which the collector held the service up (connect_gc_pause_seconds).",
+        more_is_better=False,
+        value=_gc_pause_share,
+        absent="the service does not tell",
     ),
     Figure(
         "restart_seconds",

@@ -96,7 +96,26 @@ async def establish(
                 except ConnectError as error:
                     raise TransportError(f"the service's handshake is refused: {error}") from error
                 ends.append(_ChannelEnd(channel))
+    if settings.skipped_keys:
+        await _skip_messages(transport, ends, settings)
     return ends
+
+
+async def _skip_messages(
+    transport: Transport, ends: Sequence[PeerEnd], settings: LoadSettings
+) -> None:
+    """Let every channel hold keys for messages that never come: seal them, send only the next."""
+    operations = []
+    for number, end in enumerate(ends, 1):
+        for _ in range(settings.skipped_keys):
+            end.seal(b"")
+        request = wire.DecryptRequest(connect_id=end.connect_id, payload=end.seal(b""))
+        operations.append(wire.Operation(operation_id=number, decrypt=request))
+    for result in await ask_all(transport, operations, patience=settings.timeout_seconds):
+        if result.WhichOneof("outcome") != "decrypt":
+            raise TransportError(
+                f"the service refused a message ahead of others: {result.error.message}"
+            )
 
 
 async def put_load(

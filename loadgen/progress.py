@@ -1,5 +1,7 @@
 """What a user sees while a command works: a live bar on a terminal, lines or nothing in a pipe."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -44,9 +46,15 @@ class CommandProgress:
         """Take the bar away."""
         self._bar.stop()
 
-    def part(self, prefix: str) -> None:
-        """Put ``prefix`` before the steps that follow."""
-        self._prefix = prefix
+    @contextmanager
+    def within(self, prefix: str) -> Iterator[None]:
+        """Put ``prefix`` before the steps inside."""
+        outer = self._prefix
+        self._prefix = outer + prefix
+        try:
+            yield
+        finally:
+            self._prefix = outer
 
     def step(self, text: str) -> None:
         """Say what begins now."""

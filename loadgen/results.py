@@ -118,6 +118,16 @@ class Cost(_Record):
     """Bytes that the process caused to be written (``write_bytes`` of /proc/PID/io)."""
     file_growth_bytes: int | None
     """Growth of all files in the data directory."""
+    duration_seconds: float
+    """Between the two moments."""
+    gc_collections: float | None
+    """Of all generations."""
+    gc_pause_seconds: float | None
+    """Time that the collector held the service up."""
+    allocated_bytes: float | None
+    """Bytes asked of Python's allocators by the whole process; null without the counting hook."""
+    allocations: float | None
+    """The same, as a number of requests."""
 
 
 class Environment(_Record):

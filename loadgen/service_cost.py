@@ -28,6 +28,13 @@ _REQUIRED = (
     "connect_actors_live",
     "connect_actor_recoveries_total",
 )
+# Probes of the runtime, which a service may be built without.
+_OPTIONAL = (
+    "python_gc_collections_total",
+    "connect_gc_pause_seconds_sum",
+    "connect_allocated_bytes_total",
+    "connect_allocations_total",
+)
 _HTTP_TIMEOUT = 10.0
 _HTTP_OK = 200
 
@@ -91,10 +98,15 @@ def cost_between(before: Reading, after: Reading, messages: int) -> Cost:
     def grown(name: str) -> float:
         return after.metrics[name] - before.metrics[name]
 
+    def grown_if_told(name: str) -> float | None:
+        told = name in before.metrics and name in after.metrics
+        return grown(name) if told else None
+
+    seconds = after.taken_at - before.taken_at
     cpu_seconds = disk_writes = file_growth = peak_rss = cpu_share = None
     if before.process is not None and after.process is not None:
         cpu_seconds = after.process.cpu_seconds - before.process.cpu_seconds
-        cpu_share = cpu_seconds / (after.taken_at - before.taken_at)
+        cpu_share = cpu_seconds / seconds
         disk_writes = after.process.disk_write_bytes - before.process.disk_write_bytes
         file_growth = after.process.file_bytes - before.process.file_bytes
         peak_rss = after.process.peak_rss_bytes
@@ -111,6 +123,11 @@ def cost_between(before: Reading, after: Reading, messages: int) -> Cost:
         journal_growth_bytes=grown("connect_journal_disk_bytes"),
         disk_write_bytes=disk_writes,
         file_growth_bytes=file_growth,
+        duration_seconds=seconds,
+        gc_collections=grown_if_told("python_gc_collections_total"),
+        gc_pause_seconds=grown_if_told("connect_gc_pause_seconds_sum"),
+        allocated_bytes=grown_if_told("connect_allocated_bytes_total"),
+        allocations=grown_if_told("connect_allocations_total"),
     )
 
 
@@ -124,7 +141,7 @@ def read_metrics(text: str) -> dict[str, float]:
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if sample.name in _REQUIRED:
+                if sample.name in _REQUIRED or sample.name in _OPTIONAL:
                     found[sample.name] = found.get(sample.name, 0.0) + sample.value
     except ValueError as error:
         raise MetricsError(f"the service's metrics can't be parsed: {error}") from None

@@ -34,6 +34,7 @@ __all__ = [
 ]
 
 ENVIRONMENT_PREFIX = "LOADGEN_"
+_TABLES = ("run", "compare", "audit")
 
 StrategyName = Literal["full", "cached", "differential"]
 JournalName = Literal["sqlite", "memory"]
@@ -108,6 +109,12 @@ class LoadSettings(BaseSettings):
     )
     hold_back: int = Field(
         4, ge=1, le=100, description="how many later messages overtake a held one, at most"
+    )
+    skipped_keys: int = Field(
+        0,
+        ge=0,
+        le=1_000,
+        description="message keys that each channel keeps for peers' messages that never come",
     )
     transport: Literal["stream", "unary"] = Field(
         "stream", description="one bidirectional stream of frames, or a call for each operation"
@@ -275,7 +282,7 @@ def load_settings(
     environment = os.environ if environment is None else environment
     for name in environment:
         key = name.removeprefix(ENVIRONMENT_PREFIX)
-        if key != name and key.lower() not in _known_keys():
+        if key != name and key.lower() not in _known_keys(settings_type):
             raise ConfigurationError(f"environment variable {name}: no setting of this name")
     try:
         return CliApp.run(
@@ -290,9 +297,12 @@ def load_settings(
         raise ConfigurationError(str(error).removeprefix("error parsing CLI: ")) from None
 
 
-def _known_keys() -> frozenset[str]:
-    # Of all commands, since one environment may serve several.
-    return frozenset(RunSettings.model_fields) | frozenset(CompareSettings.model_fields)
+def _known_keys(settings_type: type[LoadSettings]) -> frozenset[str]:
+    # Of the commands that an environment is most often shared by, and of this one.
+    return frozenset(RunSettings.model_fields) | {
+        *CompareSettings.model_fields,
+        *settings_type.model_fields,
+    }
 
 
 def _find_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Path | None:
@@ -314,11 +324,10 @@ def _read_file(command: str, path: Path | None) -> dict[str, Any]:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigurationError(f"configuration file {path}: {error}") from None
     for name, table in content.items():
-        if name not in {RunSettings.command, CompareSettings.command} or not isinstance(
-            table, dict
-        ):
+        if name not in _TABLES or not isinstance(table, dict):
             raise ConfigurationError(
-                f"configuration file {path}: {name!r} is neither the table [run] nor [compare]"
+                f"configuration file {path}: {name!r} is none of the tables"
+                f" {', '.join(f'[{known}]' for known in _TABLES)}"
             )
     table = content.get(command, {})
     if "config" in table:

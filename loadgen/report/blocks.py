@@ -40,6 +40,8 @@ class Column:
     meaning: str = ""
     """For a reader who was not there; shown on demand."""
     is_text: bool = False
+    wraps: bool = False
+    """Whether its text may run over several lines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,9 @@ __all__ = ["show"]
 _STYLE = {Tone.NEUTRAL: "", Tone.BETTER: "green", Tone.WORSE: "bold red"}
 _MARK = {Tone.NEUTRAL: "", Tone.BETTER: "", Tone.WORSE: "! "}
 
+# Text that may wrap takes so much of the width, and leaves the rest to figures.
+_WRAP_SHARE = 3
+
 # No console is wider; asked for the natural width, rich clips what it measures to this.
 _UNBOUNDED = 10_000
 
@@ -29,7 +32,7 @@ def show(console: Console, block: Block) -> None:
         case Table():
             _say(console, block.title, style="bold")
             for part in _parts(console, block):
-                console.print(_drawn(block, part))
+                console.print(_drawn(block, part, console.width))
             for note in (*block.notes, *(f"-  {reason}" for reason in block.reasons)):
                 _say(console, note, style="dim")
         case Prose():
@@ -56,10 +59,10 @@ def _parts(console: Console, table: Table) -> list[list[int]]:
 
 def _natural_width(console: Console, table: Table, part: list[int]) -> int:
     options = console.options.update(max_width=_UNBOUNDED)
-    return Measurement.get(console, options, _drawn(table, part)).maximum
+    return Measurement.get(console, options, _drawn(table, part, console.width)).maximum
 
 
-def _drawn(table: Table, part: list[int]) -> RichTable:
+def _drawn(table: Table, part: list[int], width: int) -> RichTable:
     drawn = RichTable(
         box=box.SIMPLE_HEAD,
         show_edge=False,
@@ -71,7 +74,8 @@ def _drawn(table: Table, part: list[int]) -> RichTable:
         drawn.add_column(
             Text(heading),
             justify="left" if column.is_text else "right",
-            no_wrap=True,
+            no_wrap=not column.wraps,
+            max_width=width // _WRAP_SHARE if column.wraps else None,
             vertical="bottom",
         )
     for row in table.rows:

@@ -95,6 +95,11 @@ def cost(record_bytes: float = 2400.0) -> Cost:
         journal_growth_bytes=9_000_000,
         disk_write_bytes=12_000_000,
         file_growth_bytes=8_000_000,
+        duration_seconds=4.1,
+        gc_collections=12,
+        gc_pause_seconds=0.02,
+        allocated_bytes=20_000_000,
+        allocations=160_000,
     )
 
 

@@ -1,0 +1,48 @@
+"""What ``loadgen audit`` is told."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from loadgen.settings import LoadSettings
+
+__all__ = ["AuditSettings"]
+
+# Below five minutes on two shared cores.
+_QUICK: Mapping[str, object] = {
+    "rounds": 2,
+    "warm_up_seconds": 0.5,
+    "duration_seconds": 2.5,
+}
+
+
+class AuditSettings(LoadSettings):
+    """Measure every number that the audit states, and say which of them hold."""
+
+    model_config = SettingsConfigDict(cli_prog_name="loadgen audit")
+    command: ClassVar[str] = "audit"
+
+    quick: bool = Field(
+        default=False,
+        description="fewer rounds and shapes, below five minutes; flags still win",
+    )
+    rounds: int = Field(5, ge=1, le=100, description="times that each variant is run")
+    p99_objective_ms: float = Field(
+        50, gt=0, description="p99 that the service has to keep while channels are added"
+    )
+    channel_rate: float = Field(
+        10, gt=0, description="messages per second of each channel while channels are added"
+    )
+    output: Path = Field(
+        Path("results/audit"), description="directory for audit.json and audit.html"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_quick(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
+        if isinstance(values, dict) and str(values.get("quick", "")).lower() in {"true", "1"}:
+            return {**_QUICK, **values}
+        return values
