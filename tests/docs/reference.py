@@ -9,6 +9,7 @@ from typing import get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from loadgen.audit.settings import AuditSettings
 from loadgen.settings import CompareSettings, RunSettings
 from service.settings import Settings
 
@@ -78,7 +79,7 @@ def reference() -> str:
         + _table(Settings)
         + "".join(
             _LOADGEN.format(command=settings.command) + _table(settings)
-            for settings in (RunSettings, CompareSettings)
+            for settings in (RunSettings, CompareSettings, AuditSettings)
         )
     )
 
