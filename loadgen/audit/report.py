@@ -34,7 +34,6 @@ from loadgen.results import Ratio, Spread
 
 __all__ = ["audit_page", "write_audit"]
 
-_TONE = {Verdict.HOLDS.value: Tone.BETTER, Verdict.DOES_NOT_HOLD.value: Tone.WORSE}
 _RATIO_TONE = {RatioVerdict.BETTER: Tone.BETTER, RatioVerdict.WORSE: Tone.WORSE}
 
 # A unit is used from ten of it on.
@@ -164,11 +163,7 @@ def _claims_table(title: str, rows: list[AuditRow], *, detailed: bool) -> Table:
         Column("Verdict", is_text=True),
     ]
     if detailed:
-        columns += [
-            Column("Where", is_text=True, wraps=True),
-            Column("How measured", is_text=True, wraps=True),
-            Column("Remark", is_text=True, wraps=True),
-        ]
+        columns.append(Column("Where it stands, how it was measured", is_text=True, wraps=True))
     return Table(
         title=title,
         columns=tuple(columns),
@@ -182,14 +177,11 @@ def _claim_cells(row: AuditRow, *, detailed: bool) -> tuple[Cell, ...]:
         Cell(row.text),
         Cell(row.claimed),
         missing(row.remark) if measured is None else _measured_cell(measured),
-        Cell(row.verdict, tone=_TONE.get(row.verdict, Tone.NEUTRAL)),
+        Cell(row.verdict),
     ]
     if detailed:
-        cells += [
-            Cell(row.place),
-            Cell("" if measured is None else f"{measured.how}; rounds: {measured.rounds}"),
-            Cell(row.remark),
-        ]
+        had = "" if measured is None else f" Measured: {measured.how}; rounds: {measured.rounds}."
+        cells.append(Cell(f"{row.place}.{had} {row.remark}".strip()))
     return tuple(cells)
 
 
