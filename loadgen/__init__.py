@@ -1,1 +1,6 @@
 """The lab: load on a real service over real gRPC, and honest comparisons of what it did."""
+
+import os
+
+# We fork only to exec; gRPC's fork handlers have nothing to do then, and say so on standard error.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")

@@ -101,8 +101,8 @@ FIGURES = (
         "p50_ms",
         "p50",
         "ms",
-        "Half of the operations were answered within this time. See below for what it is measured"
-        " from.",
+        "Half of the operations were answered within this time, from when they were due (open loop)"
+        " or sent (closed loop).",
         more_is_better=False,
         value=lambda r: _milliseconds(r, lambda latency: latency.p50_us),
         absent=_NO_ANSWER,

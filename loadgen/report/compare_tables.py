@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 from loadgen.figures import Figure
 from loadgen.report.blocks import Cell, Column, Table, Tone, missing
-from loadgen.report.findings import FIGURE, MATERIAL, Verdict, contenders, verdict_on
+from loadgen.report.findings import (
+    FIGURE,
+    MATERIAL,
+    Verdict,
+    chance_of_one_side,
+    contenders,
+    verdict_on,
+)
 from loadgen.report.method import measured_from
 from loadgen.report.numbers import count, ratio_with_spread, share, with_spread
 from loadgen.report.numbers import figure as written
@@ -83,6 +90,8 @@ def how_to_read(result: CompareResult) -> list[str]:
         if rounds == 1
         else f"[ ] are the lowest and the highest of {_rounds(result)}; ! or worse means worse"
         f" than {result.baseline} in every one, by {share(MATERIAL)} or more in the median."
+        f" Where nothing differs, {_rounds(result)} still agree by chance"
+        f" {share(chance_of_one_side(rounds))} of the time."
     )
     in_flight = (
         f"{load.intended_rate:g} operations/s were due"

@@ -65,7 +65,7 @@ def settings_table(settings: Mapping[str, Any]) -> Table:
 
 def measured_from(load: LoadFigures) -> str:
     """Return what the latencies of a load count from, in words."""
-    return "when it was due" if load.model == "open loop" else "sending"
+    return "the due time" if load.model == "open loop" else "sending"
 
 
 def caveats_of_environment(environment: Environment) -> list[str]:

@@ -103,7 +103,7 @@ def _spectra(load: LoadFigures) -> Iterator[Block]:
         if latency.from_intended_send is not None:
             due[name] = latency.from_intended_send
     if due:
-        yield spectrum_plot("due", "Latency from when each was due", due, "when it was due")
+        yield spectrum_plot("due", "Latency from the due time", due, "the due time")
     if sent:
         yield spectrum_plot("sent", "Service time", sent, "sending")
 

@@ -198,6 +198,6 @@ def test_a_row_that_does_not_fill_its_columns_is_refused() -> None:
 
 def test_an_open_loop_has_a_spectrum_from_the_due_time_and_one_from_the_send() -> None:
     text = Document(PAGES["open run"]).text
-    assert "latency from when it was due (ms)" in text
+    assert "latency from the due time (ms)" in text
     assert "latency from sending (ms)" in text
-    assert "latency from when it was due (ms)" not in Document(PAGES["closed run"]).text
+    assert "latency from the due time (ms)" not in Document(PAGES["closed run"]).text
