@@ -43,6 +43,13 @@ class Distribution:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def include(self, other: "Distribution") -> None:
+        """Count all that another one with the same bounds has counted."""
+        self.counts = [
+            ours + theirs for ours, theirs in zip(self.counts, other.counts, strict=True)
+        ]
+        self.total += other.total
+
     @property
     def count(self) -> int:
         """How many values were added."""
