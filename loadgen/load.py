@@ -125,6 +125,7 @@ async def put_load(
     *,
     read: Callable[[], Awaitable[Reading]] | None,
     progress: Progress,
+    watch: Callable[[Line], None] | None = None,
 ) -> tuple[LoadFigures, Cost | None]:
     """Warm up, measure, and return what the load did and what it cost.
 
@@ -134,6 +135,7 @@ async def put_load(
         settings: the load.
         read: reads the service's counters; without it there is no cost.
         progress: told how it goes.
+        watch: given the line that the load goes over, before it does.
 
     Raises:
         TransportError: the transport failed.
@@ -144,6 +146,8 @@ async def put_load(
     warm_up = Recorder(now(), now())
     line = Line(peers, transport, warm_up, now)
     transport.listen(line)
+    if watch is not None:
+        watch(line)
     gc.collect()
     gc.freeze()
     try:
@@ -188,7 +192,8 @@ async def _run_phase(
     line: Line, settings: LoadSettings, seconds: float, progress: Progress
 ) -> Recorder:
     begins_at = line.now()
-    recorder = line.recorder = Recorder(begins_at, begins_at + int(seconds * SECOND))
+    recorder = Recorder(begins_at, begins_at + int(seconds * SECOND))
+    line.recorders.append(recorder)
     reporter = asyncio.create_task(_report(line, progress))
     try:
         if settings.rate is None:

@@ -14,9 +14,12 @@ from loadgen.recording import Recorder
 from loadgen.transport import Transport
 from protos.connect_actor.v1 import connect_pb2 as wire
 
-__all__ = ["Line", "UniformSchedule", "closed_loop", "drain", "open_loop"]
+__all__ = ["NO_ANSWER", "Line", "UniformSchedule", "closed_loop", "drain", "open_loop"]
 
 SECOND = 1_000_000_000
+
+NO_ANSWER = "NO_ANSWER"
+"""Status of an operation that got no answer in time."""
 
 # Event loops wake up by milliseconds, so shorter sleeps would only spin.
 _TICK = SECOND // 1000
@@ -34,12 +37,18 @@ class Line:
     ) -> None:
         self.peers = peers
         self.transport = transport
-        self.recorder = recorder
+        self.recorders = [recorder]
+        """Of all phases so far; the last is the current one's."""
         self.now = now
         self.changed = asyncio.Event()
         """Set when an answer has come, or the transport has failed."""
         self.sends_follow_ups_at_once = False
         self._failure: Exception | None = None
+
+    @property
+    def recorder(self) -> Recorder:
+        """The current phase's."""
+        return self.recorders[-1]
 
     def submit(self, operations: list[Pending]) -> None:
         """Hand operations to the transport, as one batch."""
@@ -186,7 +195,7 @@ async def drain(line: Line, *, patience: float) -> None:
                 line.changed.clear()
                 await line.changed.wait()
     except TimeoutError:
-        for finished in line.peers.give_up("NO_ANSWER"):
+        for finished in line.peers.give_up(NO_ANSWER):
             line.recorder.record_finished(finished, line.now())
 
 

@@ -12,6 +12,7 @@ from hdrh.histogram import HdrHistogram
 from loadgen.peer import Finished, Outcome
 from loadgen.results import Latency
 from loadgen.workload import Kind
+from service.counting import Distribution
 
 __all__ = ["Histogram", "Recorder"]
 
@@ -21,6 +22,8 @@ _SIGNIFICANT_DIGITS = 3
 # hdrhistogram's record_value takes 0.9 us, counting in a dict 0.05 us. So values are counted first
 # and recorded by the thousands; this bounds what waits.
 _BUFFERED_VALUES = 1 << 16
+
+_NANOSECONDS = 1e9
 
 _PERCENTILES = (50.0, 90.0, 99.0, 99.9, 99.99)
 
@@ -100,6 +103,10 @@ class Recorder:
         self.skipped_late = 0
         self.latency = {kind: Histogram() for kind in Kind}
         """From the intended send time to the answer; in a closed loop, the same as service time."""
+        self.latency_buckets = {kind: Distribution() for kind in Kind}
+        """The same in seconds, in buckets that can be read while the load runs."""
+        self.failures: Counter[tuple[Kind, Outcome]] = Counter()
+        """Operations that ended, but not rightly."""
         self.service_time = {kind: Histogram() for kind in Kind}
         """From the actual send time to the answer."""
         self.send_lag = Histogram()
@@ -115,9 +122,13 @@ class Recorder:
             self.messages_in_time += pending.messages
         match finished.outcome:
             case Outcome.RIGHT:
-                self.latency[pending.kind].record(arrived_at - pending.intended_at)
+                latency = arrived_at - pending.intended_at
+                self.latency[pending.kind].record(latency)
+                self.latency_buckets[pending.kind].add(latency / _NANOSECONDS)
                 self.service_time[pending.kind].record(arrived_at - pending.sent_at)
             case Outcome.WRONG:
                 self.wrong += 1
             case Outcome.ERROR:
                 self.errors[finished.status] += 1
+        if finished.outcome is not Outcome.RIGHT:
+            self.failures[pending.kind, finished.outcome] += 1

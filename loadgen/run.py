@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from loadgen.environment import describe_environment
+from loadgen.exporter import LoadExporter
 from loadgen.load import Progress, establish, put_load
 from loadgen.results import RunResult
 from loadgen.service_cost import MeteredProcess, take
@@ -36,10 +37,19 @@ async def execute_run(settings: RunSettings, progress: Progress) -> RunResult:
         ServiceError: the started service did not start, or died.
         TransportError: the service can't be reached, or has ended the stream.
         MetricsError: its counters can't be read.
+        ConfigurationError: the generator's own metrics can't be served where they should be.
     """
+    exporter = LoadExporter(settings.rate)
+    with exporter.serving(settings.serve_metrics) as address:
+        if address is not None:
+            progress.step(f"serving the generator's metrics at http://{address}/metrics")
+        return await _run(settings, exporter, progress)
+
+
+async def _run(settings: RunSettings, exporter: LoadExporter, progress: Progress) -> RunResult:
     if settings.target is not None:
         target = _Target(settings.target, settings.target_metrics, None, None, Path.cwd())
-        return await _load(target, settings, progress)
+        return await _load(target, settings, exporter, progress)
     with tempfile.TemporaryDirectory(prefix="loadgen-") as temporary:
         data_dir = settings.data_dir or Path(temporary)
         progress.step(f"starting the service, strategy {settings.strategy}")
@@ -52,19 +62,23 @@ async def execute_run(settings: RunSettings, progress: Progress) -> RunResult:
                 MeteredProcess.of(service),
                 data_dir,
             )
-            result = await service.while_alive(_load(target, settings, progress))
+            result = await service.while_alive(_load(target, settings, exporter, progress))
             progress.step("stopping the service")
             await service.stop()
     return result
 
 
-async def _load(target: _Target, settings: RunSettings, progress: Progress) -> RunResult:
+async def _load(
+    target: _Target, settings: RunSettings, exporter: LoadExporter, progress: Progress
+) -> RunResult:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     progress.step(f"establishing {settings.channels} channels")
     async with open_transport(target.address, settings) as transport:
         ends = await establish(transport, settings, target.address, target.identity)
         read = None if target.metrics is None else partial(take, target.metrics, target.process)
-        load, cost = await put_load(transport, ends, settings, read=read, progress=progress)
+        load, cost = await put_load(
+            transport, ends, settings, read=read, progress=progress, watch=exporter.watch
+        )
     return RunResult(
         started_at=started_at,
         settings=settings.model_dump(mode="json"),

@@ -200,6 +200,9 @@ class RunSettings(LoadSettings):
     data_dir: Path | None = Field(
         None, description="started service: data directory; without it, one that is removed after"
     )
+    serve_metrics: Annotated[str | None, BeforeValidator(_address)] = Field(
+        None, description="HOST:PORT where to serve the generator's own metrics to Prometheus"
+    )
     output: Path | None = Field(None, description="file for the result as JSON")
     report: Path | None = Field(
         None, description="file for the result as one HTML page, to be opened in a browser"

@@ -23,7 +23,9 @@ from service.randomness import BlockRandom
 from service.rpc.server import ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.settings import Settings
-from service.telemetry.metrics import ServiceCollector, serve_metrics
+from service.telemetry.collector import ServiceCollector, Sources
+from service.telemetry.exposition import serve_metrics
+from service.telemetry.runtime import Probes
 
 __all__ = ["serve"]
 
@@ -66,6 +68,16 @@ async def serve(settings: Settings) -> None:
         ListenError: an address can't be listened on.
     """
     loop = asyncio.get_running_loop()
+    # First of all: what is allocated before its hook is in place is not counted.
+    probes = Probes.start(loop)
+    try:
+        await _serve_with(settings, probes)
+    finally:
+        probes.stop()
+
+
+async def _serve_with(settings: Settings, probes: Probes) -> None:
+    loop = asyncio.get_running_loop()
     random = BlockRandom()
     key_file = settings.sealing_key_file or settings.data_dir / "sealing.key"
     master_key = load_master_key(key_file, random)
@@ -89,6 +101,7 @@ async def serve(settings: Settings) -> None:
             monotonic=loop.time,
             random=random,
         )
+        dispatcher = Dispatcher(loop)
         router = Router(
             RouterSettings(
                 awaiting=settings.router == "awaiting",
@@ -98,10 +111,27 @@ async def serve(settings: Settings) -> None:
                 max_restart_backoff=settings.max_restart_backoff,
             ),
             environment,
-            Dispatcher(loop),
+            dispatcher,
             loop,
         )
-        await _serve_calls(settings, router, environment, committer, journal)
+        servicer = ConnectServicer(
+            router,
+            max_message_bytes=settings.max_message_bytes,
+            max_frame_bytes=settings.max_frame_bytes,
+            max_in_flight=settings.max_operations_in_flight,
+        )
+        sources = Sources(
+            requests=servicer.statistics,
+            actors=environment.statistics,
+            mailboxes=dispatcher.mailboxes,
+            permits=environment.permits,
+            live_actors=lambda: router.live,
+            committer=committer.statistics,
+            waiting_writes=lambda: committer.waiting,
+            journal=journal.statistics,
+            probes=probes,
+        )
+        await _serve_calls(settings, router, servicer, sources, identity.public_key)
     finally:
         await committer.close()
 
@@ -109,9 +139,9 @@ async def serve(settings: Settings) -> None:
 async def _serve_calls(
     settings: Settings,
     router: Router,
-    environment: ConnectEnvironment,
-    committer: Committer,
-    journal: Journal,
+    servicer: ConnectServicer,
+    sources: Sources,
+    identity: bytes,
 ) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -120,34 +150,24 @@ async def _serve_calls(
 
     collector = ServiceCollector(
         strategy=settings.strategy,
-        actors=environment.statistics,
-        live_actors=lambda: router.live,
-        committer=committer.statistics,
-        waiting_writes=lambda: committer.waiting,
-        journal=journal.statistics,
+        journal=settings.journal,
+        router=settings.router,
+        sources=sources,
     )
-    host, _, port = settings.metrics_listen.rpartition(":")
     try:
-        metrics = serve_metrics(collector, host, int(port))
+        metrics = serve_metrics(collector, settings.metrics_listen)
     except OSError as error:
         raise ListenError(f"can't listen on {settings.metrics_listen}: is it in use?") from error
     server = await RpcServer.start(
-        ConnectServicer(
-            router,
-            max_message_bytes=settings.max_message_bytes,
-            max_frame_bytes=settings.max_frame_bytes,
-            max_in_flight=settings.max_operations_in_flight,
-        ),
-        settings.listen,
-        max_frame_bytes=settings.max_frame_bytes,
+        servicer, settings.listen, max_frame_bytes=settings.max_frame_bytes
     )
     # What is alive now stays so: no collection needs to look at it again.
     gc.freeze()
     _announce(
         event="ready",
         listen=server.address,
-        metrics=f"{host}:{metrics.server_port}",
-        identity=environment.identity.public_key.hex(),
+        metrics=f"{settings.metrics_listen.rpartition(':')[0]}:{metrics.server_port}",
+        identity=identity.hex(),
         pid=os.getpid(),
     )
     await stopping.wait()

@@ -21,9 +21,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
-__all__ = ["PASS_SECONDS", "Dispatcher", "Runnable"]
+from service.counting import SIZES, Distribution
+
+__all__ = ["PASS_SECONDS", "Dispatcher", "MailboxStatistics", "Runnable"]
 
 # How long a pass may keep the event loop from its other work. One more look at the sockets costs
 # the loop some 10 µs: once in 2 ms that is half a percent, and 2 ms of delay are within what a
@@ -43,11 +46,23 @@ class Runnable(Protocol):
         """Give up: the dispatcher is closed. Runs on any thread."""
 
 
+@dataclass(slots=True)
+class MailboxStatistics:
+    """Counts of all mailboxes of one dispatcher since the start, for whoever publishes them."""
+
+    depth: Distribution = field(default_factory=lambda: Distribution(SIZES))
+    """Messages found waiting at the beginning of each turn."""
+    rejected: int = 0
+    """Messages refused because the mailbox was full."""
+
+
 class Dispatcher:
     """Gives turns on an event loop; see the module's text for what it promises."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Give turns on ``loop``, whichever thread runs it and whenever it does."""
+        self.mailboxes = MailboxStatistics()
+        """For the mailboxes that take turns here to count in."""
         self._loop = loop
         self._ready: deque[Runnable] = deque()
         self._awake = False  # a pass is under way or on its way

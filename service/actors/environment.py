@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from service.actors.permits import RecoveryPermits
+from service.counting import Distribution
 from service.persistence.committer import Committer
 from service.persistence.strategies import Strategy
 from service.protocol.handshake import ChannelLimits
@@ -25,14 +26,20 @@ class ActorStatistics:
     recovered: int = 0
     """Loads from the journal that ended with a channel."""
     recovery_failures: int = 0
-    recovery_seconds: float = 0.0
-    """Sum over all loads, from the permit to the session."""
+    recovered_records: int = 0
+    """Records behind the snapshot that those loads had to read."""
+    recovery_duration: Distribution = field(default_factory=Distribution)
+    """Seconds that each of those loads took, from the permit to the session."""
     discarded: int = 0
     """Sessions thrown away because a commit failed."""
     crashed: int = 0
     passivated: int = 0
     established: int = 0
     closed: int = 0
+    changes: int = 0
+    """Operations that changed a session, durable or not."""
+    change_bytes: int = 0
+    """Size of those changes alone, whatever the strategy wrote for them."""
 
 
 class Guardian(Protocol):

@@ -113,6 +113,7 @@ class Mailbox:
 
     def run(self) -> None:
         """Take a turn: see ``Runnable``."""
+        self._dispatcher.mailboxes.depth.add(len(self._waiting))
         try:
             if self._owner is not None and not self._owner.take_turn(self._waiting):
                 # Lets go of the actor, which may be large, while its ref may live on.
@@ -135,6 +136,7 @@ class Mailbox:
         self._refuse_all()
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
+        self._dispatcher.mailboxes.rejected += 1
         error = MailboxFullError(
             f"{len(self._waiting)} messages wait for this actor, which keeps at most"
             f" {self._capacity}: try again after a pause"

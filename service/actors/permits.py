@@ -11,8 +11,13 @@ class RecoveryPermits:
 
     def __init__(self, permits: int) -> None:
         """Begin with all ``permits`` free."""
-        self._free = permits
+        self._permits = self._free = permits
         self._waiting: deque[Callable[[], None]] = deque()
+
+    @property
+    def in_use(self) -> int:
+        """Permits that someone has."""
+        return self._permits - self._free
 
     @property
     def waiting(self) -> int:

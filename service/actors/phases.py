@@ -7,6 +7,7 @@ the actor stops or crashes in it. All of it runs on the dispatcher's thread.
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from service.actors.actor import ANSWER_LATER
@@ -48,7 +49,7 @@ from service.persistence.contract import (
     Snapshot,
 )
 from service.persistence.recovery import rebuild
-from service.protocol.changes import Change
+from service.protocol.changes import Change, change_size
 from service.protocol.handshake import respond
 from service.protocol.session import Session
 
@@ -162,7 +163,7 @@ class Recovering:
     def __init__(self, actor: "ConnectActor", stash: _Stash) -> None:
         self._actor = actor
         self._stash = stash
-        self._begun = actor.environment.monotonic()
+        self._begun = perf_counter()
 
     def enter(self) -> None:
         """Ask the journal."""
@@ -193,12 +194,13 @@ class Recovering:
             self._give_up(ChannelDamagedError(f"the channel can't be recovered: {error}"))
             return
         actor.environment.permits.release()
-        statistics = actor.environment.statistics
-        statistics.recovery_seconds += actor.environment.monotonic() - self._begun
         if session is None:
             actor.become(Vacant(actor, recovery.highest_sequence_number))
         else:
+            statistics = actor.environment.statistics
             statistics.recovered += 1
+            statistics.recovered_records += len(recovery.records)
+            statistics.recovery_duration.add(perf_counter() - self._begun)
             snapshot = recovery.snapshot
             actor.become(
                 Running(
@@ -404,6 +406,9 @@ class Running:
     # --- Persisting -------------------------------------------------------------------------------
 
     def _persist(self, change: Change, result: object) -> object:
+        statistics = self._actor.environment.statistics
+        statistics.changes += 1
+        statistics.change_bytes += change_size(change)
         kind, payload = self._strategy.record(self._session, change)
         self._append(kind, payload, result)
         return ANSWER_LATER

@@ -25,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
 
+from service.counting import SIZES, Distribution
 from service.errors import (
     ChannelDamagedError,
     OverloadedError,
@@ -130,7 +131,10 @@ class CommitterStatistics:
 
     rounds: int = 0
     commits: int = 0
-    commit_seconds: float = 0.0
+    commit_duration: Distribution = field(default_factory=Distribution)
+    """Seconds that each of those commits took in the journal."""
+    commit_records: Distribution = field(default_factory=lambda: Distribution(SIZES))
+    """Records asked for in each of those commits, refused ones included."""
     failed_commits: int = 0
     rejected_records: int = 0
     timed_out_rounds: int = 0
@@ -147,6 +151,7 @@ class _Round:
     failure: StorageError | None = None
     rejected: frozenset[Record | Snapshot] = frozenset()
     commit_seconds: float = 0.0
+    records: int = 0
     more_upkeep: bool = False
     given_up: bool = field(default=False)
 
@@ -159,6 +164,7 @@ class _Round:
                 begun = perf_counter()
                 rejections = journal.commit(Batch(records, snapshots))
                 self.commit_seconds = perf_counter() - begun
+                self.records = len(records)
                 self.rejected = frozenset(rejection.entry for rejection in rejections)
                 for snapshot in snapshots:
                     # One that was left out replaces nothing.
@@ -335,7 +341,8 @@ class Committer:
         self.statistics.rounds += 1
         if under_way.commit_seconds > 0.0:
             self.statistics.commits += 1
-            self.statistics.commit_seconds += under_way.commit_seconds
+            self.statistics.commit_duration.add(under_way.commit_seconds)
+            self.statistics.commit_records.add(under_way.records)
         self._needs_upkeep = (
             bool(under_way.writes)
             or under_way.more_upkeep

@@ -17,6 +17,7 @@ __all__ = [
     "Received",
     "ReceivedSkipped",
     "Sent",
+    "change_size",
     "decode_change",
     "encode_change",
 ]
@@ -76,6 +77,24 @@ def encode_change(change: Change) -> bytes:
         case ReceivedSkipped(index, chain_number):
             stored = _Stored(kind=_Stored.RECEIVED_SKIPPED, index=index, chain_number=chain_number)
     return stored.SerializeToString()
+
+
+def change_size(change: Change) -> int:
+    """Return the length of what ``encode_change`` returns, without making it."""
+    match change:
+        case Sent(index, key):
+            size = 2 + _field_size(index)
+        case Received(index, key, previous):
+            size = 2 + _field_size(index) + _field_size(previous)
+        case ReceivedSkipped(index, chain_number):
+            return 2 + _field_size(index) + _field_size(chain_number)
+    # A key is shorter than 128 bytes: one for the tag, one for the length.
+    return size + 2 + len(key) if key else size
+
+
+def _field_size(value: int) -> int:
+    """Size of a varint field with a tag of one byte; 0 is not stored."""
+    return 1 + (value.bit_length() + 6) // 7 if value else 0
 
 
 def decode_change(stored: bytes) -> Change:

@@ -19,6 +19,7 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service.actors.router import Router
 from service.errors import ConnectError, MalformedRequestError
 from service.rpc.operations import OPERATIONS, OperationKind
+from service.rpc.statistics import UNKNOWN_OPERATION, RequestStatistics
 from service.rpc.status import public_error, status_of
 
 __all__ = ["Exchange"]
@@ -28,24 +29,43 @@ _MAX_RESULTS = 1_024
 
 
 class _Slot(Future[Any]):
-    """Where the answer to one operation of the stream goes: an ask's future without the waiting."""
+    """One operation, and where its answer goes: an ask's future without the waiting."""
 
-    __slots__ = ("_exchange", "_kind", "_operation_id")
+    __slots__ = ("_exchange", "accepted_at", "answer", "error", "kind", "operation_id")
 
-    def __init__(self, exchange: "Exchange", operation_id: int, kind: OperationKind) -> None:
+    error: ConnectError | None
+    """Set with the answer, or as the answer."""
+
+    def __init__(self, exchange: "Exchange", operation_id: int, accepted_at: float) -> None:
         # Pykka's own state is for futures that are waited for; nobody can wait for this one.
         self._exchange = exchange
-        self._operation_id = operation_id
-        self._kind = kind
+        self.operation_id = operation_id
+        self.accepted_at = accepted_at
+        self.kind: OperationKind | None = None
+
+    @property
+    def operation(self) -> str:
+        """The operation's name, for statistics."""
+        return UNKNOWN_OPERATION if self.kind is None else self.kind.name
 
     def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the answer."""
-        self._exchange.finished(self._operation_id, self._kind, value)
+        self.answer = value
+        self.error = None
+        self._exchange.answered(self)
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
-        error = (exc_info or sys.exc_info())[1]
-        self._exchange.refused(self._operation_id, public_error(error))
+        self.error = public_error((exc_info or sys.exc_info())[1])
+        self._exchange.answered(self)
+
+    def fill(self, result: wire.OperationResult) -> None:
+        """Write the answer into its place on the wire."""
+        result.operation_id = self.operation_id
+        if self.error is not None:
+            result.error.CopyFrom(status_of(self.error))
+        elif self.kind is not None:
+            self.kind.fill(getattr(result, self.kind.name), self.answer)
 
 
 class Exchange:
@@ -54,21 +74,23 @@ class Exchange:
     def __init__(
         self,
         router: Router,
+        statistics: RequestStatistics,
         *,
         deadline: float | None,
         max_message_bytes: int,
         max_frame_bytes: int,
         max_in_flight: int,
     ) -> None:
-        """Serve through ``router``, within these limits."""
+        """Serve through ``router``, within these limits; count in ``statistics``."""
         self._router = router
+        self._statistics = statistics
         self._deadline = deadline
         self._max_message_bytes = max_message_bytes
         # Results outgrow requests by a payload's overhead at most; half leaves ample room.
         self._max_result_bytes = max_frame_bytes // 2
         self._max_in_flight = max_in_flight
         self._in_flight = 0
-        self._finished: list[tuple[int, OperationKind | None, Any]] = []
+        self._answered: list[_Slot] = []
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -83,18 +105,23 @@ class Exchange:
             while True:
                 await self._ready.wait()
                 self._ready.clear()
-                while self._finished:
+                while self._answered:
                     frame, taken = self._next_frame()
                     yield frame
                     # Only now has the frame been written.
-                    self._in_flight -= taken
+                    self._leave(taken)
                     self._room.set()
                 if reader.done() and not self._in_flight:
                     break
         finally:
             reader.cancel()
+            self._leave(self._in_flight)
         if not reader.cancelled():
             reader.result()
+
+    def _leave(self, operations: int) -> None:
+        self._in_flight -= operations
+        self._statistics.stream_in_flight -= operations
 
     def stop_reading(self) -> None:
         """Take no more operations from the stream."""
@@ -103,51 +130,47 @@ class Exchange:
 
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
         async for frame in frames:
+            accepted_at = self._statistics.frame_accepted(len(frame.operations))
             for operation in frame.operations:
                 while self._in_flight >= self._max_in_flight:
                     self._room.clear()
                     await self._room.wait()
-                self._submit(operation)
+                self._submit(operation, accepted_at)
 
-    def _submit(self, operation: wire.Operation) -> None:
+    def _submit(self, operation: wire.Operation, accepted_at: float) -> None:
         self._in_flight += 1
-        operation_id = operation.operation_id
+        self._statistics.stream_in_flight += 1
+        slot = _Slot(self, operation.operation_id, accepted_at)
         try:
             name = operation.WhichOneof("request")
             if name is None:
                 raise MalformedRequestError("the operation holds no request this service knows")
-            kind = OPERATIONS[name]
+            kind = slot.kind = OPERATIONS[name]
             connect_id, command = kind.command(
                 getattr(operation, name), self._deadline, self._max_message_bytes
             )
-        except ConnectError as error:
-            self.refused(operation_id, error)
+        except ConnectError:
+            slot.set_exception()
         else:
-            self._router.route(connect_id, command, _Slot(self, operation_id, kind))
+            self._router.route(connect_id, command, slot)
 
-    def finished(self, operation_id: int, kind: OperationKind, answer: object) -> None:
-        """Take an operation's answer."""
-        self._finished.append((operation_id, kind, answer))
-        self._ready.set()
-
-    def refused(self, operation_id: int, error: ConnectError) -> None:
-        """Take an operation's refusal."""
-        self._finished.append((operation_id, None, error))
+    def answered(self, slot: _Slot) -> None:
+        """Take an operation that has its answer."""
+        self._answered.append(slot)
         self._ready.set()
 
     def _next_frame(self) -> tuple[wire.ResultFrame, int]:
         """Return a frame of what is ready, and how many operations it answers."""
         frame = wire.ResultFrame()
-        taken = size = 0
-        for operation_id, kind, answer in self._finished[:_MAX_RESULTS]:
-            result = frame.results.add(operation_id=operation_id)
-            if kind is None:
-                result.error.CopyFrom(status_of(answer))
-            else:
-                kind.fill(getattr(result, kind.name), answer)
-            taken += 1
+        size = 0
+        answers = self._answered[:_MAX_RESULTS]
+        for taken, slot in enumerate(answers, start=1):
+            result = frame.results.add()
+            slot.fill(result)
             size += result.ByteSize()
             if size >= self._max_result_bytes:
+                del answers[taken:]
                 break
-        del self._finished[:taken]
-        return frame, taken
+        del self._answered[: len(answers)]
+        self._statistics.frame_answered(answers)
+        return frame, len(answers)

@@ -15,6 +15,7 @@ from service.actors.router import Router
 from service.errors import ConnectError, DeadlineExceededError
 from service.rpc.exchange import Exchange
 from service.rpc.operations import OPERATIONS
+from service.rpc.statistics import RequestStatistics
 from service.rpc.status import public_error, status_of
 
 __all__ = ["ConnectServicer"]
@@ -35,6 +36,7 @@ class ConnectServicer(ConnectServiceServicer):
         self._max_frame_bytes = max_frame_bytes
         self._max_in_flight = max_in_flight
         self._exchanges: set[Exchange] = set()
+        self.statistics = RequestStatistics()
 
     async def Establish(  # noqa: N802 - gRPC's naming
         self, request: wire.EstablishRequest, context: _Context
@@ -72,17 +74,20 @@ class ConnectServicer(ConnectServiceServicer):
         """See connect.proto."""
         exchange = Exchange(
             self._router,
+            self.statistics,
             deadline=_deadline(context),
             max_message_bytes=self._max_message_bytes,
             max_frame_bytes=self._max_frame_bytes,
             max_in_flight=self._max_in_flight,
         )
         self._exchanges.add(exchange)
+        self.statistics.streams_open += 1
         try:
             async for frame in exchange.serve(request_iterator):
                 yield frame
         finally:
             self._exchanges.discard(exchange)
+            self.statistics.streams_open -= 1
 
     def stop_reading(self) -> None:
         """Let every stream end once what it has sent so far is answered."""
@@ -94,14 +99,23 @@ class ConnectServicer(ConnectServiceServicer):
     ) -> _Response:
         kind = OPERATIONS[name]
         reply: LoopFuture[Any] = LoopFuture()
+        statistics = self.statistics
+        accepted_at = statistics.call_accepted()
         try:
             connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
             self._router.route(connect_id, command, reply)
-            answer = await reply
+            kind.fill(response, await reply)
         except (ConnectError, ActorDeadError) as error:
-            status = rpc_status.to_status(status_of(public_error(error)))
+            refusal = public_error(error)
+            statistics.call_refused(name, accepted_at, refusal)
+            status = rpc_status.to_status(status_of(refusal))
             await context.abort(status.code, status.details, status.trailing_metadata)
-        kind.fill(response, answer)
+        except Exception:
+            statistics.call_failed(name, accepted_at)
+            raise
+        finally:
+            statistics.call_ended()
+        statistics.call_answered(name, accepted_at)
         return response
 
 

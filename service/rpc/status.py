@@ -16,7 +16,7 @@ from pykka import ActorDeadError
 from service import errors
 from service.errors import ConnectError
 
-__all__ = ["DOMAIN", "STATUSES", "StatusRule", "public_error", "status_of"]
+__all__ = ["DOMAIN", "STATUSES", "StatusRule", "public_error", "rule_of", "status_of"]
 
 DOMAIN = "connect-actor"
 
@@ -54,10 +54,14 @@ STATUSES: dict[type[ConnectError], StatusRule] = {
 }
 
 
+def rule_of(error: ConnectError) -> StatusRule:
+    """Return how ``error`` is told; a room's own subclass of a public error is told as that."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
 def status_of(error: ConnectError) -> Status:
     """Return the status that tells ``error``, with its details."""
-    # A room's own subclass of a public error is told as that.
-    rule = next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+    rule = rule_of(error)
     number, _ = rule.code.value
     details: list[ErrorInfo | RetryInfo] = [ErrorInfo(reason=rule.reason, domain=DOMAIN)]
     if rule.retry_after_millis is not None:

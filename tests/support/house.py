@@ -88,6 +88,7 @@ class House:
             monotonic=loop.time,
             random=os.urandom,
         )
+        self.dispatcher = Dispatcher(loop)
         self.router = Router(
             RouterSettings(
                 awaiting=awaiting,
@@ -97,7 +98,7 @@ class House:
                 max_restart_backoff=1.0,
             ),
             self.environment,
-            Dispatcher(loop),
+            self.dispatcher,
             loop,
         )
 

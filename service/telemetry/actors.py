@@ -1,0 +1,52 @@
+"""Actor metrics: what actors, mailboxes and recoveries have counted."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import Metric
+
+from service.actors.dispatcher import MailboxStatistics
+from service.actors.environment import ActorStatistics
+from service.actors.permits import RecoveryPermits
+from service.telemetry.families import Families
+
+__all__ = ["actor_metrics"]
+
+
+def actor_metrics(
+    families: Families,
+    actors: ActorStatistics,
+    mailboxes: MailboxStatistics,
+    permits: RecoveryPermits,
+    live_actors: int,
+) -> Iterator[Metric]:
+    """Yield the metrics of the actors' lives, their recovery and their mailboxes."""
+    counter, gauge = families.counter, families.gauge
+    yield gauge("actors_live", "Actors alive.", live_actors)
+    yield counter("actor_starts", "Actors started.", actors.started)
+    yield counter("actor_recoveries", "Channels recovered.", actors.recovered)
+    yield counter(
+        "actor_recovery_failures", "Channels that could not be loaded.", actors.recovery_failures
+    )
+    yield counter("actor_passivations", "Idle actors stopped.", actors.passivated)
+    yield counter("actor_crashes", "Actors that met a defect.", actors.crashed)
+    yield counter("actor_discards", "Sessions discarded after a failed commit.", actors.discarded)
+    yield families.histogram(
+        "actor_recovery_duration_seconds",
+        "From the permit to the session.",
+        actors.recovery_duration,
+    )
+    yield counter(
+        "recovered_records", "Records behind a snapshot that were read.", actors.recovered_records
+    )
+    yield gauge("recovery_permits_in_use", "Channels that are loading.", permits.in_use)
+    yield gauge("recovery_permits_waiting", "Channels that wait to load.", permits.waiting)
+    yield families.histogram(
+        "mailbox_depth", "Messages found waiting when an actor gets a turn.", mailboxes.depth
+    )
+    yield counter("mailbox_rejections", "Messages refused by a full mailbox.", mailboxes.rejected)
+    yield counter("channels_established", "Channels made.", actors.established)
+    yield counter("channels_closed", "Channels ended.", actors.closed)
+    yield counter("changes", "Changes made to sessions.", actors.changes)
+    yield counter(
+        "change_bytes", "Size of those changes in differential form.", actors.change_bytes
+    )

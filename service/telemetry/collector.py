@@ -1,0 +1,60 @@
+"""The collector: puts together what is published of the whole service."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from prometheus_client.core import Metric
+from prometheus_client.registry import Collector
+
+from service.actors.dispatcher import MailboxStatistics
+from service.actors.environment import ActorStatistics
+from service.actors.permits import RecoveryPermits
+from service.persistence.committer import CommitterStatistics
+from service.persistence.contract import JournalStatistics
+from service.rpc.statistics import RequestStatistics
+from service.telemetry.actors import actor_metrics
+from service.telemetry.families import Families
+from service.telemetry.persistence import persistence_metrics
+from service.telemetry.requests import request_metrics
+from service.telemetry.runtime import Probes, runtime_metrics
+
+__all__ = ["ServiceCollector", "Sources"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the counts are; read at every scrape, from the scrape's own thread."""
+
+    requests: RequestStatistics
+    actors: ActorStatistics
+    mailboxes: MailboxStatistics
+    permits: RecoveryPermits
+    live_actors: Callable[[], int]
+    committer: CommitterStatistics
+    waiting_writes: Callable[[], int]
+    journal: Callable[[], JournalStatistics]
+    probes: Probes
+
+
+class ServiceCollector(Collector):
+    """Turns the service's own counts into metric families."""
+
+    def __init__(self, *, strategy: str, journal: str, router: str, sources: Sources) -> None:
+        """Read from ``sources``; the other arguments are names from the settings."""
+        self._families = Families("connect_", {"strategy": strategy})
+        self._facts = {"journal": journal, "router": router, "version": version("connect-actor")}
+        self._sources = sources
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield one family for each metric."""
+        families, sources = self._families, self._sources
+        yield families.info("service", "What runs.", self._facts)
+        yield from request_metrics(families, sources.requests)
+        yield from actor_metrics(
+            families, sources.actors, sources.mailboxes, sources.permits, sources.live_actors()
+        )
+        yield from persistence_metrics(
+            families, sources.committer, sources.journal(), sources.waiting_writes()
+        )
+        yield from runtime_metrics(families, sources.probes)

@@ -1,0 +1,32 @@
+"""Exposition: serves metrics over HTTP, with those of the process and the interpreter."""
+
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
+
+__all__ = ["serve_metrics"]
+
+
+def serve_metrics(collector: Collector, address: str) -> WSGIServer:
+    """Serve the metrics from a thread of its own.
+
+    Args:
+        collector: what to serve besides the process's and the interpreter's own metrics.
+        address: HOST:PORT to listen on; port 0 picks a free one, and the server returned knows
+            which (``server_port``).
+
+    Raises:
+        OSError: the address can't be listened on.
+    """
+    host, _, port = address.rpartition(":")
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    registry.register(collector)
+    server, _ = start_http_server(int(port), host, registry)
+    return server

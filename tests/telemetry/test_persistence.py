@@ -1,0 +1,135 @@
+"""Persistence metrics: commits, records, snapshots, and what the kernel wrote."""
+
+from pathlib import Path
+
+import pytest
+
+from service.actors.commands import Encrypt
+from service.errors import WriteRejectedError, WriteUncertainError
+from service.persistence.contract import Batch, Record, RecordKind
+from service.persistence.sqlite import SqliteJournal
+from service.telemetry.persistence import disk_written_bytes
+from tests.support.house import House, answer, until
+from tests.support.journals import ScriptedJournal
+from tests.support.meter import Meter
+
+
+async def test_a_commit_counts_with_its_records_and_its_duration(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channels = [await house.establish(seed) for seed in range(5)]
+    meter = Meter.of(house)
+    replies = [channel.ask(Encrypt(b"x")) for channel in channels]
+    for reply in replies:
+        await answer(reply)
+    assert meter.grown("connect_journal_commits_total") == 1
+    assert meter.grown("connect_journal_records_total") == 5
+    records = "connect_journal_commit_records"
+    assert meter.grown(f"{records}_count") == 1
+    assert meter.grown(f"{records}_sum") == 5
+    assert meter.grown(f"{records}_bucket", le="4.0") == 0
+    assert meter.grown(f"{records}_bucket", le="8.0") == 1
+    assert meter.grown("connect_journal_commit_duration_seconds_count") == 1
+    assert meter.grown("connect_journal_commit_duration_seconds_sum") > 0
+    sizes = [len(record.payload) for record in journal.all_records[-5:]]
+    assert meter.grown("connect_journal_record_bytes_total") == sum(sizes)
+
+
+async def test_writes_that_wait_are_told(house: House, journal: ScriptedJournal) -> None:
+    channels = [await house.establish(seed) for seed in range(4)]
+    meter = Meter.of(house)
+    journal.entered.clear()
+    journal.gate.clear()
+    replies = [channels[0].ask(Encrypt(b"x"))]
+    await until(journal.entered.is_set)
+    replies += [channel.ask(Encrypt(b"x")) for channel in channels[1:]]
+    await until(lambda: meter.value("connect_journal_waiting_writes") == 3)
+    journal.gate.set()
+    for reply in replies:
+        await answer(reply)
+    assert meter.value("connect_journal_waiting_writes") == 0
+
+
+async def test_a_failed_commit_counts_as_a_failure_and_as_no_commit(
+    house: House, journal: ScriptedJournal
+) -> None:
+    channel = await house.establish()
+    meter = Meter.of(house)
+    journal.fail_before.append(True)
+    with pytest.raises(WriteUncertainError):
+        await channel.encrypt(b"x")
+    assert meter.grown("connect_journal_commit_failures_total") == 1
+    assert meter.grown("connect_journal_commits_total") == 0
+    assert meter.grown("connect_journal_commit_records_count") == 0
+    assert meter.grown("connect_journal_commit_duration_seconds_count") == 0
+
+
+async def test_a_rejected_record_counts(house: House, journal: ScriptedJournal) -> None:
+    channel = await house.establish()
+    meter = Meter.of(house)
+    journal.commit(Batch([Record(channel.connect_id, 2, RecordKind.CHANGE, b"another's")]))
+    with pytest.raises(WriteRejectedError):
+        await channel.encrypt(b"x")
+    assert meter.grown("connect_journal_rejections_total") == 1
+
+
+async def test_a_round_given_up_on_counts(journal: ScriptedJournal) -> None:
+    house = House(journal, journal_timeout=0.05)
+    channel = await house.establish()
+    meter = Meter.of(house)
+    journal.gate.clear()
+    with pytest.raises(WriteUncertainError):
+        await channel.encrypt(b"x")
+    assert meter.grown("connect_journal_timeouts_total") == 1
+    journal.gate.set()
+    await house.close()
+
+
+async def test_snapshots_and_deletions_count(journal: ScriptedJournal) -> None:
+    house = House(journal, snapshot_interval=5)
+    meter = Meter.of(house)
+    channel = await house.establish()
+    for _ in range(10):
+        await channel.encrypt(b"x")
+    assert meter.grown("connect_journal_snapshots_total") == 2
+    sizes = [len(snapshot.payload) for snapshot in journal.all_snapshots]
+    assert meter.grown("connect_journal_snapshot_bytes_total") == sum(sizes)
+    assert meter.grown("connect_journal_records_deleted_total") == 10
+    assert meter.grown("connect_journal_snapshots_deleted_total") == 1
+    assert meter.value("connect_journal_disk_bytes") == 0
+    await house.close()
+
+
+def size_of(directory: Path) -> int:
+    """What of a journal is on disk; its index of the write-ahead log is only mapped memory."""
+    return sum(
+        file.stat().st_size for file in directory.iterdir() if not file.name.endswith("-shm")
+    )
+
+
+async def test_the_size_of_the_journals_files_is_told(tmp_path: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    journal = SqliteJournal(directory / "journal.db", master_key=bytes(32), strategy="differential")
+    house = House(journal)
+    await house.establish()
+    await until(house.committer._idle.is_set)
+    told = Meter.of(house).value("connect_journal_disk_bytes")
+    assert told == size_of(directory) > 0
+    await house.close()
+
+
+def test_what_the_process_wrote_to_disk_is_read_from_the_kernel(tmp_path: Path) -> None:
+    told = tmp_path / "io"
+    told.write_text("rchar: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 12\n")
+    assert disk_written_bytes(told) == 4096
+
+
+@pytest.mark.parametrize("text", ["", "rchar: 1\n", None])
+def test_where_the_kernel_does_not_tell_there_is_no_figure(
+    tmp_path: Path, text: str | None
+) -> None:
+    told = tmp_path / "io"
+    if text is not None:
+        told.write_text(text)
+    assert disk_written_bytes(told) is None
