@@ -1,0 +1,199 @@
+"""``loadgen`` as its user meets it: real processes, real services, real failures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.process import PATIENCE, Start
+
+# A load that is over in a moment.
+SMALL = (
+    "--channels=5",
+    "--concurrency=64",
+    "--frame-operations=16",
+    "--warm-up-seconds=0",
+    "--duration-seconds=0.3",
+)
+LONG = ("--channels=5", "--duration-seconds=600")
+
+
+def loadgen(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-m", "loadgen.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE * 2,
+        check=False,
+    )
+
+
+@pytest.fixture
+def long_run() -> Iterator[subprocess.Popen[str]]:
+    """A run that has started its service and is under way."""
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "loadgen.cli", "run", *LONG],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def service_of(process: subprocess.Popen[str]) -> psutil.Process:
+    """Return the service that a run has started, once it is there."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            if "service.cli" in child.cmdline() and child.memory_info().rss > 40_000_000:
+                return child
+        time.sleep(0.05)
+    raise AssertionError("the run has started no service")
+
+
+# --- Runs that succeed ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ("--transport=stream",),
+        ("--transport=unary", "--concurrency=8"),
+        ("--transport=stream", "--rate=500"),
+        ("--transport=unary", "--rate=100"),
+        ("--round-trip-weight=1", "--encrypt-weight=0", "--decrypt-weight=0"),
+        ("--out-of-order=0.3", "--skipped-keys=20"),
+        ("--strategy=full", "--snapshot-interval=3", "--dh-ratchet-every=1"),
+        ("--journal=memory", "--router=awaiting"),
+    ],
+    ids=" ".join,
+)
+def test_a_run_verifies_every_answer(tmp_path: Path, how: tuple[str, ...]) -> None:
+    output = tmp_path / "run.json"
+    done = loadgen("run", *SMALL, *how, f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(output.read_text())
+    load = result["load"]
+    assert load["messages"] > 10
+    assert load["operations_finished"] == load["operations_sent"]
+    assert load["verification_failures"] == 0
+    assert load["errors"] == {}
+    assert result["cost"]["records"] >= load["messages"]
+    assert (load["intended_rate"] is not None) == any("--rate" in flag for flag in how)
+
+
+def test_the_same_load_reaches_a_service_that_runs(start: Start, tmp_path: Path) -> None:
+    service = start()
+    output = tmp_path / "run.json"
+    target = (
+        f"--target={service.ready['listen']}",
+        f"--target-metrics={service.ready['metrics']}",
+    )
+    assert loadgen("run", *SMALL, *target, f"--output={output}").returncode == 0
+    result = json.loads(output.read_text())
+    assert result["cost"]["records"] == result["load"]["messages"]
+    # Nobody but the process's owner can read its CPU time.
+    assert result["cost"]["cpu_seconds"] is None
+    assert service.signal(signal.SIGTERM) == 0
+
+
+# --- Failures -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("run", "--channels=0"), "--channels"),
+        (("run", "--strategy=fastest"), "--strategy"),
+        (("run", "--payload-bytes=64,huge"), "--payload-bytes"),
+        (("run", "--target=nowhere"), "expected HOST:PORT"),
+        (("run", "--target=127.0.0.1:1", "--strategy=full"), "--strategy can't be obeyed"),
+        (("run", "--concurrency=1"), "can't fill a frame"),
+        (("run", "--no-such-flag=1"), "no-such-flag"),
+        (("run", "--config=/no/such/file"), "/no/such/file"),
+        (("compare", "--rounds=0"), "--rounds"),
+        (("audit", "--channel-rate=0"), "--channel-rate"),
+        (("dance",), "no command 'dance'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_bad_configuration_is_one_clear_line(arguments: tuple[str, ...], said: str) -> None:
+    refused = loadgen(*arguments)
+    assert refused.returncode == 2
+    assert said in refused.stderr
+    assert len(refused.stderr.strip().splitlines()) == 1
+
+
+def test_a_service_that_cannot_listen_is_reported_with_its_own_words(start: Start) -> None:
+    taken = start().ready["listen"]
+    failed = loadgen("run", *SMALL, f"--listen={taken}")
+    assert failed.returncode == 3
+    assert f"can't listen on {taken}" in failed.stderr
+    assert "Traceback" not in failed.stderr
+
+
+def test_a_service_that_does_not_start_is_reported() -> None:
+    command = f"{sys.executable} -c 'import sys; sys.exit(\"no licence\")'"
+    failed = loadgen("run", *SMALL, f"--service-command={command}")
+    assert failed.returncode == 3
+    assert "no licence" in failed.stderr
+
+
+def test_a_target_where_nobody_answers_is_reported() -> None:
+    failed = loadgen("run", *SMALL, "--target=127.0.0.1:1", "--timeout-seconds=1")
+    assert failed.returncode == 3
+    assert "nobody answers at 127.0.0.1:1" in failed.stderr
+
+
+def test_a_service_that_dies_in_mid_run_is_reported(long_run: subprocess.Popen[str]) -> None:
+    service_of(long_run).kill()
+    _, said = long_run.communicate(timeout=PATIENCE)
+    assert long_run.returncode == 3
+    assert "killed by SIGKILL" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_ended_leaves_no_service_behind(
+    long_run: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    service = service_of(long_run)
+    long_run.send_signal(number)
+    _, said = long_run.communicate(timeout=PATIENCE)
+    assert long_run.returncode == 128 + number
+    assert f"ended by {number.name}" in said
+    service.wait(PATIENCE)
+
+
+def test_a_run_that_is_killed_leaves_no_service_behind(long_run: subprocess.Popen[str]) -> None:
+    service = service_of(long_run)
+    os.kill(long_run.pid, signal.SIGKILL)
+    service.wait(PATIENCE)
+
+
+def test_a_wrong_answer_fails_the_run(tmp_path: Path) -> None:
+    liar = tmp_path / "liar.py"
+    liar.write_text(
+        "import sys\n"
+        "from service.cli import main\n"
+        "from service.rpc import operations\n"
+        "honest = operations._fill_decrypted\n"
+        "def lie(response, answer):\n"
+        "    honest(response, answer[:-1] + b'!')\n"
+        "object.__setattr__(operations.OPERATIONS['decrypt'], 'fill', lie)\n"
+        "sys.exit(main())\n"
+    )
+    output = tmp_path / "run.json"
+    command = f"--service-command={sys.executable} {liar}"
+    caught = loadgen("run", *SMALL, command, f"--output={output}")
+    assert caught.returncode == 1
+    assert json.loads(output.read_text())["load"]["verification_failures"] > 0
