@@ -4,7 +4,6 @@ X25519 (RFC 7748), Ed25519 (RFC 8032), HKDF-SHA256 (RFC 5869), HMAC-SHA256, AES-
 Randomness comes in as a function, ``Random``, so that this package stays deterministic.
 """
 
-import hmac
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Self
@@ -45,6 +44,10 @@ TAG_SIZE = 16
 SIGNATURE_SIZE = 64
 
 _ROOT_INFO = b"connect-actor ratchet v1"
+# HMAC's two paddings (RFC 2104), as translations of a byte.
+_HMAC_BLOCK_SIZE = 64
+_INNER_PADDING = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PADDING = bytes(byte ^ 0x5C for byte in range(256))
 _X25519_PRIME = 2**255 - 19
 
 # The u-coordinates of the points of small order, reduced modulo the prime: 0 and 1, the two of
@@ -161,8 +164,20 @@ def step_root(root_key: bytes, shared_secret: bytes) -> tuple[bytes, bytes]:
 
 
 def step_chain(chain_key: bytes) -> tuple[bytes, bytes]:
-    """Return a message key and the next chain key: KDF_CK of the Double Ratchet spec, 5.2."""
-    return hmac.digest(chain_key, b"\x01", "sha256"), hmac.digest(chain_key, b"\x02", "sha256")
+    """Return a message key and the next chain key: KDF_CK of the Double Ratchet spec, 5.2.
+
+    These are HMAC-SHA256 of 1 and of 2, spelled out so that they share what depends on the key
+    alone: ``hmac.digest`` takes nearly twice as long, and this runs once for every message and for
+    every one that is skipped or recovered.
+    """
+    block = chain_key.ljust(_HMAC_BLOCK_SIZE, b"\x00")
+    inner, outer = sha256(block.translate(_INNER_PADDING)), sha256(block.translate(_OUTER_PADDING))
+    next_inner, next_outer = inner.copy(), outer.copy()
+    inner.update(b"\x01")
+    outer.update(inner.digest())
+    next_inner.update(b"\x02")
+    next_outer.update(next_inner.digest())
+    return outer.digest(), next_outer.digest()
 
 
 def encrypt(message_key: bytes, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:

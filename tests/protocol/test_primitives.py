@@ -1,5 +1,7 @@
 """The primitives against their specifications' own vectors."""
 
+import hmac
+
 import pytest
 
 from service.protocol import primitives
@@ -67,3 +69,10 @@ def test_x25519_agrees_as_in_rfc_7748_section_6_1() -> None:
         )
     )
     assert alice
+
+
+@pytest.mark.parametrize("chain_key", [bytes(32), bytes(range(32)), b"\xff" * 32])
+def test_a_chain_step_is_the_hmacs_of_one_and_two(chain_key: bytes) -> None:
+    message_key, next_chain_key = primitives.step_chain(chain_key)
+    assert message_key == hmac.digest(chain_key, b"\x01", "sha256")
+    assert next_chain_key == hmac.digest(chain_key, b"\x02", "sha256")
