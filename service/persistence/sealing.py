@@ -1,11 +1,12 @@
 """Sealing: authenticated encryption of what the journal writes, bound to where it belongs.
 
 Every opening of a journal seals under a key of its own, HKDF-SHA256(master key, a fresh random
-salt), with a counter as nonce. So no (key, nonce) pair comes twice: not after a failed commit, nor
-after a crash, nor when a backup is restored and written to again. The salt is stored beside the
+salt), with a counter in the nonce. So no (key, nonce) pair comes twice: not after a failed commit,
+nor after a crash, nor when a backup is restored and written to again. The salt is stored beside the
 number of the opening (its *epoch*), which every sealed blob names.
 
-A blob is the epoch (4 bytes), the counter (8 bytes) and the AES-256-GCM ciphertext with its tag.
+A blob is the nonce, which is the epoch (4 bytes) and the counter (8 bytes), followed by the
+AES-256-GCM ciphertext with its tag.
 The associated data names kind, channel, sequence number and format, so that a blob moved, swapped
 or replayed elsewhere in the journal does not open.
 """
@@ -24,10 +25,10 @@ __all__ = ["OVERHEAD", "SALT_SIZE", "Sealer", "record_context", "snapshot_contex
 SALT_SIZE = 32
 _MASTER_KEY_SIZE = 32
 _INFO = b"connect-actor journal seal v1"
-_PREFIX = struct.Struct(">IQ")
+_NONCE = struct.Struct(">IQ")
 _TAG_SIZE = 16
 
-OVERHEAD = _PREFIX.size + _TAG_SIZE
+OVERHEAD = _NONCE.size + _TAG_SIZE
 """Bytes that sealing adds to a payload."""
 
 # What is sealed, the format's version, channel, sequence number, and the kind or the time taken.
@@ -81,10 +82,8 @@ class Sealer:
     def seal(self, payload: bytes, context: bytes) -> bytes:
         """Return the sealed blob of a payload in its context."""
         self._counter = counter = self._counter + 1
-        nonce = counter.to_bytes(12, "big")
-        return _PREFIX.pack(self._epoch, counter) + self._ciphers[self._epoch].encrypt(
-            nonce, payload, context
-        )
+        nonce = _NONCE.pack(self._epoch, counter)
+        return nonce + self._ciphers[self._epoch].encrypt(nonce, payload, context)
 
     def open(self, blob: bytes, context: bytes) -> bytes:
         """Return the payload of a blob.
@@ -94,11 +93,11 @@ class Sealer:
         """
         if len(blob) < OVERHEAD:
             raise CorruptRecordError(f"a sealed blob has only {len(blob)} bytes")
-        epoch, counter = _PREFIX.unpack_from(blob)
+        epoch, _ = _NONCE.unpack_from(blob)
         cipher = self._ciphers.get(epoch)
         if cipher is None:
             raise CorruptRecordError(f"a blob names the unknown sealing epoch {epoch}")
         try:
-            return cipher.decrypt(counter.to_bytes(12, "big"), blob[_PREFIX.size :], context)
+            return cipher.decrypt(blob[: _NONCE.size], blob[_NONCE.size :], context)
         except InvalidTag:
             raise CorruptRecordError("a sealed blob does not open in its place") from None

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ from service.persistence.contract import (
 )
 from service.persistence.log_index import LogIndex, Tail
 from service.persistence.sealing import (
+    OVERHEAD,
     SALT_SIZE,
     Sealer,
     record_context,
@@ -69,6 +71,13 @@ _CLEAN_STRETCH = 1_000
 _CHECKPOINT_AFTER = 4 * 1024 * 1024
 _CHECKPOINT_AT_LATEST = 64 * 1024 * 1024
 _CANARY = b"connect-actor canary"
+
+_Row = tuple[int, int, int, int, bytes]
+"""Of the table ``records``."""
+_CLOSED = int(RecordKind.CLOSED)
+_ROWS_AT_ONCE = 50
+_INSERT_ROW = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
+_INSERT_ROWS = _INSERT_ROW + ", (?, ?, ?, ?, ?)" * (_ROWS_AT_ONCE - 1)
 
 _SCHEMA = """
 CREATE TABLE writers (
@@ -93,10 +102,7 @@ CREATE TABLE marks (
 class _Admitted:
     """What of a batch is to be written, and what is left out."""
 
-    rows: list[tuple[int, int, int, int, bytes]] = field(default_factory=list)
-    """Of the table ``records``."""
-    records: list[Record] = field(default_factory=list)
-    """The same, as they came."""
+    rows: list[_Row] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
     """Channels whose end is among them."""
     snapshots: list[Snapshot] = field(default_factory=list)
@@ -309,10 +315,9 @@ class SqliteJournal:
         """See ``Journal``."""
         self._usable()
         admitted = self._admit(batch)
-        size = sum(len(row[-1]) for row in admitted.rows)
+        size = sum([len(row[-1]) for row in admitted.rows])
         with self._transaction() as connection:
-            if admitted.rows:
-                connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", admitted.rows)
+            self._insert_records(connection, admitted.rows)
             for channel in admitted.ended:
                 connection.execute("DELETE FROM snapshots WHERE channel = ?", (channel,))
                 connection.execute("DELETE FROM marks WHERE channel = ?", (channel,))
@@ -332,12 +337,15 @@ class SqliteJournal:
         refused = set(self._index.damaged)
         heights: dict[int, int] = {}
         position = self._index.next_position
+        tails = self._index.tails
         seal = self._sealer.seal
         for record in batch.records:
             channel, number = record.channel, record.sequence_number
             height = heights.get(channel)
             if height is None:
-                height = heights[channel] = self._height(channel)
+                tail = tails.get(channel)
+                height = self._height(channel) if tail is None else tail.highest
+                heights[channel] = height
             if number != height + 1 or channel in refused:
                 refused.add(channel)
                 admitted.rejections.append(Rejection(record, height))
@@ -349,7 +357,6 @@ class SqliteJournal:
             kind = int(record.kind)
             blob = seal(record.payload, record_context(channel, number, kind))
             admitted.rows.append((position, channel, number, kind, blob))
-            admitted.records.append(record)
             position += 1
         for snapshot in batch.snapshots:
             height = heights.get(snapshot.channel)
@@ -360,6 +367,14 @@ class SqliteJournal:
             else:
                 admitted.snapshots.append(snapshot)
         return admitted
+
+    def _insert_records(self, connection: sqlite3.Connection, rows: list[_Row]) -> None:
+        """Insert rows, most of them many at once: that costs SQLite a third less."""
+        rest = len(rows) % _ROWS_AT_ONCE
+        connection.executemany(_INSERT_ROW, rows[:rest])
+        for start in range(rest, len(rows), _ROWS_AT_ONCE):
+            values = chain.from_iterable(rows[start : start + _ROWS_AT_ONCE])
+            connection.execute(_INSERT_ROWS, list(values))
 
     def _insert_snapshots(self, connection: sqlite3.Connection, snapshots: list[Snapshot]) -> int:
         rows = [
@@ -389,23 +404,22 @@ class SqliteJournal:
     def _enter(self, admitted: "_Admitted") -> None:
         """Take note of what a transaction has made durable."""
         index = self._index
-        for record in admitted.records:
-            channel = record.channel
-            position = index.next_position
-            index.next_position += 1
-            index.stored += 1
-            self._records += 1
-            self._record_bytes += len(record.payload)
-            tail = index.tails.get(channel)
-            if record.kind is RecordKind.CLOSED:
-                if tail is not None:
-                    index.live -= len(tail.positions)
-                    del index.tails[channel]
+        tails = index.tails
+        for position, channel, _, kind, _ in admitted.rows:
+            if kind == _CLOSED:
+                ended = tails.pop(channel, None)
+                index.live -= 0 if ended is None else len(ended.positions)
                 continue
+            tail = tails.get(channel)
             if tail is None:
-                tail = index.tails[channel] = Tail(0, 0)
+                tail = tails[channel] = Tail(0, 0)
             tail.append(position)
             index.live += 1
+        count = len(admitted.rows)
+        index.next_position += count
+        index.stored += count
+        self._records += count
+        self._record_bytes += sum([len(row[-1]) for row in admitted.rows]) - OVERHEAD * count
         for snapshot in admitted.snapshots:
             tail = self._tail(snapshot.channel)
             tail.snapshot = max(tail.snapshot, snapshot.sequence_number)
@@ -566,7 +580,7 @@ class SqliteJournal:
                     moved.append((tail, number, position))
                     position += 1
             removed = connection.execute("DELETE FROM records WHERE position < ?", (end,)).rowcount
-            connection.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
+            self._insert_records(connection, rows)
         for tail, number, new in moved:
             tail.move(number, new)
         index.next_position = position
