@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit protos docs lock clean
+.PHONY: help setup demo test lint types unit protos compose-check docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -40,12 +40,16 @@ unit: $(READY)
 protos: $(READY) ## Generate the protobuf modules anew
 	@$(BIN)/python -m protos.generate
 
+compose-check: $(READY) ## Hold the compose stack to its promises, on a real Docker engine
+	@$(BIN)/python -m tests.images.compose_check
+
 docs: $(READY) ## Write the configuration reference anew
 	@$(BIN)/python -m tests.docs.reference
 
 lock: ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --upgrade --python-version 3.11 --generate-hashes pyproject.toml -o requirements.lock
 	@uv pip compile -q --python-version 3.11 --generate-hashes --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+	@uv pip compile -q --python-version 3.11 --generate-hashes --group build -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## Remove what the targets above have made
 	@rm -rf $(VENV) results

@@ -145,6 +145,24 @@ def test_help_is_no_error() -> None:
     assert "--snapshot-interval" in flags.stdout
 
 
+def test_health_is_asked_where_the_environment_says(start: Start) -> None:
+    service = start()
+    listen = service.ready["listen"]
+    port = listen.rpartition(":")[2]
+    for asked in (
+        run_cli("health", f"--target={listen}"),
+        run_cli("health", CONNECT_ACTOR_LISTEN=f"0.0.0.0:{port}"),
+    ):
+        assert asked.stdout == "SERVING\n"
+        assert asked.returncode == 0
+
+
+def test_a_service_that_does_not_answer_is_not_healthy() -> None:
+    asked = run_cli("health", "--target=127.0.0.1:1", "--timeout=1")
+    assert asked.returncode == 1
+    assert "no answer from 127.0.0.1:1" in asked.stdout
+
+
 def test_a_damaged_key_file_is_refused(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

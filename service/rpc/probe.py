@@ -1,0 +1,34 @@
+"""Asking a service how it is, by the gRPC health protocol: for container engines and operators."""
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+__all__ = ["ask_health", "reachable"]
+
+# Addresses to listen on that can't be connected to, and where what listens there is found.
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - read, not listened on
+
+
+def reachable(listen: str) -> str:
+    """Return where a service that listens at this host:port is found on its own machine."""
+    host, separator, port = listen.rpartition(":")
+    return f"{_WILDCARDS.get(host, host)}{separator}{port}"
+
+
+def ask_health(target: str, timeout: float) -> str:
+    """Return the service's status: ``SERVING``, ``NOT_SERVING``, or why there is none.
+
+    Args:
+        target: host:port of its gRPC.
+        timeout: seconds to wait for an answer.
+    """
+    with grpc.insecure_channel(target) as connection:
+        try:
+            answer = health_pb2_grpc.HealthStub(connection).Check(
+                health_pb2.HealthCheckRequest(), timeout=timeout
+            )
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return f"no answer from {target}: {code.name}"
+    name: str = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return name
