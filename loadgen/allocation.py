@@ -10,11 +10,13 @@ Never in a process that measures throughput: warm-up, collections and the order 
 import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import repeat
+from typing import TypeVar
 
 from service.telemetry.allocation import DOMAINS, HOOK_SOURCE, AllocationProbe
 
-__all__ = ["Allocation", "AllocationUnavailableError", "measure"]
+__all__ = ["Allocation", "AllocationUnavailableError", "measure", "measure_each"]
+
+_Input = TypeVar("_Input")
 
 
 class AllocationUnavailableError(Exception):
@@ -49,28 +51,46 @@ def measure(call: Callable[[], object], calls: int = 1_000, warm_up: int = 100) 
     Raises:
         AllocationUnavailableError: the counting hook is not built.
     """
+    return measure_each(lambda: None, lambda _: call(), calls, warm_up)
+
+
+def measure_each(
+    prepare: Callable[[], _Input],
+    call: Callable[[_Input], object],
+    calls: int = 1_000,
+    warm_up: int = 100,
+) -> Allocation:
+    """Count what ``call`` allocates, and not what ``prepare`` does before each of its calls.
+
+    Otherwise as ``measure``.
+
+    Raises:
+        AllocationUnavailableError: the counting hook is not built.
+    """
     probe = AllocationProbe.install()
     if probe is None:
         raise AllocationUnavailableError(
             "the allocation hook is not built: install a C compiler and run make setup again"
         )
     before, after = probe.new_reading(), probe.new_reading()
-    turns = repeat(None, calls)
+    grown = [0] * len(before)
     was_enabled = gc.isenabled()
     gc.disable()
     try:
-        for _ in repeat(None, warm_up):
-            call()
-        probe.read_into(before)
-        for _ in turns:
-            call()
-        probe.read_into(after)
+        for _ in range(warm_up):
+            call(prepare())
+        for _ in range(calls):
+            prepared = prepare()
+            probe.read_into(before)
+            call(prepared)
+            probe.read_into(after)
+            for position, (early, late) in enumerate(zip(before, after, strict=True)):
+                grown[position] += late - early
     finally:
         if was_enabled:
             gc.enable()
-    per_call = [(late - early) / calls for early, late in zip(before, after, strict=True)]
-    blocks = dict(zip(DOMAINS, per_call[::2], strict=True))
-    sizes = dict(zip(DOMAINS, per_call[1::2], strict=True))
+    blocks = {domain: grown[2 * n] / calls for n, domain in enumerate(DOMAINS)}
+    sizes = {domain: grown[2 * n + 1] / calls for n, domain in enumerate(DOMAINS)}
     return Allocation(
         bytes_per_call=sum(sizes.values()),
         blocks_per_call=sum(blocks.values()),

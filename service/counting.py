@@ -38,10 +38,10 @@ class Distribution:
         self.counts = [0] * (len(bounds) + 1)
         self.total: float = 0
 
-    def add(self, value: float) -> None:
-        """Count one value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def add(self, value: float, times: int = 1) -> None:
+        """Count a value, once or more often."""
+        self.counts[bisect_left(self.bounds, value)] += times
+        self.total += value * times
 
     def include(self, other: "Distribution") -> None:
         """Count all that another one with the same bounds has counted."""

@@ -22,7 +22,7 @@ from pykka import ActorDeadError
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
-from service.actors.dispatcher import Dispatcher
+from service.actors.dispatcher import DEEPEST, Dispatcher
 from service.errors import OverloadedError
 
 __all__ = ["DEFAULT_CAPACITY", "Envelope", "Mailbox", "MailboxFullError", "Owner"]
@@ -113,7 +113,8 @@ class Mailbox:
 
     def run(self) -> None:
         """Take a turn: see ``Runnable``."""
-        self._dispatcher.mailboxes.depth.add(len(self._waiting))
+        depth = len(self._waiting)
+        self._dispatcher.mailboxes.depths[min(DEEPEST, depth)] += 1
         try:
             if self._owner is not None and not self._owner.take_turn(self._waiting):
                 # Lets go of the actor, which may be large, while its ref may live on.

@@ -406,10 +406,12 @@ class Running:
     # --- Persisting -------------------------------------------------------------------------------
 
     def _persist(self, change: Change, result: object) -> object:
+        kind, payload = self._strategy.record(self._session, change)
         statistics = self._actor.environment.statistics
         statistics.changes += 1
-        statistics.change_bytes += change_size(change)
-        kind, payload = self._strategy.record(self._session, change)
+        # Such a record is the change and nothing else.
+        is_change = kind is RecordKind.CHANGE
+        statistics.change_bytes += len(payload) if is_change else change_size(change)
         self._append(kind, payload, result)
         return ANSWER_LATER
 

@@ -18,8 +18,8 @@ from pykka import Future
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.actors.router import Router
 from service.errors import ConnectError, MalformedRequestError
-from service.rpc.operations import OPERATIONS, OperationKind
-from service.rpc.statistics import UNKNOWN_OPERATION, RequestStatistics
+from service.rpc.operations import OPERATIONS
+from service.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
 from service.rpc.status import public_error, status_of
 
 __all__ = ["Exchange"]
@@ -31,22 +31,17 @@ _MAX_RESULTS = 1_024
 class _Slot(Future[Any]):
     """One operation, and where its answer goes: an ask's future without the waiting."""
 
-    __slots__ = ("_exchange", "accepted_at", "answer", "error", "kind", "operation_id")
+    __slots__ = ("_exchange", "answer", "arrival", "error", "kind", "operation_id")
 
     error: ConnectError | None
     """Set with the answer, or as the answer."""
 
-    def __init__(self, exchange: "Exchange", operation_id: int, accepted_at: float) -> None:
+    def __init__(self, exchange: "Exchange", operation_id: int, arrival: Arrival) -> None:
         # Pykka's own state is for futures that are waited for; nobody can wait for this one.
         self._exchange = exchange
         self.operation_id = operation_id
-        self.accepted_at = accepted_at
-        self.kind: OperationKind | None = None
-
-    @property
-    def operation(self) -> str:
-        """The operation's name, for statistics."""
-        return UNKNOWN_OPERATION if self.kind is None else self.kind.name
+        self.arrival = arrival
+        self.kind = OPERATIONS.get(arrival.operation)
 
     def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the answer."""
@@ -130,22 +125,22 @@ class Exchange:
 
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
         async for frame in frames:
-            accepted_at = self._statistics.frame_accepted(len(frame.operations))
+            arrivals = self._statistics.frame_accepted(len(frame.operations))
             for operation in frame.operations:
                 while self._in_flight >= self._max_in_flight:
                     self._room.clear()
                     await self._room.wait()
-                self._submit(operation, accepted_at)
+                self._submit(operation, arrivals)
 
-    def _submit(self, operation: wire.Operation, accepted_at: float) -> None:
+    def _submit(self, operation: wire.Operation, arrivals: Arrivals) -> None:
         self._in_flight += 1
         self._statistics.stream_in_flight += 1
-        slot = _Slot(self, operation.operation_id, accepted_at)
+        name = operation.WhichOneof("request") or UNKNOWN_OPERATION
+        slot = _Slot(self, operation.operation_id, arrivals[name])
         try:
-            name = operation.WhichOneof("request")
-            if name is None:
+            kind = slot.kind
+            if kind is None:
                 raise MalformedRequestError("the operation holds no request this service knows")
-            kind = slot.kind = OPERATIONS[name]
             connect_id, command = kind.command(
                 getattr(operation, name), self._deadline, self._max_message_bytes
             )

@@ -6,6 +6,7 @@ stream has ended, is never answered. The clock is read once for each frame: what
 together has one time.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Protocol
@@ -21,6 +22,8 @@ __all__ = [
     "ANSWER_CODES",
     "UNKNOWN_OPERATION",
     "Answer",
+    "Arrival",
+    "Arrivals",
     "OperationStatistics",
     "RequestStatistics",
 ]
@@ -41,16 +44,34 @@ ANSWER_CODES: Sequence[str] = sorted(
 _FRAME_SIZES = SIZES[:11]
 
 
+class Arrival:
+    """The operations of one kind that came in one frame: they have one name and one time."""
+
+    __slots__ = ("accepted_at", "operation")
+
+    def __init__(self, operation: str, accepted_at: float) -> None:
+        self.operation = operation
+        self.accepted_at = accepted_at
+
+
+class Arrivals(dict[str, Arrival]):
+    """A frame's arrivals by the operations' names, made as they are asked for."""
+
+    def __init__(self, accepted_at: float) -> None:
+        super().__init__()
+        self._accepted_at = accepted_at
+
+    def __missing__(self, operation: str) -> Arrival:
+        arrival = self[operation] = Arrival(operation, self._accepted_at)
+        return arrival
+
+
 class Answer(Protocol):
     """One answer of a stream."""
 
     @property
-    def operation(self) -> str:
-        """The operation's name, or ``UNKNOWN_OPERATION``."""
-
-    @property
-    def accepted_at(self) -> float:
-        """What ``frame_accepted`` returned for the frame that held the operation."""
+    def arrival(self) -> Arrival:
+        """What the operation came with."""
 
     @property
     def error(self) -> ConnectError | None:
@@ -106,21 +127,26 @@ class RequestStatistics:
         """Count a unary call as no longer in flight, answered or not."""
         self.unary_in_flight -= 1
 
-    def frame_accepted(self, operations: int) -> float:
-        """Count a frame that has come; return when."""
+    def frame_accepted(self, operations: int) -> Arrivals:
+        """Count a frame that has come."""
         self.frames_in.add(operations)
-        return perf_counter()
+        return Arrivals(perf_counter())
 
     def frame_answered(self, answers: Sequence[Answer]) -> None:
         """Count the answers of a frame that is about to go."""
         now = perf_counter()
         self.frames_out.add(len(answers))
-        operations = self.operations
+        # By arrival, not one by one: most of a frame's answers have arrived together.
+        granted = Counter([answer.arrival for answer in answers if answer.error is None])
+        for arrival, times in granted.items():
+            operation = self.operations[arrival.operation]
+            operation.duration.add(now - arrival.accepted_at, times)
+            operation.stream[_OK] += times
         for answer in answers:
-            operation = operations[answer.operation]
-            operation.duration.add(now - answer.accepted_at)
-            error = answer.error
-            operation.stream[_OK if error is None else self._count_refusal(error)] += 1
+            if answer.error is not None:
+                operation = self.operations[answer.arrival.operation]
+                operation.duration.add(now - answer.arrival.accepted_at)
+                operation.stream[self._count_refusal(answer.error)] += 1
 
     def _count_call(self, operation: str, accepted_at: float, code: str) -> None:
         statistics = self.operations[operation]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from loadgen import allocation
-from loadgen.allocation import AllocationUnavailableError, measure
+from loadgen.allocation import AllocationUnavailableError, measure, measure_each
 
 EMPTY = sys.getsizeof(b"")
 
@@ -28,6 +28,11 @@ def test_calls_that_differ_give_their_mean() -> None:
     found = measure(lambda: bytes(next(sizes)), calls=50, warm_up=10)
     assert found.bytes_per_call == EMPTY + 1_500
     assert next(sizes, None) is None
+
+
+def test_what_is_prepared_for_a_call_is_not_the_calls() -> None:
+    found = measure_each(lambda: bytes(100_000), lambda prepared: prepared[:1_000])
+    assert (found.bytes_per_call, found.blocks_per_call) == (EMPTY + 1_000, 1)
 
 
 def test_a_figure_names_its_domain_and_its_source() -> None:

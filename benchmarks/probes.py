@@ -1,0 +1,214 @@
+"""``python -m benchmarks.probes``: what the always-on probes cost, as a ratio of throughput.
+
+Three processes serve the same messages, half of them encrypted and half decrypted, in frames of 64
+on Exchange streams, through router, actors, ratchet, record and a durable SQLite journal: the whole
+service but gRPC's sockets, which would only make the probes look cheaper. The processes differ in
+what counts meanwhile:
+
+- *none*: no hook, no GC callback, no sampling of the loop, no clock and no distribution; what is
+  left are additions to plain integers, in line;
+- *hook*: the allocation hook alone;
+- *all*: everything that a service has.
+
+They take turns in short rounds, in an order shuffled anew each time, and a ratio is taken within
+its turn, so that what else the machine does weighs on all. Throughput is messages for each second
+of CPU: on a shared machine the clock on the wall says more about the neighbours. Takes some 90 s.
+"""
+
+import asyncio
+import gc
+import multiprocessing
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Literal, get_args
+
+import uvloop
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from protos.connect_actor.v1 import connect_pb2 as wire
+from service.counting import Distribution
+from service.persistence.sqlite import SqliteJournal
+from service.protocol.wire import payload_to_wire
+from service.rpc.exchange import Exchange
+from service.rpc.statistics import Answer, Arrivals, RequestStatistics
+from service.telemetry.allocation import AllocationProbe
+from service.telemetry.runtime import Probes
+from tests.support.house import House, PeerEnd
+
+Variant = Literal["none", "hook", "all"]
+
+ROUNDS = 100
+FRAMES = 64
+FRAME_OPERATIONS = 64
+MESSAGES = FRAMES * FRAME_OPERATIONS
+CHANNELS = 100
+MIN_ROUNDS_WARM_UP = 5
+TARGET = 0.98
+RESAMPLES = 2_000
+
+
+class Uncounted(Distribution):
+    """A distribution that stays empty."""
+
+    __slots__ = ()
+
+    def add(self, value: float, times: int = 1) -> None:
+        """Count nothing."""
+
+
+class NoStatistics(RequestStatistics):
+    """Statistics that stay empty."""
+
+    def frame_accepted(self, operations: int) -> Arrivals:
+        """Count nothing."""
+        del operations
+        return Arrivals(0.0)
+
+    def frame_answered(self, answers: Sequence[Answer]) -> None:
+        """Count nothing."""
+
+
+def _count_nothing(house: House) -> RequestStatistics:
+    house.committer.statistics.commit_duration = Uncounted()
+    house.committer.statistics.commit_records = Uncounted()
+    return NoStatistics()
+
+
+def _frame(peers: Sequence[PeerEnd], number: int) -> wire.OperationFrame:
+    frame = wire.OperationFrame()
+    for position in range(FRAME_OPERATIONS):
+        peer = peers[(number * FRAME_OPERATIONS + position) % len(peers)]
+        operation = frame.operations.add(operation_id=position)
+        if position % 2:
+            operation.encrypt.connect_id = peer.connect_id
+            operation.encrypt.plaintext = bytes(64)
+        else:
+            operation.decrypt.connect_id = peer.connect_id
+            payload_to_wire(peer.seal(bytes(64)), operation.decrypt.payload)
+    return frame
+
+
+async def _as_they_come(
+    frames: Sequence[wire.OperationFrame],
+) -> AsyncIterator[wire.OperationFrame]:
+    for frame in frames:
+        yield frame
+        await asyncio.sleep(0)
+
+
+async def _round(house: House, counted: RequestStatistics, peers: Sequence[PeerEnd]) -> float:
+    """Serve all messages of one round and return the CPU seconds that it took."""
+    frames = [_frame(peers, number) for number in range(FRAMES)]
+    exchange = Exchange(
+        house.router,
+        counted,
+        deadline=None,
+        max_message_bytes=1 << 20,
+        max_frame_bytes=1 << 22,
+        max_in_flight=8 * FRAME_OPERATIONS,
+    )
+    answered = 0
+    gc.collect()
+    begun = time.process_time()
+    async for results in exchange.serve(_as_they_come(frames)):
+        answered += sum(result.WhichOneof("outcome") != "error" for result in results.results)
+    seconds = time.process_time() - begun
+    if answered != MESSAGES:
+        raise RuntimeError(f"{MESSAGES - answered} messages failed: these figures mean nothing")
+    return seconds
+
+
+async def _serve_rounds(variant: Variant, parent: Connection, directory: Path) -> None:
+    probes = Probes.start(asyncio.get_running_loop()) if variant == "all" else None
+    if variant == "hook" and AllocationProbe.install() is None:
+        raise RuntimeError("the allocation hook is not built: install a C compiler, make setup")
+    journal = SqliteJournal(directory / "journal.db", master_key=bytes(32), strategy="differential")
+    house = House(journal, wall_clock=True)
+    counted = RequestStatistics() if variant == "all" else _count_nothing(house)
+    peers = [await house.establish(seed) for seed in range(1, CHANNELS + 1)]
+    gc.freeze()
+    while parent.recv():
+        parent.send(await _round(house, counted, peers))
+    await house.close()
+    if probes is not None:
+        probes.stop()
+
+
+def _work(variant: Variant, parent: Connection) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        uvloop.run(_serve_rounds(variant, parent, Path(directory)))
+
+
+def _measure() -> list[dict[Variant, float]]:
+    """Return messages per CPU second of each variant, turn by turn."""
+    context = multiprocessing.get_context("spawn")
+    workers: dict[Variant, Connection] = {}
+    processes = []
+    for variant in get_args(Variant):
+        workers[variant], theirs = context.Pipe()
+        process = context.Process(target=_work, args=(variant, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        processes.append(process)
+    draw = random.Random(1)
+    turns = []
+    for _ in track(range(ROUNDS + MIN_ROUNDS_WARM_UP), "rounds", transient=True):
+        turn: dict[Variant, float] = {}
+        for variant in draw.sample(list(workers), len(workers)):
+            workers[variant].send(True)  # noqa: FBT003 - "go on" is all there is to say
+            turn[variant] = MESSAGES / workers[variant].recv()
+        turns.append(turn)
+    for connection in workers.values():
+        connection.send(False)  # noqa: FBT003
+    for process in processes:
+        process.join()
+    return turns[MIN_ROUNDS_WARM_UP:]
+
+
+def _interval(ratios: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the ratios' median, by bootstrap."""
+    draw = random.Random(1)
+    medians = sorted(
+        statistics.median(draw.choices(ratios, k=len(ratios))) for _ in range(RESAMPLES)
+    )
+    return medians[RESAMPLES // 40], medians[-RESAMPLES // 40]
+
+
+def main() -> None:
+    """Run the rounds and print the table."""
+    turns = _measure()
+    table = Table(title=f"{ROUNDS} turns of {MESSAGES:,} messages each; medians")
+    for column in (
+        "probes",
+        "messages\nper CPU second",
+        "to none,\nwithin a turn",
+        "quartiles\nof the turns",
+        "95 % interval\nof the median",
+    ):
+        table.add_column(column, justify="right")
+    for variant in get_args(Variant):
+        rate = statistics.median(turn[variant] for turn in turns)
+        ratios = [turn[variant] / turn["none"] for turn in turns]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        least, most = _interval(ratios)
+        spread = ("", "", "")
+        if variant != "none":
+            spread = (f"{middle:.3f}", f"{low:.3f} to {high:.3f}", f"{least:.3f} to {most:.3f}")
+        table.add_row(variant, f"{rate:,.0f}", *spread)
+    console = Console()
+    console.print(table)
+    cost = 1 - statistics.median(turn["all"] / turn["none"] for turn in turns)
+    console.print(
+        f"All probes cost {cost:.1%} of throughput; at most {1 - TARGET:.0%} are allowed."
+    )
+
+
+if __name__ == "__main__":
+    main()
