@@ -9,9 +9,16 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from tomllib import TOMLDecodeError
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import (
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -106,6 +113,11 @@ class Settings(BaseSettings):
         if value not in STRATEGIES:
             raise ValueError(f"unknown strategy {value!r}: one of {', '.join(STRATEGIES)}")
         return value
+
+    @model_validator(mode="after")
+    def _limits_in_range(self) -> Self:
+        _ = self.channel_limits  # refuses what the protocol can't hold
+        return self
 
     @property
     def channel_limits(self) -> ChannelLimits:

@@ -50,7 +50,7 @@ from service.persistence.contract import (
 )
 from service.persistence.recovery import rebuild
 from service.protocol.changes import Change, change_size
-from service.protocol.handshake import respond
+from service.protocol.handshake import encode_request, respond
 from service.protocol.session import Session
 
 if TYPE_CHECKING:
@@ -386,7 +386,7 @@ class Running:
     def _establish_again(self, command: Establish) -> object:
         _require_time(self._actor, command.deadline)
         handshake = self._session.handshake
-        if command.request.SerializeToString(deterministic=True) != handshake.request:
+        if encode_request(command.request) != handshake.request:
             raise ChannelExistsError(
                 "another handshake already made this channel: establish with fresh keys"
             )

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from protos.connect_actor.stored.v1 import session_pb2
+from service.protocol.primitives import KEY_SIZE
 
 __all__ = [
     "Change",
@@ -107,6 +108,10 @@ def decode_change(stored: bytes) -> Change:
         change = _Stored.FromString(stored)
     except DecodeError as error:
         raise InconsistentChangeError("a stored change can't be parsed") from error
+    if len(change.ratchet_key) not in (0, KEY_SIZE):
+        raise InconsistentChangeError(
+            f"a stored change's ratchet key has {len(change.ratchet_key)} bytes"
+        )
     if change.kind == _Stored.SENT:
         return Sent(change.index, change.ratchet_key)
     if change.kind == _Stored.RECEIVED:

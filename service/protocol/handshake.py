@@ -13,10 +13,11 @@ The two ends' identities and the channel's id are bound into every message (asso
 from dataclasses import dataclass, field
 
 from protos.connect_actor.v1 import connect_pb2 as wire
-from service.errors import HandshakeRefusedError
+from service.errors import ChannelExistsError, HandshakeRefusedError
 from service.protocol import primitives, x3dh
 from service.protocol.keys import (
     DEFAULT_ONE_TIME_PREKEYS,
+    MAX_ONE_TIME_PREKEYS,
     ChannelKeys,
     Identity,
     PrekeyBundle,
@@ -27,18 +28,26 @@ from service.protocol.ratchet import Ratchet, RatchetLimits
 from service.protocol.session import Handshake, Session
 from service.protocol.wire import bundle_from_wire, bundle_to_wire
 
-__all__ = ["ChannelLimits", "Initiation", "connect_id_of", "respond"]
+__all__ = ["ChannelLimits", "Initiation", "connect_id_of", "encode_request", "respond"]
 
 DEFAULT_DH_RATCHET_EVERY = 10
 DEFAULT_MAX_SKIP = 1_000
 # Twice the limit of a chain: a turn may leave as many behind on the old chain as on the new one.
 DEFAULT_MAX_SKIPPED_KEYS = 2_000
 DEFAULT_LIFETIME = 24 * 60 * 60
+# Limits travel and are stored as uint32.
+_UINT32 = 2**32
+# Keeps every expiry within the wire's int64.
+_MAX_LIFETIME = 100 * 365 * DEFAULT_LIFETIME
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelLimits:
-    """What the responder fixes for a new channel."""
+    """What the responder fixes for a new channel.
+
+    Raises:
+        ValueError: one of them is out of range.
+    """
 
     dh_ratchet_every: int = DEFAULT_DH_RATCHET_EVERY
     max_skip: int = DEFAULT_MAX_SKIP
@@ -46,6 +55,18 @@ class ChannelLimits:
     lifetime: float = DEFAULT_LIFETIME
     """Seconds."""
     one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name, value, least, most in (
+            ("dh_ratchet_every", self.dh_ratchet_every, 1, _UINT32 - 1),
+            ("max_skip", self.max_skip, 0, _UINT32 - 1),
+            ("max_skipped_keys", self.max_skipped_keys, 0, _UINT32 - 1),
+            ("lifetime", self.lifetime, 0, _MAX_LIFETIME),
+            ("one_time_prekeys", self.one_time_prekeys, 0, MAX_ONE_TIME_PREKEYS),
+        ):
+            if not least <= value <= most:
+                raise ValueError(f"{name} is {value}, expected {least} to {most}")
 
 
 def _initiator_context(ephemeral_key: bytes, ratchet_key: bytes) -> bytes:
@@ -78,6 +99,18 @@ def _connect_id(request_digest: bytes) -> int:
 def connect_id_of(request: wire.EstablishRequest) -> int:
     """Return the id of the channel that this request makes, 63 bits, the same at both ends."""
     return _connect_id(_digest_of(request))
+
+
+def encode_request(request: wire.EstablishRequest) -> bytes:
+    """Return the form in which a request is kept and compared.
+
+    Fields that this version does not know are left out: no signature covers them, and a stranger
+    could have any amount of them written down with the channel.
+    """
+    known = wire.EstablishRequest()
+    known.CopyFrom(request)
+    known.DiscardUnknownFields()
+    return known.SerializeToString(deterministic=True)
 
 
 def _associated_data(connect_id: int, initiator: PrekeyBundle, responder: PrekeyBundle) -> bytes:
@@ -156,8 +189,7 @@ def respond(
     return Session(
         channel_keys=keys,
         handshake=Handshake(
-            request.SerializeToString(deterministic=True),
-            response.SerializeToString(deterministic=True),
+            encode_request(request), response.SerializeToString(deterministic=True)
         ),
         expires_at=expires_at,
         ratchet=ratchet,
@@ -165,13 +197,24 @@ def respond(
 
 
 @dataclass(frozen=True, slots=True)
+class _InitiatorKeys:
+    """The private halves of a request."""
+
+    channel: ChannelKeys = field(repr=False)
+    ephemeral: KeyPair = field(repr=False)
+    ratchet: KeyPair = field(repr=False)
+
+
+@dataclass(slots=True)
 class Initiation:
-    """The initiator's half-made end of a channel: its request, and the keys to complete it with."""
+    """The initiator's half-made end of a channel: its request, and the keys to complete it with.
+
+    It completes once, and forgets the keys when it has: a second session from them would encrypt
+    with the same message keys.
+    """
 
     request: wire.EstablishRequest = field(repr=False)
-    _keys: ChannelKeys = field(repr=False)
-    _ephemeral: KeyPair = field(repr=False)
-    _ratchet_key: KeyPair = field(repr=False)
+    _keys: _InitiatorKeys | None = field(repr=False)
 
     @classmethod
     def begin(
@@ -181,18 +224,17 @@ class Initiation:
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
     ) -> "Initiation":
         """Make fresh keys and the request that offers them."""
-        keys = ChannelKeys.generate(identity, random, one_time_prekeys)
-        ephemeral = KeyPair.generate(random)
-        ratchet_key = KeyPair.generate(random)
-        bundle = keys.offer(
-            identity, _initiator_context(ephemeral.public_key, ratchet_key.public_key)
+        channel_keys = ChannelKeys.generate(identity, random, one_time_prekeys)
+        keys = _InitiatorKeys(channel_keys, KeyPair.generate(random), KeyPair.generate(random))
+        bundle = channel_keys.offer(
+            identity, _initiator_context(keys.ephemeral.public_key, keys.ratchet.public_key)
         )
         request = wire.EstablishRequest(
             bundle=bundle_to_wire(bundle),
-            ephemeral_key=ephemeral.public_key,
-            ratchet_key=ratchet_key.public_key,
+            ephemeral_key=keys.ephemeral.public_key,
+            ratchet_key=keys.ratchet.public_key,
         )
-        return cls(request, keys, ephemeral, ratchet_key)
+        return cls(request, keys)
 
     def complete(
         self,
@@ -202,7 +244,7 @@ class Initiation:
         max_skip: int = DEFAULT_MAX_SKIP,
         max_skipped_keys: int = DEFAULT_MAX_SKIPPED_KEYS,
     ) -> Session:
-        """Make the initiator's end of the channel.
+        """Make the initiator's end of the channel; after a refusal it can be tried again.
 
         Args:
             response: as it came; nothing of it is trusted.
@@ -214,13 +256,19 @@ class Initiation:
         Raises:
             HandshakeRefusedError: the responder is not the pinned one, or a key, the signature or
                 the channel's id is not acceptable.
+            ChannelExistsError: it has been made already.
         """
+        keys = self._keys
+        if keys is None:
+            raise ChannelExistsError("this handshake has made its channel: begin another")
         peer = bundle_from_wire(response.bundle)
         if pinned_identity is not None and peer.identity_key != pinned_identity:
             raise HandshakeRefusedError("the responder's identity key is not the pinned one")
         prekey_id = response.one_time_prekey_id if response.HasField("one_time_prekey_id") else None
         if response.expires_at_unix_micros < 0:
             raise HandshakeRefusedError("the channel's expiry is before 1970")
+        if response.dh_ratchet_every == 0:
+            raise HandshakeRefusedError("dh_ratchet_every is 0 or missing, expected 1 or more")
         digest = _digest_of(self.request)
         peer.require_acceptable(
             _responder_context(
@@ -235,8 +283,8 @@ class Initiation:
         own = bundle_from_wire(self.request.bundle)
         try:
             shared_key = x3dh.agree_as_initiator(
-                self._keys.exchange_identity,
-                self._ephemeral,
+                keys.channel.exchange_identity,
+                keys.ephemeral,
                 peer.exchange_identity_key,
                 peer.signed_prekey,
                 None if prekey_id is None else one_time_prekeys[prekey_id],
@@ -245,16 +293,16 @@ class Initiation:
                 RatchetLimits(response.dh_ratchet_every, max_skip, max_skipped_keys),
                 _associated_data(response.connect_id, own, peer),
                 shared_key,
-                self._ratchet_key,
+                keys.ratchet,
                 peer.signed_prekey,
             )
         except WeakKeyError:
             raise HandshakeRefusedError("a key of the response is of small order") from None
+        self._keys = None
         return Session(
-            channel_keys=self._keys,
+            channel_keys=keys.channel,
             handshake=Handshake(
-                self.request.SerializeToString(deterministic=True),
-                response.SerializeToString(deterministic=True),
+                encode_request(self.request), response.SerializeToString(deterministic=True)
             ),
             expires_at=response.expires_at_unix_micros,
             ratchet=ratchet,

@@ -12,7 +12,14 @@ from service.errors import HandshakeRefusedError
 from service.protocol import primitives
 from service.protocol.primitives import KeyPair, Random
 
-__all__ = ["DEFAULT_ONE_TIME_PREKEYS", "ChannelKeys", "Identity", "PrekeyBundle", "encode_parts"]
+__all__ = [
+    "DEFAULT_ONE_TIME_PREKEYS",
+    "MAX_ONE_TIME_PREKEYS",
+    "ChannelKeys",
+    "Identity",
+    "PrekeyBundle",
+    "encode_parts",
+]
 
 # As many as the audited server puts into a bundle.
 DEFAULT_ONE_TIME_PREKEYS = 10
@@ -63,6 +70,11 @@ class PrekeyBundle:
             raise HandshakeRefusedError(
                 f"the bundle holds {len(self.one_time_prekeys)} one-time prekeys,"
                 f" at most {MAX_ONE_TIME_PREKEYS} are accepted"
+            )
+        if primitives.is_weak_identity_key(self.identity_key):
+            # Signatures under such a key fit whatever is put under them.
+            raise HandshakeRefusedError(
+                "the bundle's identity_key is not 32 bytes or of small order"
             )
         for name, key in (
             ("exchange_identity_key", self.exchange_identity_key),

@@ -11,7 +11,8 @@ __all__ = ["Header", "Payload", "require_well_formed"]
 # Ratchet key, PN, N, request id, creation time: fixed width, so no two headers encode alike.
 _HEADER = struct.Struct(">32sIIQq")
 
-_UINT32 = 1 << 32
+# A position on a chain is a uint32, and the one behind a message must be one too.
+_MAX_CHAIN_LENGTH = 2**32 - 1
 
 
 class Header(NamedTuple):
@@ -26,8 +27,18 @@ class Header(NamedTuple):
     """Sender's clock, microseconds since the epoch."""
 
     def encode(self) -> bytes:
-        """Return the 56 bytes that go into the associated data."""
-        return _HEADER.pack(*self)
+        """Return the 56 bytes that go into the associated data.
+
+        Raises:
+            MalformedRequestError: a number does not fit its field.
+        """
+        try:
+            return _HEADER.pack(*self)
+        except struct.error:
+            raise MalformedRequestError(
+                "a chain position doesn't fit 32 bits, the request id (unsigned) or the creation"
+                " time (signed) 64"
+            ) from None
 
 
 class Payload(NamedTuple):
@@ -40,7 +51,7 @@ class Payload(NamedTuple):
 
 
 def require_well_formed(payload: Payload) -> None:
-    """Check the sizes of a payload's parts.
+    """Check the sizes of a payload's parts, and its positions.
 
     Raises:
         MalformedRequestError: with what was expected and what came.
@@ -59,5 +70,12 @@ def require_well_formed(payload: Payload) -> None:
             f"payload.ciphertext has {len(payload.ciphertext)} bytes,"
             f" expected at least the tag's {TAG_SIZE}"
         )
-    if not (0 <= header.message_number < _UINT32 and 0 <= header.previous_chain_length < _UINT32):
-        raise MalformedRequestError("payload's chain positions don't fit 32 bits")
+    if not (
+        0 <= header.message_number < _MAX_CHAIN_LENGTH
+        and 0 <= header.previous_chain_length <= _MAX_CHAIN_LENGTH
+    ):
+        raise MalformedRequestError(
+            f"payload's positions are {header.message_number} on its chain and"
+            f" {header.previous_chain_length} on the one before,"
+            f" chains have at most {_MAX_CHAIN_LENGTH} messages"
+        )

@@ -27,6 +27,7 @@ __all__ = [
     "digest",
     "encrypt",
     "hkdf",
+    "is_weak_identity_key",
     "is_weak_public_key",
     "public_identity",
     "sign",
@@ -49,6 +50,7 @@ _HMAC_BLOCK_SIZE = 64
 _INNER_PADDING = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER_PADDING = bytes(byte ^ 0x5C for byte in range(256))
 _X25519_PRIME = 2**255 - 19
+_COORDINATE = (1 << 255) - 1
 
 # The u-coordinates of the points of small order, reduced modulo the prime: 0 and 1, the two of
 # order 8, and -1. RFC 7748 (section 6.1) leaves rejecting them to the protocol.
@@ -58,6 +60,16 @@ _SMALL_ORDER = frozenset(
         1,
         325606250916557431795983626356110631294008115727848805560023387167927233504,
         39382357235489614581723060781553021112529911719440698176882885853963445705823,
+        _X25519_PRIME - 1,
+    }
+)
+# The same on Ed25519's curve, by y: RFC 8032 lets signatures under these fit any message.
+_SMALL_ORDER_IDENTITY = frozenset(
+    {
+        0,
+        1,
+        2707385501144840649318225287225658788936804267575313519463743609750303402022,
+        55188659117513257062467267217118295137698188065244968500265048394206261417927,
         _X25519_PRIME - 1,
     }
 )
@@ -72,8 +84,15 @@ def is_weak_public_key(key: bytes) -> bool:
     if len(key) != KEY_SIZE:
         return True
     # The top bit is not part of the coordinate (RFC 7748, section 5).
-    coordinate = int.from_bytes(key, "little") & ((1 << 255) - 1)
-    return coordinate % _X25519_PRIME in _SMALL_ORDER
+    return (int.from_bytes(key, "little") & _COORDINATE) % _X25519_PRIME in _SMALL_ORDER
+
+
+def is_weak_identity_key(key: bytes) -> bool:
+    """Say whether an Ed25519 public key has the wrong size or is a point of small order."""
+    if len(key) != KEY_SIZE:
+        return True
+    # The top bit is the sign of the other coordinate (RFC 8032, section 5.1.2).
+    return (int.from_bytes(key, "little") & _COORDINATE) % _X25519_PRIME in _SMALL_ORDER_IDENTITY
 
 
 class KeyPair:

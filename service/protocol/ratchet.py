@@ -45,7 +45,7 @@ __all__ = ["MAX_SKIPPED_CHAINS", "Chain", "Ratchet", "RatchetLimits", "SkippedCh
 
 # Receiving chains whose skipped keys are kept, the current one included: libsignal's figure.
 MAX_SKIPPED_CHAINS = 5
-# An index is a uint32 on the wire.
+# Indexes, and the count of turns, are uint32 where they are written.
 _MAX_CHAIN_LENGTH = 2**32 - 1
 
 
@@ -84,18 +84,18 @@ class SkippedChain:
 class _Advance:
     """A receiving chain moved on, not yet put into effect."""
 
-    message_key: bytes
-    chain_key: bytes
+    message_key: bytes = field(repr=False)
+    chain_key: bytes = field(repr=False)
     next_index: int
-    skipped: dict[int, bytes]
+    skipped: dict[int, bytes] = field(repr=False)
 
 
 @dataclass(slots=True)
 class _SendingTurn:
     """A turn of the sending half, not yet put into effect."""
 
-    root_key: bytes
-    own_key: KeyPair
+    root_key: bytes = field(repr=False)
+    own_key: KeyPair = field(repr=False)
     chain: Chain
 
 
@@ -245,6 +245,7 @@ class Ratchet:
             AuthenticationFailedError: forged, damaged, or of another channel.
             MessageReplayedError: its key was used before, or is no longer kept.
             SkipLimitExceededError: it claims to be further ahead than the limit allows.
+            ChannelExpiredError: the ratchet has turned 2**32 - 1 times.
         """
         header = payload.header
         receiving = self.receiving
@@ -301,6 +302,8 @@ class Ratchet:
                 "the message bears a ratchet key that is unknown, and no turn of the peer is due:"
                 " it is forged, of another channel, or of a chain given up long ago"
             )
+        if self.receiving_turns >= _MAX_CHAIN_LENGTH:
+            raise ChannelExpiredError("no more turns can be counted: establish anew")
         receiving = self.receiving
         left_behind = (
             0 if receiving is None else header.previous_chain_length - receiving.next_index
@@ -408,11 +411,21 @@ class Ratchet:
         if ratchet_key:
             if self.own_key is None:
                 raise InconsistentChangeError("a turn of the receiving chain that was not due")
-            root_key, chain_key = primitives.step_root(
-                self.root_key, self.own_key.exchange(ratchet_key)
-            )
+            if self.receiving is not None:
+                self._require_recorded_skip(previous_chain_length - self.receiving.next_index)
+            try:
+                shared_secret = self.own_key.exchange(ratchet_key)
+            except WeakKeyError:
+                raise InconsistentChangeError("a turn with a key of small order") from None
+            root_key, chain_key = primitives.step_root(self.root_key, shared_secret)
             self._turn_receiving(root_key, Chain(ratchet_key, chain_key, 0), previous_chain_length)
         receiving = self.receiving
         if receiving is None or index < receiving.next_index:
             raise InconsistentChangeError(f"message {index} is not ahead on its chain")
+        self._require_recorded_skip(index - receiving.next_index)
         self._move_receiving(receiving, _advance(receiving, index))
+
+    def _require_recorded_skip(self, missing: int) -> None:
+        # Bounds the work that a record can cause, as ``_require_skip`` does for a message.
+        if missing > self.limits.max_skip:
+            raise InconsistentChangeError(f"a message {missing} ahead was never accepted")

@@ -55,6 +55,7 @@ class Session:
 
         Raises:
             ChannelExpiredError: the session's lifetime is over.
+            MalformedRequestError: the request id or the time doesn't fit 64 bits.
         """
         self.require_alive(now)
         return self.ratchet.encrypt(plaintext, request_id=request_id, created_at=now, random=random)
@@ -64,7 +65,7 @@ class Session:
 
         Raises:
             ChannelExpiredError: the session's lifetime is over.
-            MalformedRequestError: a part of the payload has the wrong size.
+            MalformedRequestError: a part of the payload has the wrong size or range.
             PeerError: as ``Ratchet.decrypt`` says.
         """
         self.require_alive(now)
@@ -174,7 +175,12 @@ class Session:
             state = stored.SessionState.FromString(encoded)
         except DecodeError as error:
             raise InconsistentChangeError("a stored session can't be parsed") from error
-        if not (state.HasField("channel_keys") and state.HasField("ratchet")):
+        if not (
+            state.HasField("channel_keys")
+            and state.HasField("handshake")
+            and state.HasField("limits")
+            and state.HasField("ratchet")
+        ):
             raise InconsistentChangeError("a stored session lacks a part")
         keys, ratchet = state.channel_keys, state.ratchet
         sending = _decode_chain(ratchet.sending) if ratchet.HasField("sending") else None

@@ -39,6 +39,8 @@ def test_the_environment_can_name_the_file(file: Path, monkeypatch: pytest.Monke
         ("unknown_key = 1", "unknown_key"),
         ("snapshot_interval = -1", "snapshot_interval"),
         ("one_time_prekeys = 201", "one_time_prekeys"),
+        ("dh_ratchet_every = 4294967296", "dh_ratchet_every"),
+        ("channel_lifetime = inf", "lifetime"),
         ('strategy = "fastest"', "one of full, cached, differential"),
     ],
 )

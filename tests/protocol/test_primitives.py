@@ -5,7 +5,9 @@ import hmac
 import pytest
 
 from service.protocol import primitives
-from service.protocol.primitives import KeyPair
+from service.protocol.primitives import KeyPair, WeakKeyError
+from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS, WEAK_IDENTITY_KEYS
+from tests.support.channels import seeded
 
 h = bytes.fromhex
 
@@ -61,18 +63,106 @@ def test_x25519_is_rfc_7748s(scalar: str, coordinate: str, result: str) -> None:
 
 
 def test_x25519_agrees_as_in_rfc_7748_section_6_1() -> None:
-    alice = KeyPair(
-        h(
-            "77076d0a7318a57d3c16c17251b26645df4c41f8ca8e6f5d2f3c1e1a9d3a1a2a"[:0]
-            or "77076d0a7318a57d3c16c17251b26645c6c2f6c929b1b5b0f1c6f1f9d1c4f3a1"[:0]
-            or "77076d0a7318a57d3c16c17251b2664cdf0b1cb2c3f0e0c2f0e4b6d3a1a2c2a5"
+    alice = KeyPair(h("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a"))
+    bob = KeyPair(h("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb"))
+    shared = h("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
+    assert alice.public_key == h("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
+    assert bob.public_key == h("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
+    assert alice.exchange(bob.public_key) == shared
+    assert bob.exchange(alice.public_key) == shared
+
+
+# RFC 8032, section 7.1: seed, public key, message, signature.
+ED25519 = [
+    (
+        "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
+        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "",
+        (
+            "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555"
+            "fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
+        ),
+    ),
+    (
+        "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
+        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+        "72",
+        (
+            "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da0"
+            "85ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+        ),
+    ),
+    (
+        "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
+        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
+        "af82",
+        (
+            "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac1"
+            "8ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a"
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("seed", "public", "message", "signature"), ED25519)
+def test_ed25519_is_rfc_8032s(seed: str, public: str, message: str, signature: str) -> None:
+    assert primitives.public_identity(h(seed)) == h(public)
+    assert primitives.sign(h(seed), h(message)) == h(signature)
+    assert primitives.verify(h(public), h(signature), h(message))
+    assert not primitives.verify(h(public), h(signature), h(message) + b"x")
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_signature_under_a_key_of_another_size_is_not_good(size: int) -> None:
+    assert not primitives.verify(bytes(size), bytes(64), b"")
+
+
+@pytest.mark.parametrize("size", [0, 63, 65])
+def test_a_signature_of_another_size_is_not_good(size: int) -> None:
+    assert not primitives.verify(h(ED25519[0][1]), bytes(size), b"")
+
+
+def test_a_chain_step_is_two_hmacs_of_the_chain_key() -> None:
+    for seed in range(20):
+        chain_key = seeded(seed)(32)
+        assert primitives.step_chain(chain_key) == (
+            hmac.digest(chain_key, b"\x01", "sha256"),
+            hmac.digest(chain_key, b"\x02", "sha256"),
         )
-    )
-    assert alice
 
 
-@pytest.mark.parametrize("chain_key", [bytes(32), bytes(range(32)), b"\xff" * 32])
-def test_a_chain_step_is_the_hmacs_of_one_and_two(chain_key: bytes) -> None:
-    message_key, next_chain_key = primitives.step_chain(chain_key)
-    assert message_key == hmac.digest(chain_key, b"\x01", "sha256")
-    assert next_chain_key == hmac.digest(chain_key, b"\x02", "sha256")
+@pytest.mark.parametrize("key", WEAK_EXCHANGE_KEYS, ids=bytes.hex)
+def test_every_encoding_of_a_point_of_small_order_is_weak(key: bytes) -> None:
+    assert primitives.is_weak_public_key(key)
+    with pytest.raises(WeakKeyError):
+        KeyPair(seeded(1)(32)).exchange(key)
+
+
+@pytest.mark.parametrize("key", WEAK_IDENTITY_KEYS, ids=bytes.hex)
+def test_every_encoding_of_an_identity_of_small_order_is_weak(key: bytes) -> None:
+    assert primitives.is_weak_identity_key(key)
+
+
+def test_a_signature_under_an_identity_of_small_order_would_fit_any_message() -> None:
+    # Why such identities are refused: R = s B holds for every message if the key adds nothing.
+    base_point = h("58" + "66" * 31)
+    neutral = (1).to_bytes(32, "little")
+    signature = base_point + (1).to_bytes(32, "little")
+    assert primitives.verify(neutral, signature, b"this")
+    assert primitives.verify(neutral, signature, b"and that")
+
+
+def test_a_sound_key_is_not_weak() -> None:
+    for seed in range(50):
+        pair, identity = KeyPair(seeded(seed)(32)), primitives.public_identity(seeded(seed)(32))
+        assert not primitives.is_weak_public_key(pair.public_key)
+        assert not primitives.is_weak_identity_key(identity)
+
+
+@pytest.mark.parametrize("size", [0, 31, 33, 64])
+def test_a_key_of_another_size_is_weak(size: int) -> None:
+    key = b"\x09" * size
+    assert primitives.is_weak_public_key(key)
+    assert primitives.is_weak_identity_key(key)
+    with pytest.raises(WeakKeyError):
+        KeyPair(seeded(1)(32)).exchange(key)

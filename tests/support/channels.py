@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.protocol.handshake import ChannelLimits, Initiation, respond
 from service.protocol.keys import Identity
+from service.protocol.payload import Payload
 from service.protocol.primitives import Random
 from service.protocol.session import Session
 
@@ -25,20 +26,45 @@ class Ends:
     service: Session
     random: Random
 
+    def up(self, plaintext: bytes = b"up") -> Payload:
+        """Encrypt a message of the peer."""
+        return self.peer.encrypt(plaintext, now=NOW, random=self.random)[0]
+
+    def down(self, plaintext: bytes = b"down") -> Payload:
+        """Encrypt a message of the service."""
+        return self.service.encrypt(plaintext, now=NOW, random=self.random)[0]
+
+    def at_service(self, payload: Payload) -> bytes:
+        """Decrypt a message of the peer."""
+        return self.service.decrypt(payload, now=NOW)[0]
+
+    def at_peer(self, payload: Payload) -> bytes:
+        """Decrypt a message of the service."""
+        return self.peer.decrypt(payload, now=NOW)[0]
+
+    def round_trip(self) -> None:
+        """Carry a message each way, so that each end has a newer key of the other."""
+        assert self.at_service(self.up(b"there")) == b"there"
+        assert self.at_peer(self.down(b"and back")) == b"and back"
+
 
 def make_ends(seed: int = 1, limits: ChannelLimits | None = None) -> Ends:
-    """Run a handshake."""
+    """Run a handshake; the limits hold at both ends."""
+    limits = limits or ChannelLimits()
     source = seeded(seed)
     initiation = Initiation.begin(Identity.generate(source), source)
     service = respond(
         initiation.request,
         identity=Identity.generate(source),
-        limits=limits or ChannelLimits(),
+        limits=limits,
         now=NOW,
         random=source,
     )
     response = wire.EstablishResponse.FromString(service.handshake.response)
-    return Ends(initiation.complete(response), service, source)
+    peer = initiation.complete(
+        response, max_skip=limits.max_skip, max_skipped_keys=limits.max_skipped_keys
+    )
+    return Ends(peer, service, source)
 
 
 def establish_request(seed: int) -> tuple[Initiation, wire.EstablishRequest]:
