@@ -33,6 +33,12 @@ class ScriptedJournal(MemoryJournal):
         """For the next commits: write, then fail."""
         self.on_recover: Callable[[int], None] = lambda _: None
         self.recoveries: list[int] = []
+        self.upkeep_steps = 0
+        """Steps of clean-up that are still to be done."""
+        self.upkeeps: list[int] = []
+        """For each step that was asked for, the commits there were before it."""
+        self.forgotten: list[int] = []
+        self.closed = False
 
     @property
     def all_records(self) -> list[Record]:
@@ -57,3 +63,15 @@ class ScriptedJournal(MemoryJournal):
         self.recoveries.append(channel)
         self.on_recover(channel)
         return super().recover(channel)
+
+    def upkeep(self) -> bool:
+        self.upkeeps.append(len(self.batches))
+        self.upkeep_steps = max(self.upkeep_steps - 1, 0)
+        return self.upkeep_steps > 0
+
+    def forget(self, channel: int) -> None:
+        self.forgotten.append(channel)
+
+    def close(self) -> None:
+        self.closed = True
+        super().close()
