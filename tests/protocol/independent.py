@@ -8,7 +8,8 @@ What is adapted, since the libraries offer no place for it:
 
 - *The first ratchet key.* Ours comes with the handshake, so that either end may speak first.
   Theirs is drawn when Alice encrypts her first message. So their Alice draws, first, the private
-  key that our request has offered (``begin_as_alice``); and their Bob, who learns it from Alice's first message, can only listen until then.
+  key that our request has offered (``begin_as_alice``); and their Bob, who learns it from Alice's
+  first message, can only listen until then.
 - *Request id and time* are in our header, but not in theirs. They travel with a message as the
   last 16 bytes of what theirs calls associated data, and are put behind the header from there.
 - *The nonce.* Theirs has none; it is drawn here and put in front of the ciphertext.
