@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types unit protos compose-check docs lock clean
+.PHONY: help setup demo bench-core test lint types unit protos compose-check docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -21,6 +21,9 @@ $(READY): requirements-dev.lock pyproject.toml hatch_build.py service/telemetry/
 
 demo: $(READY) ## Compare full, cached and differential under the same real load
 	@$(BIN)/loadgen compare --quick --output results/demo
+
+bench-core: $(READY) ## Measure protocol, journal and actors beside their peers
+	@for part in protocol journal actors; do $(BIN)/python -m benchmarks.$$part --rounds 3 || exit 1; done
 
 test: lint types unit ## Lint, types and tests: all that CI runs
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import uuid4
 
 from eventsourcing.persistence import StoredEvent
@@ -161,29 +161,42 @@ def _take(history: Iterator[Record], count: int, commits: int) -> list[list[Reco
     return [list(itertools.islice(history, count)) for _ in range(commits)]
 
 
-def _measure(contender: Callable[[Path], AbstractContextManager[Commit]]) -> dict[int, float]:
-    """Return records a second by how many share a commit."""
-    rates = {}
+class Pace(NamedTuple):
+    """How fast records became durable."""
+
+    rate: float
+    """Thousands a second."""
+    cpu: float
+    """Microseconds of the process's CPU for each."""
+
+
+def _measure(contender: Callable[[Path], AbstractContextManager[Commit]]) -> dict[int, Pace]:
+    """Return the pace by how many records share a commit."""
+    paces = {}
     history = _history()
     with _fresh_directory() as directory, contender(directory) as commit:
         for count, commits in COMMITS.items():
             batches = _take(history, count, commits)
-            begun = time.perf_counter()
+            begun, cpu_begun = time.perf_counter(), time.process_time()
             for batch in batches:
                 commit(batch)
-            rates[count] = count * commits / (time.perf_counter() - begun)
-    return rates
+            seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu_begun
+            records = count * commits
+            paces[count] = Pace(records / seconds / 1e3, cpu / records * 1e6)
+    return paces
 
 
 @contextmanager
 def _fresh_directory() -> Iterator[Path]:
-    # Here and not in /tmp, which may be memory: there nothing is durable, and all is fast.
-    with tempfile.TemporaryDirectory(dir=".", prefix=".benchmark-") as directory:
+    # Not in /tmp, which may be memory: there nothing is durable, and all is fast.
+    results = Path("results")
+    results.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=results) as directory:
         yield Path(directory)
 
 
 def _measure_steady_state() -> tuple[float, float]:
-    """Return records a second of the journal in steady state, and the clean-up's share of it."""
+    """Return thousands of records a second in steady state, and the clean-up's share of it."""
     batches = _take(_history(), STEADY_BATCH, STEADY_COMMITS)
     clean_up = 0.0
     with _fresh_directory() as directory, closing(_open(directory)) as journal:
@@ -207,45 +220,53 @@ def _measure_steady_state() -> tuple[float, float]:
             clean_up += time.perf_counter() - clean_up_begun
         seconds = time.perf_counter() - begun
         require(journal.statistics().records_deleted > 0)
-    return len(batches) * STEADY_BATCH / seconds, clean_up / seconds
+    return len(batches) * STEADY_BATCH / seconds / 1e3, clean_up / seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
     """One round."""
 
-    rates: Mapping[str, Mapping[int, float]]
-    """Records a second, by contender and records a commit."""
+    paces: Mapping[str, Mapping[int, Pace]]
+    """By contender and records a commit."""
     steady_rate: float
+    """Thousands of records a second."""
     steady_clean_up: float
     """Share of the time, from 0 to 1."""
 
 
 def _round() -> Figures:
     order = random.sample(list(CONTENDERS), len(CONTENDERS))
-    rates = {name: _measure(CONTENDERS[name]) for name in order}
-    return Figures(rates, *_measure_steady_state())
+    paces = {name: _measure(CONTENDERS[name]) for name in order}
+    return Figures(paces, *_measure_steady_state())
 
 
 def _table(rounds: Sequence[Figures]) -> Table:
     table = Table(title=f"{len(rounds)} rounds: median (lowest to highest)", box=box.SIMPLE_HEAD)
     table.add_column("records a commit")
-    table.add_column("thousand records a second", justify="right")
+    table.add_column("thousand a second", justify="right")
+    table.add_column("CPU for each", justify="right")
     table.add_column("ours is faster by", justify="right")
     for count in COMMITS:
         table.add_section()
         table.add_row(f"{count:,}", style="bold")
-        ours = [figures.rates[_OURS][count] / 1_000 for figures in rounds]
+        ours = [figures.paces[_OURS][count].rate for figures in rounds]
         for name in CONTENDERS:
-            rates = [figures.rates[name][count] / 1_000 for figures in rounds]
-            faster = better_by(rates, ours, more_is_better=True)
-            table.add_row(f"  {name}", spread(rates, ""), "" if name == _OURS else faster)
+            paces = [figures.paces[name][count] for figures in rounds]
+            rates = [pace.rate for pace in paces]
+            table.add_row(
+                f"  {name}",
+                spread(rates, ""),
+                spread([pace.cpu for pace in paces], "µs"),
+                "" if name == _OURS else better_by(rates, ours, more_is_better=True),
+            )
     table.add_section()
     table.add_row(f"{STEADY_BATCH:,}, steady state", style="bold")
-    steady = [figures.steady_rate / 1_000 for figures in rounds]
-    without = [figures.rates[_OURS][STEADY_BATCH] / 1_000 for figures in rounds]
+    steady = [figures.steady_rate for figures in rounds]
+    without = [figures.paces[_OURS][STEADY_BATCH].rate for figures in rounds]
     clean_up = [figures.steady_clean_up * 100 for figures in rounds]
-    table.add_row("  ours", spread(steady, ""), better_by(without, steady, more_is_better=True))
+    faster = better_by(without, steady, more_is_better=True)
+    table.add_row("  ours", spread(steady, ""), "", faster)
     table.add_row("  of its time, clean-up", spread(clean_up, "%"))
     return table
 

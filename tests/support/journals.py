@@ -38,7 +38,8 @@ class ScriptedJournal(MemoryJournal):
         self.upkeeps: list[int] = []
         """For each step that was asked for, the commits there were before it."""
         self.forgotten: list[int] = []
-        self.closed = False
+        self.closed_after: int | None = None
+        """Commits there were before it was closed."""
 
     @property
     def all_records(self) -> list[Record]:
@@ -73,5 +74,5 @@ class ScriptedJournal(MemoryJournal):
         self.forgotten.append(channel)
 
     def close(self) -> None:
-        self.closed = True
+        self.closed_after = len(self.batches)
         super().close()
