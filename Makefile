@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 .PHONY: help setup demo bench-core test lint types unit protos compose-check docs lock clean
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
 setup: $(READY) ## Make the virtual environment, from the lock
 
