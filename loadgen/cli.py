@@ -1,4 +1,4 @@
-"""The command line: ``loadgen run``, ``loadgen compare`` and ``loadgen audit``.
+"""The command line: ``loadgen run``, ``compare``, ``audit`` and ``bench``.
 
 Exit codes: 0 all went well; 1 the load ran, but an answer was wrong or operations failed; 2 the
 configuration is not usable; 3 the service did not start, died or could not be reached; 4 the result
@@ -18,6 +18,9 @@ from rich.console import Console
 from loadgen.audit.command import execute_audit
 from loadgen.audit.report import write_audit
 from loadgen.audit.settings import AuditSettings
+from loadgen.bench.command import BenchError, execute_bench, select
+from loadgen.bench.report import read_saved, write_bench
+from loadgen.bench.settings import BenchSettings
 from loadgen.compare import execute_compare
 from loadgen.progress import CommandProgress
 from loadgen.report import ReportError, require_writable, write_compare, write_run
@@ -43,9 +46,10 @@ commands:
   run        put load on a service and say how it did
   compare    put the same load on each persistence strategy and compare
   audit      measure every number that the audit states, and say which of them hold
+  bench      time the parts of the service, and count what they allocate
 
 loadgen COMMAND --help lists the flags. Settings also come from a TOML file (--config FILE, tables
-[run], [compare] and [audit]) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
+named as the commands) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
 """
 
 
@@ -56,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         RunSettings.command: _run,
         CompareSettings.command: _compare,
         AuditSettings.command: _audit,
+        BenchSettings.command: _bench,
     }
     match given:
         case ["-h" | "--help"]:
@@ -64,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         case [name, *flags] if name in commands:
             return _guarded(commands[name], name, flags)
         case [name, *_]:
-            sys.stderr.write(f"loadgen: no command {name!r}: run, compare or audit\n")
+            sys.stderr.write(f"loadgen: no command {name!r}: {', '.join(commands)}\n")
             return EXIT_CONFIGURATION
         case _:
             sys.stderr.write(_USAGE)
@@ -95,6 +100,18 @@ async def _audit(flags: list[str]) -> int:
     return EXIT_RIGHT if write_audit(result, settings, Console()) else EXIT_WRONG
 
 
+async def _bench(flags: list[str]) -> int:
+    settings = load_settings(BenchSettings, flags)
+    if settings.list:
+        sys.stdout.write("".join(f"{benchmark.name}\n" for benchmark in select(settings)))
+        return EXIT_RIGHT
+    saved = read_saved(settings)
+    _require_writable(settings.output / "bench.json", settings.output / "bench.html")
+    with CommandProgress(lines_in_pipe=True) as progress:
+        result = await execute_bench(settings, progress)
+    return EXIT_RIGHT if write_bench(result, saved, settings, Console()) else EXIT_WRONG
+
+
 def _require_writable(*paths: Path | None) -> None:
     # Told before the load, not after minutes of it.
     try:
@@ -116,6 +133,9 @@ def _guarded(
     except (ServiceError, TransportError, MetricsError) as error:
         sys.stderr.write(f"loadgen {name}: {error}\n")
         return EXIT_SERVICE
+    except BenchError as error:
+        sys.stderr.write(f"loadgen {name}: {error}\n")
+        return EXIT_WRONG
     except ReportError as error:
         sys.stderr.write(f"loadgen {name}: {error}\n")
         return EXIT_UNWRITTEN

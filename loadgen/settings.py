@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 __all__ = [
+    "CommandSettings",
     "CompareSettings",
     "ConfigurationError",
     "JournalName",
@@ -30,11 +31,12 @@ __all__ = [
     "RouterName",
     "RunSettings",
     "StrategyName",
+    "comma_separated",
     "load_settings",
 ]
 
 ENVIRONMENT_PREFIX = "LOADGEN_"
-_TABLES = ("run", "compare", "audit")
+_TABLES = ("run", "compare", "audit", "bench")
 
 StrategyName = Literal["full", "cached", "differential"]
 JournalName = Literal["sqlite", "memory"]
@@ -45,7 +47,8 @@ class ConfigurationError(Exception):
     """The settings can't be used as they are; the message is one line that says which and why."""
 
 
-def _comma_separated(value: object) -> object:
+def comma_separated(value: object) -> object:
+    """Split what a flag or the environment gives as one string."""
     return value.split(",") if isinstance(value, str) else value
 
 
@@ -66,8 +69,8 @@ PayloadSize = Annotated[int, Field(ge=0, le=1 << 20)]
 Address = Annotated[str, BeforeValidator(_address)]
 
 
-class LoadSettings(BaseSettings):
-    """The load itself: which channels, which operations, how they are paced and for how long."""
+class CommandSettings(BaseSettings):
+    """What all commands have in common."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -84,13 +87,31 @@ class LoadSettings(BaseSettings):
     config: Path | None = Field(
         None, description="TOML file; its table of the command's name holds the settings"
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file, whose values come as init arguments."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+
+class LoadSettings(CommandSettings):
+    """The load itself: which channels, which operations, how they are paced and for how long."""
+
     seed: int = Field(1, ge=0, description="same seed, same sequence of operations and payloads")
     channels: int = Field(200, ge=1, le=1_000_000, description="channels to establish and use")
     one_time_prekeys: int = Field(
         10, ge=0, le=200, description="one-time prekeys in each peer's bundle"
     )
     payload_bytes: Annotated[
-        tuple[PayloadSize, ...], NoDecode, BeforeValidator(_comma_separated)
+        tuple[PayloadSize, ...], NoDecode, BeforeValidator(comma_separated)
     ] = Field(
         (64, 1024),
         min_length=1,
@@ -157,19 +178,6 @@ class LoadSettings(BaseSettings):
                 " operations: raise --concurrency or lower --frame-operations"
             )
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file, whose values come as init arguments."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
 
 
 class RunSettings(LoadSettings):
@@ -263,7 +271,7 @@ class CompareSettings(LoadSettings):
         return values
 
 
-_Settings = TypeVar("_Settings", bound=LoadSettings)
+_Settings = TypeVar("_Settings", bound=CommandSettings)
 
 
 def load_settings(
@@ -300,7 +308,7 @@ def load_settings(
         raise ConfigurationError(str(error).removeprefix("error parsing CLI: ")) from None
 
 
-def _known_keys(settings_type: type[LoadSettings]) -> frozenset[str]:
+def _known_keys(settings_type: type[CommandSettings]) -> frozenset[str]:
     # Of the commands that an environment is most often shared by, and of this one.
     return frozenset(RunSettings.model_fields) | {
         *CompareSettings.model_fields,

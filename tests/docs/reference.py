@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from loadgen.audit.settings import AuditSettings
+from loadgen.bench.settings import BenchSettings
 from loadgen.settings import CompareSettings, RunSettings
 from service.settings import Settings
 
@@ -79,7 +80,7 @@ def reference() -> str:
         + _table(Settings)
         + "".join(
             _LOADGEN.format(command=settings.command) + _table(settings)
-            for settings in (RunSettings, CompareSettings, AuditSettings)
+            for settings in (RunSettings, CompareSettings, AuditSettings, BenchSettings)
         )
     )
 

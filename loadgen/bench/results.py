@@ -1,0 +1,177 @@
+"""The form of a benchmark run's result, and how it compares with another."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from loadgen.results import Environment, Ratio
+
+__all__ = ["BENCH_SCHEMA", "BenchResult", "Comparison", "Row", "compare", "make_row"]
+
+BENCH_SCHEMA: Final = "connect-actor.loadgen.bench/1"
+
+# Two-sided 99.9 %, as BenchmarkDotNet's "Error"; with many values Student's t is the normal one.
+_CONFIDENCE = 3.29
+# Student's t for the same, by degrees of freedom, where it matters.
+_STUDENT: Mapping[int, float] = {
+    1: 636.6,
+    2: 31.60,
+    3: 12.92,
+    4: 8.610,
+    5: 6.869,
+    6: 5.959,
+    7: 5.408,
+    8: 5.041,
+    9: 4.781,
+    10: 4.587,
+    12: 4.318,
+    14: 4.140,
+    16: 4.015,
+    20: 3.850,
+    24: 3.745,
+    30: 3.646,
+    60: 3.460,
+}
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Row(_Record):
+    """One benchmark; every figure is that of one operation."""
+
+    name: str
+    group: str
+    is_baseline: bool
+    seconds: list[float]
+    """One mean for each value that pyperf took, in the order taken."""
+    mean: float
+    error: float
+    """Half of the mean's 99.9 % confidence interval."""
+    median: float
+    p95: float
+    operations_per_second: float
+    ratio: Ratio | None
+    """To the group's baseline: the medians, and their widest by the quartiles of both."""
+    allocated_bytes: float | None
+    allocated_blocks: float | None
+    collections: float
+    """Runs of the garbage collector for 1,000 operations."""
+
+
+class BenchResult(_Record):
+    """Result of ``loadgen bench``."""
+
+    schema_version: Literal["connect-actor.loadgen.bench/1"] = BENCH_SCHEMA
+    started_at: str
+    """UTC, ISO 8601."""
+    settings: dict[str, object]
+    environment: Environment
+    rows: list[Row]
+
+
+class Comparison(_Record):
+    """One benchmark in two runs."""
+
+    name: str
+    before: float
+    """Median, seconds."""
+    after: float
+    ratio: float
+    is_slower: bool
+    """Slower by more than the threshold, and by more than both runs' errors explain."""
+
+
+def make_row(
+    name: str,
+    *,
+    group: str,
+    is_baseline: bool,
+    seconds: Sequence[float],
+    baseline: Sequence[float] | None,
+    allocated_bytes: float | None,
+    allocated_blocks: float | None,
+    collections: float,
+) -> Row:
+    """Work a row's figures out of its values.
+
+    Args:
+        name: of the benchmark.
+        group: what it is compared in.
+        is_baseline: whether the group is divided by it.
+        seconds: of one operation, value by value.
+        baseline: the same of the group's baseline, if it was run.
+        allocated_bytes: of one operation, if they could be counted.
+        allocated_blocks: likewise.
+        collections: for 1,000 operations.
+    """
+    mean = statistics.fmean(seconds)
+    return Row(
+        name=name,
+        group=group,
+        is_baseline=is_baseline,
+        seconds=list(seconds),
+        mean=mean,
+        error=_error(seconds),
+        median=statistics.median(seconds),
+        p95=_quantile(seconds, 0.95),
+        operations_per_second=1 / mean,
+        ratio=None if baseline is None or is_baseline else _ratio(baseline, seconds),
+        allocated_bytes=allocated_bytes,
+        allocated_blocks=allocated_blocks,
+        collections=collections,
+    )
+
+
+def _error(values: Sequence[float]) -> float:
+    if len(values) < 2:
+        return 0.0
+    degrees = len(values) - 1
+    known = [t for freedom, t in _STUDENT.items() if freedom >= degrees]
+    t = max(known, default=_CONFIDENCE)
+    return t * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def _quantile(values: Sequence[float], share: float) -> float:
+    """Return the value below or at which so many lie, between neighbours in proportion."""
+    ordered = sorted(values)
+    position = share * (len(ordered) - 1)
+    below = int(position)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
+
+
+def _ratio(baseline: Sequence[float], values: Sequence[float]) -> Ratio:
+    return Ratio(
+        median=statistics.median(values) / statistics.median(baseline),
+        low=_quantile(values, 0.25) / _quantile(baseline, 0.75),
+        high=_quantile(values, 0.75) / _quantile(baseline, 0.25),
+    )
+
+
+def compare(before: BenchResult, after: BenchResult, threshold: float) -> list[Comparison]:
+    """Compare the benchmarks that both runs have.
+
+    Args:
+        before: the saved run.
+        after: the new one.
+        threshold: share by which a median may be larger.
+    """
+    saved = {row.name: row for row in before.rows}
+    return [_compared(saved[row.name], row, threshold) for row in after.rows if row.name in saved]
+
+
+def _compared(before: Row, after: Row, threshold: float) -> Comparison:
+    ratio = after.median / before.median
+    apart = after.mean - after.error > before.mean + before.error
+    return Comparison(
+        name=after.name,
+        before=before.median,
+        after=after.median,
+        ratio=ratio,
+        is_slower=ratio > 1 + threshold and apart,
+    )

@@ -1,0 +1,208 @@
+"""``loadgen bench``: every benchmark does its work, and figures are those of the values."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from loadgen import cli
+from loadgen.bench.cases import Benchmark, Operation
+from loadgen.bench.memory import blocks_of_a_long_session, measure_memory
+from loadgen.bench.report import read_saved, write_bench
+from loadgen.bench.results import BenchResult, Row, compare, make_row
+from loadgen.bench.settings import BenchSettings
+from loadgen.bench.suite import SUITE, chosen
+from loadgen.settings import load_settings
+from tests.support.results import environment
+
+
+def row(name: str, seconds: list[float], baseline: list[float] | None = None) -> Row:
+    return make_row(
+        name,
+        group=name.partition(":")[0],
+        is_baseline=False,
+        seconds=seconds,
+        baseline=baseline,
+        allocated_bytes=100.0,
+        allocated_blocks=3.0,
+        collections=0.0,
+    )
+
+
+def result(*rows: Row) -> BenchResult:
+    return BenchResult(
+        started_at="2026-01-02T03:04:05+00:00",
+        settings={},
+        environment=environment(),
+        rows=list(rows),
+    )
+
+
+# --- The suite ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SUITE)
+def test_every_benchmark_does_its_work(name: str) -> None:
+    SUITE[name].require_right()
+
+
+def test_the_audits_wishes_are_all_in_the_suite() -> None:
+    groups = {benchmark.group for benchmark in SUITE.values()}
+    for wished in (
+        "handshake",
+        "ratchet",
+        "encrypt",
+        "decrypt",
+        "payload create 64 B",
+        "payload process 2,048 B",
+        "AES-GCM decrypt 512 B",
+        "protobuf bytes 10,240 B",
+        "to stored form",
+        "from stored form",
+        "change",
+        "record, 1,000 skipped keys, 10 prekeys",
+        "journal append",
+        "recovery of 50 records",
+        "actor",
+        "channel",
+        "one channel, 64 pipelined",
+        "64 parallel channels",
+    ):
+        assert wished in groups
+
+
+def test_no_group_has_two_baselines() -> None:
+    baselines = [benchmark.group for benchmark in SUITE.values() if benchmark.is_baseline]
+    assert len(baselines) == len(set(baselines))
+
+
+@contextmanager
+def _idle(_: int) -> Iterator[Operation]:
+    yield lambda: None
+
+
+def test_a_benchmark_that_does_no_work_is_refused() -> None:
+    with pytest.raises(ArithmeticError, match="does not do its work"):
+        Benchmark("idle: nothing", _idle, lambda made: made is not None).require_right()
+
+
+@pytest.mark.parametrize(
+    ("patterns", "found"),
+    [
+        (("encrypt: 64 B",), ["encrypt: 64 B"]),
+        (("DH turn",), ["ratchet: DH turn of both ends"]),
+        (("change: *",), ["change: encode", "change: decode and apply"]),
+        (("no such thing",), []),
+    ],
+)
+def test_benchmarks_are_chosen_by_name_or_a_part_of_it(
+    patterns: tuple[str, ...], found: list[str]
+) -> None:
+    assert [benchmark.name for benchmark in chosen(patterns)] == found
+
+
+def test_without_a_pattern_all_are_chosen() -> None:
+    assert len(chosen(())) == len(SUITE)
+
+
+# --- Memory ---------------------------------------------------------------------------------------
+
+
+def test_allocations_are_those_of_one_operation() -> None:
+    @contextmanager
+    def prepare(_: int) -> Iterator[Operation]:
+        yield lambda: [bytes(1_000), bytes(1_000)]
+
+    figures = measure_memory(Benchmark("bytes: two", prepare, bool, operations=2))
+    assert figures.allocated_bytes is not None
+    assert 1_000 < figures.allocated_bytes < 1_200
+    assert figures.allocated_blocks is not None
+    assert 1 <= figures.allocated_blocks < 3
+
+
+def test_a_long_session_keeps_nothing() -> None:
+    alive = blocks_of_a_long_session(stretches=12, messages=100)
+    # Ten blocks are a fraction of what one kept message key would cost in 1,200 messages.
+    assert max(alive[4:]) - min(alive[4:]) <= 10
+
+
+# --- Figures --------------------------------------------------------------------------------------
+
+
+def test_the_rows_figures_are_those_of_its_values() -> None:
+    made = row("group: some", [4.0, 1.0, 2.0, 3.0], baseline=[1.0, 1.0, 1.0])
+    assert made.mean == 2.5
+    assert made.median == 2.5
+    assert made.p95 == pytest.approx(3.85)
+    assert made.operations_per_second == 0.4
+    # Student's t for 3 degrees of freedom, times the standard deviation, by the root of 4.
+    assert made.error == pytest.approx(12.92 * 1.2909944 / 2)
+    assert made.ratio is not None
+    assert (made.ratio.low, made.ratio.median, made.ratio.high) == (1.75, 2.5, 3.25)
+
+
+def test_a_planted_regression_is_found_and_noise_is_not() -> None:
+    steady = [1.00, 1.01, 0.99, 1.00, 1.01, 0.99]
+    saved = result(row("a: slower", steady), row("b: same", steady), row("c: noisy", steady))
+    slower = [value * 1.3 for value in steady]
+    noisy = [0.6, 2.6, 0.7, 2.5, 1.2, 1.3]
+    new = result(row("a: slower", slower), row("b: same", steady), row("c: noisy", noisy))
+    found = {one.name: one.is_slower for one in compare(saved, new, threshold=0.1)}
+    assert found == {"a: slower": True, "b: same": False, "c: noisy": False}
+    assert not any(one.is_slower for one in compare(saved, new, threshold=0.5))
+
+
+def test_only_what_both_runs_have_is_compared() -> None:
+    saved, new = result(row("a: x", [1.0, 1.0])), result(row("b: x", [9.0, 9.0]))
+    assert compare(saved, new, threshold=0.1) == []
+
+
+# --- The command ----------------------------------------------------------------------------------
+
+
+def test_a_run_writes_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = ("--quick", "--values=2", "--only=change: encode")
+    assert cli.main(["bench", *quick, f"--output={tmp_path}"]) == 0
+    content = json.loads((tmp_path / "bench.json").read_text())
+    (only,) = content["rows"]
+    assert only["name"] == "change: encode"
+    assert len(only["seconds"]) == 2
+    assert only["mean"] > 0
+    assert only["allocated_bytes"] > 0
+    assert "encode" in capsys.readouterr().out
+    assert "encode" in (tmp_path / "bench.html").read_text()
+
+
+@pytest.mark.parametrize(("factor", "right"), [(1.3, False), (1.0, True)])
+def test_a_run_that_became_slower_is_told_apart_for_ci(
+    tmp_path: Path,
+    factor: float,
+    right: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    steady = [1.00, 1.01, 0.99, 1.00, 1.01, 0.99]
+    saved = tmp_path / "saved.json"
+    saved.write_text(result(row("a: x", steady)).model_dump_json())
+    settings = load_settings(BenchSettings, [f"--against={saved}", f"--output={tmp_path}"], {})
+    new = result(row("a: x", [value * factor for value in steady]))
+    console = Console(file=io.StringIO(), width=100)
+    assert write_bench(new, read_saved(settings), settings, console) is right
+
+
+def test_list_names_the_benchmarks(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "--list", "--only=X3DH"]) == 0
+    assert capsys.readouterr().out == "handshake: X3DH, both ends\n"
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [("--only=no such", "no benchmark"), ("--against=/no/such", "no bench.json")],
+)
+def test_what_is_not_there_is_refused(
+    flag: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", flag]) == 2
+    assert said in capsys.readouterr().err
