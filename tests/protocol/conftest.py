@@ -1,4 +1,4 @@
-"""A test in which the work for one message is unbounded fails at once, instead of filling memory."""
+"""A test in which a message causes unbounded work fails at once, instead of filling memory."""
 
 import pytest
 
