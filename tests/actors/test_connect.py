@@ -391,6 +391,16 @@ async def test_a_repeated_establish_gets_the_same_answer(
     assert len(journal.all_records) == written
 
 
+async def test_a_field_that_is_not_signed_makes_no_other_request(
+    house: House, journal: ScriptedJournal
+) -> None:
+    _, request = establish_request(9)
+    padded = wire.EstablishRequest.FromString(request.SerializeToString() + b"\xfa\x07\x05stray")
+    first = await answer(house.ask(connect_id_of(padded), Establish(padded)))
+    assert await answer(house.ask(connect_id_of(request), Establish(request))) == first
+    assert b"stray" not in journal.all_records[0].payload
+
+
 async def test_another_request_for_the_same_channel_is_refused(house: House) -> None:
     _, request = establish_request(9)
     connect_id = connect_id_of(request)

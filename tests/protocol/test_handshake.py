@@ -26,7 +26,7 @@ from service.protocol.primitives import KeyPair
 from service.protocol.session import Session
 from service.protocol.wire import bundle_from_wire
 from tests.protocol.weak_keys import MALFORMED_KEYS, WEAK_EXCHANGE_KEYS, WEAK_IDENTITY_KEYS
-from tests.support.channels import NOW, Ends, make_ends, seeded
+from tests.support.channels import NOW, Ends, make_ends, response_of, seeded
 
 SERVICE = Identity.generate(seeded(1_000))
 PEER = Identity.generate(seeded(1_001))
@@ -48,10 +48,6 @@ def answered(
         now=NOW,
         random=seeded(seed),
     )
-
-
-def response_of(session: Session) -> wire.EstablishResponse:
-    return wire.EstablishResponse.FromString(session.handshake.response)
 
 
 def initiator_signature(bundle: PrekeyBundle, request: wire.EstablishRequest) -> bytes:

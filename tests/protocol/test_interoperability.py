@@ -12,16 +12,14 @@ from x3dh.identity_key_pair import IdentityKeyPairPriv
 from x3dh.models import BaseStateModel, IdentityKeyPairModel, SignedPreKeyPairModel
 from x3dh.types import SecretType
 
-from protos.connect_actor.v1 import connect_pb2 as wire
 from service.errors import AuthenticationFailedError, MessageReplayedError
 from service.protocol import x3dh
-from service.protocol.handshake import ChannelLimits, Initiation, respond
-from service.protocol.keys import Identity
+from service.protocol.handshake import ChannelLimits
 from service.protocol.payload import Payload
 from service.protocol.primitives import KeyPair
 from service.protocol.session import Session
 from tests.protocol.independent import IndependentRatchet, X3DHState
-from tests.support.channels import NOW, seeded
+from tests.support.channels import NOW, begin_and_answer, response_of, seeded
 
 CLASSIC = ChannelLimits(dh_ratchet_every=1)
 MODES = ["theirs is Alice", "theirs is Bob"]
@@ -51,18 +49,11 @@ class Pair:
         source = seeded(seed)
         with pytest.MonkeyPatch.context() as patch:
             agreed = recorded_agreements(patch)
-            initiation = Initiation.begin(Identity.generate(source), source)
+            # The keys are forgotten once the handshake is complete.
+            initiation, bob = begin_and_answer(source, CLASSIC)
             keys = initiation._keys
             assert keys is not None
-            bob = respond(
-                initiation.request,
-                identity=Identity.generate(source),
-                limits=CLASSIC,
-                now=NOW,
-                random=source,
-            )
-            response = wire.EstablishResponse.FromString(bob.handshake.response)
-            alice = initiation.complete(response)
+            alice = initiation.complete(response_of(bob))
         assert agreed[0] == agreed[1]
         self.source = source
         self.theirs = IndependentRatchet(agreed[0], bob.ratchet.associated_data, source)
@@ -294,15 +285,8 @@ async def test_a_whole_handshake_agrees_on_what_their_responder_computes(
         drawn.append(source(size))
         return drawn[-1]
 
-    initiation = Initiation.begin(Identity.generate(source), source)
-    bob = respond(
-        initiation.request,
-        identity=Identity.generate(source),
-        limits=ChannelLimits(one_time_prekeys=prekeys),
-        now=NOW,
-        random=recording,
-    )
-    response = wire.EstablishResponse.FromString(bob.handshake.response)
+    initiation, bob = begin_and_answer(recording, ChannelLimits(one_time_prekeys=prekeys))
+    response = response_of(bob)
     initiation.complete(response)
     consumed = None
     if prekeys:

@@ -454,9 +454,16 @@ def test_what_is_left_behind_is_derived_only_for_an_authentic_turn(work: Counter
     ],
     ids=str,
 )
-def test_a_header_that_no_wire_can_carry_is_refused(fields: dict[str, object]) -> None:
+def test_a_header_that_no_wire_can_carry_is_refused(
+    fields: dict[str, object], work: Counter[str]
+) -> None:
     ends = make_ends()
-    refused(ends.service, with_header(ends.up(), **fields), MalformedRequestError)
+    altered = with_header(ends.up(), **fields)
+    work.clear()
+    refused(ends.service, altered, MalformedRequestError)
+    # Positions and the key are looked at before they are used, the rest when it is encoded.
+    assert work["step_chain"] == (1 if fields.keys() <= {"request_id", "created_at"} else 0)
+    assert work["decrypt"] == 0
 
 
 @pytest.mark.parametrize("size", [0, 11, 13])

@@ -20,7 +20,7 @@ from service.protocol.payload import Payload
 from service.protocol.primitives import KeyPair
 from service.protocol.session import Session
 from service.protocol.wire import payload_to_wire
-from tests.support.channels import NOW, seeded
+from tests.support.channels import NOW, response_of, seeded
 
 __all__ = ["PATH", "make_vectors"]
 
@@ -134,7 +134,7 @@ def _channel(every: int) -> dict[str, Any]:
         random=random,
     )
     answered = list(random.drawn)
-    response = wire.EstablishResponse.FromString(service.handshake.response)
+    response = response_of(service)
     peer = initiation.complete(response, pinned_identity=responder_identity.public_key)
     handshake = {
         "initiator": {

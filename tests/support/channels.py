@@ -48,10 +48,8 @@ class Ends:
         assert self.at_peer(self.down(b"and back")) == b"and back"
 
 
-def make_ends(seed: int = 1, limits: ChannelLimits | None = None) -> Ends:
-    """Run a handshake; the limits hold at both ends."""
-    limits = limits or ChannelLimits()
-    source = seeded(seed)
+def begin_and_answer(source: Random, limits: ChannelLimits) -> tuple[Initiation, Session]:
+    """Run a handshake up to the service's end."""
     initiation = Initiation.begin(Identity.generate(source), source)
     service = respond(
         initiation.request,
@@ -60,9 +58,23 @@ def make_ends(seed: int = 1, limits: ChannelLimits | None = None) -> Ends:
         now=NOW,
         random=source,
     )
-    response = wire.EstablishResponse.FromString(service.handshake.response)
+    return initiation, service
+
+
+def response_of(session: Session) -> wire.EstablishResponse:
+    """Return the response that a session's handshake ended with."""
+    return wire.EstablishResponse.FromString(session.handshake.response)
+
+
+def make_ends(seed: int = 1, limits: ChannelLimits | None = None) -> Ends:
+    """Run a handshake; the limits hold at both ends."""
+    limits = limits or ChannelLimits()
+    source = seeded(seed)
+    initiation, service = begin_and_answer(source, limits)
     peer = initiation.complete(
-        response, max_skip=limits.max_skip, max_skipped_keys=limits.max_skipped_keys
+        response_of(service),
+        max_skip=limits.max_skip,
+        max_skipped_keys=limits.max_skipped_keys,
     )
     return Ends(peer, service, source)
 
