@@ -67,14 +67,15 @@ def encode_change(change: Change) -> bytes:
     """Return the stored form: 4 bytes for a typical message, about 38 where a ratchet turned."""
     match change:
         case Sent(index, private_key):
-            stored = _Stored(kind=_Stored.SENT, index=index, ratchet_key=private_key)
+            stored = _Stored(kind=_Stored.SENT, index=index)
+            if private_key:
+                stored.ratchet_key = private_key
         case Received(index, ratchet_key, previous):
-            stored = _Stored(
-                kind=_Stored.RECEIVED,
-                index=index,
-                ratchet_key=ratchet_key,
-                previous_chain_length=previous,
-            )
+            stored = _Stored(kind=_Stored.RECEIVED, index=index)
+            if ratchet_key:
+                stored.ratchet_key = ratchet_key
+            if previous:
+                stored.previous_chain_length = previous
         case ReceivedSkipped(index, chain_number):
             stored = _Stored(kind=_Stored.RECEIVED_SKIPPED, index=index, chain_number=chain_number)
     return stored.SerializeToString()
