@@ -7,6 +7,9 @@ import pytest
 
 from loadgen import allocation
 from loadgen.allocation import AllocationUnavailableError, measure, measure_each
+from tests.support.compiler import needs_hook
+
+pytestmark = needs_hook
 
 EMPTY = sys.getsizeof(b"")
 

@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from service import errors
+from service.actors import dispatcher
 from service.client import ConnectClient, Identity, error_of, require_success
 from service.rpc.server import ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
@@ -193,8 +194,12 @@ async def test_a_channels_results_keep_the_order_of_its_operations(
 
 
 async def test_results_of_a_stream_share_a_commit(
-    client: ConnectClient, identity: Identity, journal: ScriptedJournal
+    client: ConnectClient,
+    identity: Identity,
+    journal: ScriptedJournal,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(dispatcher, "PASS_SECONDS", 10.0)  # however slow the machine is
     channels = [await client.establish(identity) for _ in range(8)]
     commits = len(journal.batches)
     async with client.exchange() as stream:

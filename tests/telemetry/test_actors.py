@@ -7,6 +7,8 @@ import pytest
 
 from service.actors.commands import Close, Encrypt, Restore
 from service.actors.connect import ConnectActor
+from service.actors.dispatcher import DEEPEST
+from service.actors.router import _Live
 from service.errors import (
     ActorCrashedError,
     ChannelDamagedError,
@@ -134,6 +136,23 @@ async def test_the_depth_of_a_mailbox_is_what_a_turn_finds(house: House) -> None
     assert meter.grown(f"{depth}_sum") == 70 + 6
     assert meter.grown(f"{depth}_bucket", le="64.0") == 1
     assert meter.grown(f"{depth}_bucket", le="128.0") == 2
+
+
+async def test_a_mailbox_deeper_than_its_capacity_counts_as_that_deep(house: House) -> None:
+    channel = await house.establish()
+    meter = Meter.of(house)
+    (live,) = house.router._channels.values()
+    assert isinstance(live, _Live)
+    reply = channel.ask(Encrypt(b"x"))
+    for _ in range(DEEPEST + 10):
+        live.mailbox.put_signal(object())
+    await answer(reply)
+    assert meter.grown("connect_mailbox_depth_bucket", le="4096.0") == meter.grown(
+        "connect_mailbox_depth_count"
+    )
+    assert meter.grown("connect_mailbox_depth_bucket", le="2048.0") < meter.grown(
+        "connect_mailbox_depth_count"
+    )
 
 
 async def test_messages_beyond_a_mailboxs_capacity_count_as_rejected(

@@ -9,6 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from service.telemetry.allocation import AllocationProbe, DomainCount, by_domain
+from tests.support.compiler import needs_hook
+
+pytestmark = needs_hook
 
 OBJECT_HEADER = sys.getsizeof(b"")
 

@@ -6,6 +6,8 @@ import sys
 import zipfile
 from pathlib import Path
 
+from tests.support.compiler import needs_compiler
+
 ROOT = Path(__file__).parents[2]
 HOOK = "service/telemetry/_allocation_hook."
 
@@ -30,6 +32,7 @@ def compiled(wheel: Path) -> list[str]:
     return [name for name in names if name.startswith(HOOK) and name.endswith((".so", ".pyd"))]
 
 
+@needs_compiler
 def test_with_a_compiler_the_wheel_holds_the_hook_and_names_its_platform(tmp_path: Path) -> None:
     wheel = build_wheel(tmp_path)
     assert len(compiled(wheel)) == 1

@@ -20,6 +20,12 @@ def test_a_value_belongs_to_the_first_bound_not_below_it(value: float, bucket: i
     assert distribution.count == 1
 
 
+def test_a_value_can_be_counted_several_times_at_once() -> None:
+    distribution = Distribution((1, 2, 4))
+    distribution.add(2, 3)
+    assert (distribution.counts, distribution.total) == ([0, 3, 0, 0], 6)
+
+
 def test_distributions_add_up() -> None:
     one, other = Distribution((1, 2)), Distribution((1, 2))
     for value in (1, 2, 3):

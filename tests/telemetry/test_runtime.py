@@ -12,6 +12,7 @@ from service.telemetry.allocation import AllocationProbe
 from service.telemetry.gc_pauses import GcPauses
 from service.telemetry.loop_lag import SAMPLE_SECONDS, LoopLag
 from service.telemetry.runtime import Probes
+from tests.support.compiler import needs_hook
 from tests.support.house import House
 from tests.support.meter import Meter
 
@@ -129,6 +130,7 @@ async def test_blocks_alive_are_told(house: House) -> None:
     del kept
 
 
+@needs_hook
 async def test_allocation_is_told_by_domain_and_with_its_source(house: House) -> None:
     probe = AllocationProbe.install()
     assert probe is not None

@@ -1,0 +1,23 @@
+"""Tests of the allocation hook: skipped where it can't be built, never where it merely isn't."""
+
+import os
+import shutil
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from service.telemetry import allocation
+
+__all__ = ["HOOK_EXPECTED", "needs_compiler", "needs_hook"]
+
+_COMPILER = os.environ.get("CC", "").split() or (sysconfig.get_config_var("CC") or "cc").split()
+_HEADER = Path(sysconfig.get_paths()["include"], "Python.h")
+
+_CAN_BUILD = shutil.which(_COMPILER[0]) is not None and _HEADER.exists()
+
+HOOK_EXPECTED = _CAN_BUILD or allocation._hook is not None
+"""Whether this machine has the hook, or `make setup` should have built it."""
+
+needs_compiler = pytest.mark.skipif(not _CAN_BUILD, reason="no C compiler, or no Python.h")
+needs_hook = pytest.mark.skipif(not HOOK_EXPECTED, reason="no C compiler: no allocation hook")
