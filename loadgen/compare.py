@@ -137,4 +137,9 @@ def warnings_of(done: Mapping[str, Sequence[Round]]) -> list[str]:
                 warnings.append(f"{where}: {load.verification_failures} answers were WRONG")
             if load.errors:
                 warnings.append(f"{where}: operations failed: {load.errors}")
+            if (back := round_.recovery) is not None and back.verified_channels < back.channels:
+                warnings.append(
+                    f"{where}: after the restart only {back.verified_channels} of {back.channels}"
+                    " channels carried a message each way UNHARMED"
+                )
     return warnings

@@ -1,4 +1,4 @@
-"""One load on one service: establish the channels, warm up, measure, and say what happened.
+"""One load on the channels of one service: warm up, measure, and say what happened.
 
 Between the phases nothing is in flight, so costs are divided by exactly the messages that made
 them. The rate counts what was answered within the measured time; latencies and costs count all
@@ -7,30 +7,22 @@ that was sent in it.
 
 import asyncio
 import gc
-import os
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from itertools import count
 from typing import Protocol
 
 from loadgen.pacing import SECOND, Line, UniformSchedule, closed_loop, drain, open_loop
-from loadgen.peer import PeerEnd, Peers, RefusedByPeerError
+from loadgen.peer import PeerEnd, Peers
 from loadgen.recording import Recorder
 from loadgen.results import Cost, LoadFigures, OperationLatency
 from loadgen.self_check import SelfCheck
 from loadgen.service_cost import Reading, cost_between
 from loadgen.settings import LoadSettings
-from loadgen.transport import Transport, TransportError, ask_all
+from loadgen.transport import Transport
 from loadgen.workload import Workload
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, ConnectClient, Identity
-from service.errors import ConnectError
 
-__all__ = ["Progress", "establish", "put_load"]
-
-# Handshakes in flight: enough to keep the service busy, few enough that none waits for long.
-_HANDSHAKES_AT_ONCE = 64
+__all__ = ["Progress", "put_load"]
 
 _PROGRESS_EVERY = 0.25
 
@@ -43,79 +35,6 @@ class Progress(Protocol):
 
     def tick(self, share: float, text: str) -> None:
         """Say how much of the step is done, 0 to 1, and how it goes."""
-
-
-class _ChannelEnd:
-    """The client library's channel, as the peers see it."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.connect_id = channel.connect_id
-        self.seal = channel.seal
-        self._open = channel.open
-
-    def open(self, payload: wire.CipherPayload) -> bytes:
-        try:
-            return self._open(payload)
-        except ConnectError as error:
-            raise RefusedByPeerError(str(error)) from error
-
-
-async def establish(
-    transport: Transport, settings: LoadSettings, target: str, pinned_identity: bytes | None
-) -> list[PeerEnd]:
-    """Make all channels and return the peers' ends, in the order of the workload's indexes.
-
-    Args:
-        transport: the way to the service; its listener is replaced.
-        settings: how many channels, with how many one-time prekeys.
-        target: HOST:PORT of the service.
-        pinned_identity: the service's identity key, if known.
-
-    Raises:
-        TransportError: the transport failed, or the service refused a handshake.
-    """
-    identity = Identity.generate(os.urandom)
-    ends: list[PeerEnd] = []
-    numbers = count(1)
-    async with ConnectClient(target, pinned_identity=pinned_identity) as client:
-        while len(ends) < settings.channels:
-            size = min(_HANDSHAKES_AT_ONCE, settings.channels - len(ends))
-            initiations = [client.begin(identity, settings.one_time_prekeys) for _ in range(size)]
-            operations = [
-                wire.Operation(operation_id=next(numbers), establish=initiation.request)
-                for initiation in initiations
-            ]
-            results = await ask_all(transport, operations, patience=settings.timeout_seconds)
-            for initiation, result in zip(initiations, results, strict=True):
-                if result.WhichOneof("outcome") != "establish":
-                    raise TransportError(
-                        f"the service refused a handshake: {result.error.message or 'no answer'}"
-                    )
-                try:
-                    channel = client.complete(initiation, result.establish)
-                except ConnectError as error:
-                    raise TransportError(f"the service's handshake is refused: {error}") from error
-                ends.append(_ChannelEnd(channel))
-    if settings.skipped_keys:
-        await _skip_messages(transport, ends, settings)
-    return ends
-
-
-async def _skip_messages(
-    transport: Transport, ends: Sequence[PeerEnd], settings: LoadSettings
-) -> None:
-    """Let every channel hold keys for messages that never come: seal them, send only the next."""
-    operations = []
-    for number, end in enumerate(ends, 1):
-        for _ in range(settings.skipped_keys):
-            end.seal(b"")
-        request = wire.DecryptRequest(connect_id=end.connect_id, payload=end.seal(b""))
-        operations.append(wire.Operation(operation_id=number, decrypt=request))
-    for result in await ask_all(transport, operations, patience=settings.timeout_seconds):
-        if result.WhichOneof("outcome") != "decrypt":
-            raise TransportError(
-                f"the service refused a message ahead of others: {result.error.message}"
-            )
 
 
 async def put_load(

@@ -148,7 +148,7 @@ class UniformSchedule:
 
 
 async def open_loop(line: Line, *, schedule: UniformSchedule, max_in_flight: int) -> None:
-    """Send what is due at its time, until the phase ends.
+    """Send what is due at its time, and last until the phase ends.
 
     Raises:
         TransportError: the transport has failed.
@@ -156,9 +156,8 @@ async def open_loop(line: Line, *, schedule: UniformSchedule, max_in_flight: int
     peers, recorder = line.peers, line.recorder
     last = recorder.ends_at - 1
     line.sends_follow_ups_at_once = True
-    while schedule.next_at <= last:
+    while (now := line.now()) <= last or schedule.next_at <= last:
         line.require_working()
-        now = line.now()
         operations: list[Pending] = []
         for intended in schedule.due(min(now, last)):
             if now - intended > MAX_LATENESS:
@@ -172,7 +171,8 @@ async def open_loop(line: Line, *, schedule: UniformSchedule, max_in_flight: int
                 pending.intended_at = intended
                 operations.append(pending)
         _submit_in_batches(line, operations)
-        await asyncio.sleep(max(schedule.next_at - line.now(), _TICK) / SECOND)
+        pause = min(schedule.next_at, recorder.ends_at) - line.now()
+        await asyncio.sleep(max(pause, _TICK) / SECOND)
 
 
 async def drain(line: Line, *, patience: float) -> None:

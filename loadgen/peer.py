@@ -113,6 +113,7 @@ class Peers:
         self._due: deque[Pending] = deque()
         self._follow_ups: deque[Pending] = deque()
         self._in_flight: dict[int, Pending] = {}
+        self._given_up: set[int] = set()
 
     @property
     def unanswered(self) -> int:
@@ -195,11 +196,16 @@ class Peers:
         """Take one answer.
 
         Returns:
-            The operation it finishes, or nothing if the operation goes on with a follow-up.
+            The operation it finishes, or nothing if the operation goes on with a follow-up, or was
+            given up before.
 
         Raises:
-            KeyError: no operation of this id is in flight.
+            KeyError: no operation of this id waits for an answer.
         """
+        if result.operation_id in self._given_up:
+            # Late, not wrong: it was counted when it was given up.
+            self._given_up.remove(result.operation_id)
+            return None
         pending = self._in_flight.pop(result.operation_id)
         outcome = result.WhichOneof("outcome")
         if outcome == "error":
@@ -208,20 +214,11 @@ class Peers:
                 Outcome.ERROR,
                 _STATUS_NAMES.get(result.error.code, f"CODE_{result.error.code}"),
             )
-        if outcome != pending.request.WhichOneof("request"):
-            return Finished(pending, Outcome.WRONG)
-        if outcome == "encrypt":
-            try:
-                plaintext = pending.peer.end.open(result.encrypt.payload)
-            except RefusedByPeerError:
-                return Finished(pending, Outcome.WRONG)
-        else:
-            plaintext = result.decrypt.plaintext
-        if plaintext != pending.plaintext:
+        if _plaintext_in(result, pending) != pending.plaintext:
             return Finished(pending, Outcome.WRONG)
         pending.messages += 1
         if outcome == "encrypt" and pending.kind is Kind.ROUND_TRIP:
-            pending.request = _decrypt(pending.peer, plaintext)
+            pending.request = _decrypt(pending.peer, pending.plaintext)
             self._follow_ups.append(pending)
             return None
         return Finished(pending, Outcome.RIGHT)
@@ -229,9 +226,23 @@ class Peers:
     def give_up(self, status: str) -> list[Finished]:
         """Return all operations that have no answer, as failed with ``status``."""
         lost = [*self._in_flight.values(), *self._follow_ups]
+        self._given_up.update(self._in_flight)
         self._in_flight.clear()
         self._follow_ups.clear()
         return [Finished(pending, Outcome.ERROR, status) for pending in lost]
+
+
+def _plaintext_in(result: wire.OperationResult, pending: Pending) -> bytes | None:
+    """Return what an answer says; nothing if it answers something else or can't be opened."""
+    outcome = result.WhichOneof("outcome")
+    if outcome != pending.request.WhichOneof("request"):
+        return None
+    if outcome == "decrypt":
+        return result.decrypt.plaintext
+    try:
+        return pending.peer.end.open(result.encrypt.payload)
+    except RefusedByPeerError:
+        return None
 
 
 def _decrypt(peer: Peer, plaintext: bytes) -> wire.Operation:

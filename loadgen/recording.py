@@ -1,7 +1,7 @@
 """What happened, as counts and HDR histograms; percentiles come from these and nowhere else.
 
-Times come in as nanoseconds and are kept as microseconds with three significant digits, up to a
-minute. A histogram can be merged with another; percentiles can't, and never are.
+Times come in as nanoseconds and are kept as microseconds with three significant digits, up to an
+hour. A histogram can be merged with another; percentiles can't, and never are.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from service.counting import Distribution
 
 __all__ = ["Histogram", "Recorder"]
 
-HIGHEST_MICROSECONDS = 60_000_000
+HIGHEST_MICROSECONDS = 3_600_000_000
 _SIGNIFICANT_DIGITS = 3
 
 # hdrhistogram's record_value takes 0.9 us, counting in a dict 0.05 us. So values are counted first
@@ -44,7 +44,7 @@ class Histogram:
         return merged
 
     def record(self, nanoseconds: int) -> None:
-        """Count one duration; less than a microsecond counts as one, more than a minute as that."""
+        """Count one duration; less than a microsecond counts as one, more than an hour as that."""
         microseconds = nanoseconds // 1000
         self._buffer[microseconds] += 1
         if len(self._buffer) >= _BUFFERED_VALUES:

@@ -6,9 +6,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from loadgen.channels import establish
 from loadgen.environment import describe_environment
 from loadgen.exporter import LoadExporter
-from loadgen.load import Progress, establish, put_load
+from loadgen.load import Progress, put_load
 from loadgen.results import RunResult
 from loadgen.service_cost import MeteredProcess, take
 from loadgen.service_process import ServiceOptions, ServiceProcess

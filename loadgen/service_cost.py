@@ -143,7 +143,8 @@ def read_metrics(text: str) -> dict[str, float]:
             for sample in family.samples:
                 if sample.name in _REQUIRED or sample.name in _OPTIONAL:
                     found[sample.name] = found.get(sample.name, 0.0) + sample.value
-    except ValueError as error:
+    except (ValueError, LookupError) as error:
+        # What the parser raises, by where it stumbles.
         raise MetricsError(f"the service's metrics can't be parsed: {error}") from None
     if missing := [name for name in _REQUIRED if name not in found]:
         raise MetricsError(f"the service's metrics lack {', '.join(missing)}")
@@ -162,7 +163,7 @@ def _fetch(address: str) -> str:
         connection.close()
     if response.status != _HTTP_OK:
         raise MetricsError(f"http://{address}/metrics answered with status {response.status}")
-    return body.decode()
+    return body.decode(errors="replace")
 
 
 def _read_process(metered: MeteredProcess) -> _ProcessReading:

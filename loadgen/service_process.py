@@ -113,6 +113,7 @@ class ServiceProcess:
         self.identity: bytes | None = None
         self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __aexit__
         self._stopping = False
 
@@ -218,6 +219,9 @@ class ServiceProcess:
             raise RuntimeError("the service's standard output is not ours")
         try:
             line = await asyncio.wait_for(process.stdout.readline(), self._patience)
+        except ValueError:
+            # More than the stream's limit without an end of line.
+            raise ServiceError("the service said something else than that it is ready") from None
         except TimeoutError:
             raise ServiceError(
                 f"the service was not ready within {self._patience:g} s\n{self._tail()}"
@@ -225,7 +229,9 @@ class ServiceProcess:
         if not line:
             code = await process.wait()
             raise ServiceError(f"the service did not start: {_how_ended(code)}\n{self._tail()}")
-        return _parse_ready(line)
+        ready = _parse_ready(line)
+        self._reader = asyncio.create_task(_discard(process.stdout))
+        return ready
 
     async def _clean_up(self) -> None:
         process = self._process
@@ -233,6 +239,8 @@ class ServiceProcess:
             self._stopping = True
             _kill_group(process)
             await process.wait()
+        if self._reader is not None:
+            self._reader.cancel()
         self._log.close()
 
     def _tail(self) -> str:
@@ -242,6 +250,12 @@ class ServiceProcess:
         if not lines:
             return "(it wrote nothing to its standard error)"
         return "end of its standard error:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+async def _discard(output: asyncio.StreamReader) -> None:
+    # Unread, a full pipe would stop the service at its next print.
+    while await output.read(_TAIL_BYTES):
+        pass
 
 
 def _kill_group(process: asyncio.subprocess.Process) -> None:

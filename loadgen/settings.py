@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -32,6 +32,7 @@ __all__ = [
     "RunSettings",
     "StrategyName",
     "comma_separated",
+    "fill_in_quick",
     "load_settings",
 ]
 
@@ -144,7 +145,10 @@ class LoadSettings(CommandSettings):
         64, ge=1, le=4096, description="operations in a frame of the stream, at most"
     )
     concurrency: int = Field(
-        512, ge=1, le=100_000, description="closed loop: operations in flight, always this many"
+        512,
+        ge=1,
+        le=100_000,
+        description="closed loop: operations kept in flight, as nearly as full frames allow",
     )
     rate: float | None = Field(
         None,
@@ -238,6 +242,21 @@ class RunSettings(LoadSettings):
         return self
 
 
+_BOOLEAN = TypeAdapter(bool)
+
+
+def fill_in_quick(values: Any, quick: Mapping[str, object]) -> Any:  # noqa: ANN401 - as pydantic
+    """Put what a quick run takes below the values given, if these ask for one."""
+    if not isinstance(values, dict):
+        return values
+    try:
+        asked = _BOOLEAN.validate_python(values.get("quick", False))
+    except ValidationError:
+        # Told when the field itself is read.
+        return values
+    return {**quick, **values} if asked else values
+
+
 # About two minutes on two shared cores, start to report: 12 runs of a good nine seconds.
 _QUICK: Mapping[str, object] = {
     "channels": 200,
@@ -266,9 +285,7 @@ class CompareSettings(LoadSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_quick(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
-        if isinstance(values, dict) and str(values.get("quick", "")).lower() in {"true", "1"}:
-            return {**_QUICK, **values}
-        return values
+        return fill_in_quick(values, _QUICK)
 
 
 _Settings = TypeVar("_Settings", bound=CommandSettings)
@@ -292,8 +309,9 @@ def load_settings(
     """
     environment = os.environ if environment is None else environment
     for name in environment:
-        key = name.removeprefix(ENVIRONMENT_PREFIX)
-        if key != name and key.lower() not in _known_keys(settings_type):
+        # In whatever case, since that is how they are read.
+        key = name.upper().removeprefix(ENVIRONMENT_PREFIX).lower()
+        if key != name.lower() and key not in _known_keys(settings_type):
             raise ConfigurationError(f"environment variable {name}: no setting of this name")
     try:
         return CliApp.run(
@@ -332,7 +350,8 @@ def _read_file(command: str, path: Path | None) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = tomllib.load(file)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
+        # Not there, not UTF-8, or not TOML.
         raise ConfigurationError(f"configuration file {path}: {error}") from None
     for name, table in content.items():
         if name not in _TABLES or not isinstance(table, dict):

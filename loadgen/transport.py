@@ -32,6 +32,9 @@ __all__ = [
 # The service bounds what it takes; the generator must not be stricter with what comes back.
 _CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1),)
 
+# The service takes frames of 4 MiB, by default; this leaves room for what goes around operations.
+MAX_FRAME_BYTES = 4_000_000
+
 
 class TransportError(Exception):
     """The service can't be reached, or has ended the stream."""
@@ -98,7 +101,10 @@ class _Answers:
 
 
 class StreamTransport(_Answers):
-    """One bidirectional stream; operations submitted together travel in one frame."""
+    """One bidirectional stream; operations submitted together travel in one frame.
+
+    Those too large for one are spread over as many as it takes.
+    """
 
     def __init__(self, stub: "ConnectServiceAsyncStub", frame_operations: int) -> None:
         super().__init__()
@@ -109,8 +115,16 @@ class StreamTransport(_Answers):
         self._start(self._read())
 
     def submit(self, operations: list[wire.Operation]) -> None:
-        """Send the operations in one frame."""
-        self._frames.put_nowait(wire.OperationFrame(operations=operations))
+        """Send the operations, in one frame unless it would be too large."""
+        frame, room = wire.OperationFrame(), MAX_FRAME_BYTES
+        for operation in operations:
+            size = operation.ByteSize()
+            if size > room and frame.operations:
+                self._frames.put_nowait(frame)
+                frame, room = wire.OperationFrame(), MAX_FRAME_BYTES
+            frame.operations.append(operation)
+            room -= size
+        self._frames.put_nowait(frame)
 
     async def aclose(self) -> None:
         """End the stream; what was not answered stays unanswered."""
@@ -216,9 +230,10 @@ async def ask_all(
         patience: how long to wait for the last answer, seconds.
 
     Raises:
-        TransportError: the transport failed, or an answer is missing after ``patience``.
+        TransportError: the transport failed, an answer is missing after ``patience``, or one came
+            that was not asked for.
     """
-    collector = _Collector(len(operations))
+    collector = _Collector(operations)
     transport.listen(collector)
     for start in range(0, len(operations), transport.batch):
         transport.submit(list(operations[start : start + transport.batch]))
@@ -226,22 +241,30 @@ async def ask_all(
         await asyncio.wait_for(collector.done, patience)
     except TimeoutError:
         raise TransportError(
-            f"{len(operations) - len(collector.results)} of {len(operations)} answers"
+            f"{len(collector.missing)} of {len(operations)} answers"
             f" are missing after {patience:g} s"
         ) from None
     return [collector.results[operation.operation_id] for operation in operations]
 
 
 class _Collector:
-    def __init__(self, expected: int) -> None:
+    def __init__(self, operations: Sequence[wire.Operation]) -> None:
         self.results: dict[int, wire.OperationResult] = {}
+        self.missing = {operation.operation_id for operation in operations}
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._expected = expected
+        if not self.missing:
+            self.done.set_result(None)
 
     def on_results(self, results: Iterable[wire.OperationResult]) -> None:
         for result in results:
+            if result.operation_id not in self.missing:
+                self.on_failure(
+                    TransportError(f"nobody asked for answer number {result.operation_id}")
+                )
+                return
+            self.missing.remove(result.operation_id)
             self.results[result.operation_id] = result
-        if len(self.results) >= self._expected and not self.done.done():
+        if not self.missing and not self.done.done():
             self.done.set_result(None)
 
     def on_failure(self, error: Exception) -> None:

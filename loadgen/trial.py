@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from loadgen.load import Progress, establish, put_load
+from loadgen.channels import establish
+from loadgen.load import Progress, put_load
 from loadgen.peer import PeerEnd
 from loadgen.recovery import recover
 from loadgen.results import Cost, LoadFigures, Recovery

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from loadgen.audit.results import CapacityProbe, CapacitySearch
 from loadgen.audit.settings import AuditSettings
+from loadgen.channels import establish
 from loadgen.figures import latency_of_loads
-from loadgen.load import Progress, establish, put_load
+from loadgen.load import Progress, put_load
 from loadgen.peer import PeerEnd
 from loadgen.results import LoadFigures
 from loadgen.service_process import ServiceProcess

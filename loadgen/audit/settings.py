@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from loadgen.settings import LoadSettings
+from loadgen.settings import LoadSettings, fill_in_quick
 
 __all__ = ["AuditSettings"]
 
@@ -43,6 +43,4 @@ class AuditSettings(LoadSettings):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_quick(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
-        if isinstance(values, dict) and str(values.get("quick", "")).lower() in {"true", "1"}:
-            return {**_QUICK, **values}
-        return values
+        return fill_in_quick(values, _QUICK)

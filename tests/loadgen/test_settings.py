@@ -1,0 +1,209 @@
+"""What a command is told: file, environment, flags; and a clear line for what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from loadgen.audit.settings import AuditSettings
+from loadgen.settings import (
+    CompareSettings,
+    ConfigurationError,
+    LoadSettings,
+    RunSettings,
+    load_settings,
+)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "loadgen.toml"
+
+
+def refusal(settings_type: type[LoadSettings], *arguments: str) -> str:
+    """Return the one line that a bad configuration gets."""
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(settings_type, arguments)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+# --- Sources --------------------------------------------------------------------------------------
+
+
+def test_flags_win_over_the_environment_which_wins_over_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file.write_text("[run]\nchannels = 1\nconcurrency = 100\nseed = 100\n")
+    monkeypatch.setenv("LOADGEN_CONCURRENCY", "200")
+    monkeypatch.setenv("LOADGEN_SEED", "200")
+    settings = load_settings(RunSettings, [f"--config={file}", "--seed=300"])
+    assert (settings.channels, settings.concurrency, settings.seed) == (1, 200, 300)
+
+
+def test_the_environment_can_name_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text("[run]\nchannels = 7\n")
+    monkeypatch.setenv("LOADGEN_CONFIG", str(file))
+    assert load_settings(RunSettings, []).channels == 7
+
+
+def test_each_command_reads_its_own_table(file: Path) -> None:
+    file.write_text("[run]\nchannels = 1\n[compare]\nchannels = 2\n[audit]\nchannels = 3\n")
+    arguments = [f"--config={file}"]
+    assert load_settings(RunSettings, arguments).channels == 1
+    assert load_settings(CompareSettings, arguments).channels == 2
+    assert load_settings(AuditSettings, arguments).channels == 3
+
+
+def test_a_list_is_comma_separated_in_flags_and_a_list_in_the_file(file: Path) -> None:
+    file.write_text("[run]\npayload_bytes = [1, 2]\n")
+    assert load_settings(RunSettings, [f"--config={file}"]).payload_bytes == (1, 2)
+    assert load_settings(RunSettings, ["--payload-bytes=3, 4"]).payload_bytes == (3, 4)
+
+
+def test_a_command_is_taken_apart_as_a_shell_would() -> None:
+    settings = load_settings(RunSettings, ["--service-command=python -c 'a b'"])
+    assert settings.service_command == ("python", "-c", "a b")
+
+
+def test_settings_cannot_be_changed() -> None:
+    settings = load_settings(RunSettings, [])
+    with pytest.raises(ValueError, match="frozen"):
+        settings.channels = 3
+
+
+# --- Quick ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["true", "1", "yes", "on"])
+def test_quick_is_smaller_however_it_is_asked_for(
+    word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary = load_settings(CompareSettings, [])
+    monkeypatch.setenv("LOADGEN_QUICK", word)
+    quick = load_settings(CompareSettings, [])
+    assert quick.quick
+    assert (quick.rounds, quick.duration_seconds) == (3, 4)
+    assert (ordinary.rounds, ordinary.duration_seconds) == (5, 10)
+
+
+def test_flags_and_file_win_over_quick(file: Path) -> None:
+    file.write_text("[compare]\nduration_seconds = 9.0\n")
+    settings = load_settings(CompareSettings, ["--quick", "--rounds=8", f"--config={file}"])
+    assert (settings.rounds, settings.duration_seconds) == (8, 9)
+
+
+def test_not_quick_is_not_quick() -> None:
+    assert load_settings(CompareSettings, ["--no-quick"]).rounds == 5
+    assert "--quick" in refusal(CompareSettings, "--quick=maybe")
+
+
+# --- Refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--channels=0", "--channels: Input should be greater than or equal to 1 (got '0')"),
+        ("--channels=many", "--channels"),
+        ("--seed=-1", "--seed"),
+        ("--payload-bytes=64,,64", "--payload-bytes"),
+        ("--payload-bytes=1048577", "--payload-bytes"),
+        ("--encrypt-weight=-1", "--encrypt-weight"),
+        ("--out-of-order=0.6", "--out-of-order"),
+        ("--transport=pigeon", "'stream' or 'unary' (got 'pigeon')"),
+        ("--rate=0", "--rate"),
+        ("--rate=nan", "--rate"),
+        ("--rate=inf", "--rate"),
+        ("--duration-seconds=0", "--duration-seconds"),
+        ("--timeout-seconds=601", "--timeout-seconds"),
+        ("--strategy=fastest", "--strategy"),
+        ("--listen=here", "--listen: expected HOST:PORT (got 'here')"),
+        ("--listen=:80", "--listen: expected HOST:PORT"),
+        ("--listen=here:65536", "--listen: expected HOST:PORT"),
+        ("--service-command='a", "--service-command: No closing quotation"),
+        ("--target=here:x", "--target: expected HOST:PORT"),
+        ("--chanels=3", "--chanels=3"),
+        ("--channel=3", "--channel=3"),
+        ("extra", "extra"),
+        ("--channels", "--channels: expected one argument"),
+        ("--config", "--config: expected one argument"),
+    ],
+)
+def test_a_bad_flag_is_one_line_that_names_it(flag: str, said: str) -> None:
+    assert said in refusal(RunSettings, flag)
+
+
+def test_an_empty_mix_is_refused() -> None:
+    assert "the mix is empty" in refusal(RunSettings, "--encrypt-weight=0", "--decrypt-weight=0")
+
+
+def test_a_concurrency_that_cannot_fill_a_frame_is_refused_where_there_are_frames() -> None:
+    flags = ("--concurrency=63", "--frame-operations=64")
+    assert "can't fill a frame of 64" in refusal(RunSettings, *flags)
+    assert load_settings(RunSettings, [*flags, "--transport=unary"]).concurrency == 63
+    assert load_settings(RunSettings, [*flags, "--rate=5"]).concurrency == 63
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        "--strategy=full",
+        "--journal=memory",
+        "--router=awaiting",
+        "--snapshot-interval=3",
+        "--data-dir=somewhere",
+        "--service-command=mine",
+    ],
+)
+def test_with_a_target_nothing_is_said_about_how_to_start_a_service(flag: str) -> None:
+    line = refusal(RunSettings, "--target=here:1", flag)
+    assert f"{flag.partition('=')[0]} can't be obeyed" in line
+
+
+def test_metrics_of_a_target_need_a_target() -> None:
+    assert "--target-metrics needs --target" in refusal(RunSettings, "--target-metrics=here:1")
+
+
+@pytest.mark.parametrize("name", ["LOADGEN_CHANELS", "loadgen_chanels", "LOADGEN_"])
+def test_a_misspelt_variable_is_refused_by_its_name(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "3")
+    assert f"variable {name}: no setting of this name" in refusal(RunSettings)
+
+
+def test_a_variable_of_another_command_and_another_programme_is_let_pass(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LOADGEN_ROUNDS", "3")
+    monkeypatch.setenv("LOADGENERATOR_CHANELS", "3")
+    load_settings(RunSettings, [])
+
+
+def test_a_bad_value_in_a_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOADGEN_CHANNELS", "")
+    assert "--channels" in refusal(RunSettings)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("[run]\nchanels = 3\n", "chanels: no setting of this name"),
+        ("[run]\nchannels = 0\n", "--channels"),
+        ("[walk]\n", "'walk' is none of the tables"),
+        ("channels = 3\n", "'channels' is none of the tables"),
+        ("run = 3\n", "'run' is none of the tables"),
+        ("[run\n", "Expected ']'"),
+        ('[run]\nconfig = "other.toml"\n', "a file can't name another"),
+    ],
+)
+def test_a_bad_file_is_refused(file: Path, content: str, said: str) -> None:
+    file.write_text(content)
+    assert said in refusal(RunSettings, f"--config={file}")
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_its_name(tmp_path: Path) -> None:
+    assert f"{tmp_path}: " in refusal(RunSettings, f"--config={tmp_path}")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    assert "binary" in refusal(RunSettings, f"--config={tmp_path / 'binary'}")

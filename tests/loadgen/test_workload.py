@@ -1,0 +1,70 @@
+"""What is asked of the service: repeatable, and mixed as it was asked for."""
+
+from collections import Counter
+from itertools import islice
+
+from loadgen.settings import RunSettings, load_settings
+from loadgen.workload import Kind, PlannedOperation, Workload
+
+MANY = 20_000
+
+
+def planned(*flags: str, count: int = MANY) -> list[PlannedOperation]:
+    workload = Workload.of(load_settings(RunSettings, list(flags)))
+    return list(islice(workload.operations(), count))
+
+
+def share(count: int) -> float:
+    return count / MANY
+
+
+def test_the_same_seed_gives_the_same_sequence() -> None:
+    assert planned("--seed=7", count=3_000) == planned("--seed=7", count=3_000)
+
+
+def test_another_seed_gives_another_sequence() -> None:
+    assert planned("--seed=7", count=100) != planned("--seed=8", count=100)
+
+
+def test_the_weights_set_the_mix() -> None:
+    weights = ("--encrypt-weight=1", "--decrypt-weight=2", "--round-trip-weight=5")
+    kinds = Counter(operation.kind for operation in planned(*weights))
+    assert abs(share(kinds[Kind.ENCRYPT]) - 1 / 8) < 0.02
+    assert abs(share(kinds[Kind.DECRYPT]) - 2 / 8) < 0.02
+    assert abs(share(kinds[Kind.ROUND_TRIP]) - 5 / 8) < 0.02
+
+
+def test_a_weight_of_nothing_leaves_a_kind_out() -> None:
+    kinds = {operation.kind for operation in planned("--encrypt-weight=0")}
+    assert kinds == {Kind.DECRYPT}
+
+
+def test_every_channel_gets_its_share() -> None:
+    channels = Counter(operation.channel for operation in planned("--channels=4"))
+    assert sorted(channels) == [0, 1, 2, 3]
+    assert all(abs(share(count) - 1 / 4) < 0.02 for count in channels.values())
+
+
+def test_each_payload_size_is_as_likely_as_another() -> None:
+    sizes = Counter(len(operation.payload) for operation in planned("--payload-bytes=0,64,300"))
+    assert sorted(sizes) == [0, 64, 300]
+    assert all(abs(share(count) - 1 / 3) < 0.02 for count in sizes.values())
+
+
+def test_no_two_payloads_are_the_same() -> None:
+    payloads = {operation.payload for operation in planned("--payload-bytes=64", count=500)}
+    assert len(payloads) == 500
+
+
+def test_a_share_of_the_peers_messages_is_held_back_by_up_to_so_many() -> None:
+    operations = planned("--out-of-order=0.25", "--hold-back=3", "--encrypt-weight=0")
+    held = Counter(operation.overtaken_by for operation in operations)
+    assert sorted(held) == [0, 1, 2, 3]
+    assert abs(share(held[0]) - 0.75) < 0.02
+    assert all(abs(share(held[number]) - 0.25 / 3) < 0.02 for number in (1, 2, 3))
+
+
+def test_only_what_a_peer_sends_unasked_is_held_back() -> None:
+    operations = planned("--out-of-order=0.5", "--round-trip-weight=1")
+    held = {operation.kind for operation in operations if operation.overtaken_by}
+    assert held == {Kind.DECRYPT}
