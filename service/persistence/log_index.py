@@ -8,45 +8,50 @@ have live records. A channel's live records are always consecutive: deletion tak
 from array import array
 from collections.abc import Iterable
 
-__all__ = ["LogIndex", "Tail"]
+from service.persistence.contract import RecordKind
+from service.persistence.log_rows import Entry
+
+__all__ = ["NEWEST_UNKNOWN", "LogIndex", "Tail"]
+
+NEWEST_UNKNOWN = "its newest records may be among those that can't be read"
 
 
 class Tail:
     """One channel's live records: those from ``first`` to ``highest``, and where they lie."""
 
-    __slots__ = ("highest", "positions", "snapshot")
+    __slots__ = ("highest", "places", "snapshot")
 
     def __init__(self, highest: int, snapshot: int) -> None:
         self.highest = highest
         """The channel's highest sequence number ever."""
         self.snapshot = snapshot
         """Sequence number of its newest snapshot; 0 if it has none."""
-        self.positions = array("q")
+        self.places = array("q")
         """In the log, by sequence number, the last one being that of ``highest``."""
 
     @property
     def first(self) -> int:
         """Sequence number of the first live record; ``highest`` plus 1 if there is none."""
-        return self.highest - len(self.positions) + 1
+        return self.highest - len(self.places) + 1
 
-    def append(self, position: int) -> None:
+    def append(self, place: int) -> None:
         """Take note of the next record."""
         self.highest += 1
-        self.positions.append(position)
+        self.places.append(place)
 
-    def position_of(self, sequence_number: int) -> int | None:
+    def place_of(self, sequence_number: int) -> int | None:
         """Return where a record lies, or None if it is not live."""
         offset = sequence_number - self.first
-        return self.positions[offset] if 0 <= offset < len(self.positions) else None
+        return self.places[offset] if 0 <= offset < len(self.places) else None
 
-    def move(self, sequence_number: int, position: int) -> None:
+    def move(self, sequence_number: int, place: int) -> None:
         """Take note that a live record lies elsewhere now."""
-        self.positions[sequence_number - self.first] = position
+        self.places[sequence_number - self.first] = place
 
     def delete_to(self, sequence_number: int) -> int:
         """Drop records up to and with this one; return how many were live."""
-        dropped = min(max(sequence_number - self.first + 1, 0), len(self.positions))
-        del self.positions[:dropped]
+        dropped = min(max(sequence_number - self.first + 1, 0), len(self.places))
+        del self.places[:dropped]
         return dropped
 
 
@@ -59,37 +64,41 @@ class LogIndex:
         """Records physically in the log."""
         self.live = 0
         """Records that a read can still show."""
-        self.next_position = 1
+        self.next_row = 1
         self.damaged: dict[int, str] = {}
-        """Channels whose records don't join up, and why."""
+        """Channels whose records don't join up, or of which that can't be told, and why."""
+        self.distrusted = 0
+        """The place before which records of any channel may be missing unseen; 0: nowhere."""
 
     @property
     def dead(self) -> int:
         """Records physically in the log that no read will show."""
         return self.stored - self.live
 
+    def distrust_before(self, place: int) -> None:
+        """Take note that before this place records of any channel may be missing unseen."""
+        self.distrusted = max(self.distrusted, place)
+
     def build(
         self,
-        log: Iterable[tuple[int, int, int, bool]],
+        log: Iterable[Entry],
         marks: Iterable[tuple[int, int, int]],
         snapshots: Iterable[tuple[int, int]],
     ) -> None:
         """Make the index from what is stored.
 
         Args:
-            log: position, channel, sequence number and whether it ends the channel, by position.
+            log: all records that are listed, in the order of their places.
             marks: channel, highest deleted and highest sequence number, where those were noted.
             snapshots: channel and highest sequence number of its snapshots.
         """
         found: dict[int, dict[int, int]] = {}
-        position = 0
-        for position, channel, number, ends in log:
+        for place, channel, number, kind in log:
             self.stored += 1
-            if ends:
+            if kind == RecordKind.CLOSED:
                 found.pop(channel, None)
             else:
-                found.setdefault(channel, {})[number] = position
-        self.next_position = position + 1
+                found.setdefault(channel, {})[number] = place
         newest = {channel: number for channel, number in snapshots if channel in found}
         noted = {channel: (to, highest) for channel, to, highest in marks if channel in found}
         for channel, numbers in found.items():
@@ -106,9 +115,15 @@ class LogIndex:
             return
         if live != list(range(covered + 1, max(highest, *live, covered + 1) + 1)):
             # Its records stay stored, and are dead to everyone but whoever repairs the journal.
-            self.damaged[channel] = f"records are missing after {covered}"
-            self.live += len(numbers)
+            self._refuse(channel, numbers, f"records are missing after {covered}")
+            return
+        if numbers[live[-1]] < self.distrusted:
+            self._refuse(channel, numbers, NEWEST_UNKNOWN)
             return
         tail = self.tails[channel] = Tail(live[-1], snapshot)
-        tail.positions.extend(numbers[number] for number in live)
+        tail.places.extend(numbers[number] for number in live)
         self.live += len(live)
+
+    def _refuse(self, channel: int, numbers: dict[int, int], reason: str) -> None:
+        self.damaged[channel] = reason
+        self.live += len(numbers)

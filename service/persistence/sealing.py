@@ -7,8 +7,9 @@ number of the opening (its *epoch*), which every sealed blob names.
 
 A blob is the nonce, which is the epoch (4 bytes) and the counter (8 bytes), followed by the
 AES-256-GCM ciphertext with its tag.
-The associated data names kind, channel, sequence number and format, so that a blob moved, swapped
-or replayed elsewhere in the journal does not open.
+The associated data names what it is, where it belongs and the format, so that a blob moved, swapped
+or replayed elsewhere in the journal does not open. Records are sealed by the row of the log, of
+which the directory says whose they are; the payloads are bound to that very directory.
 """
 
 import struct
@@ -20,7 +21,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from service.persistence.contract import CorruptRecordError
 
-__all__ = ["OVERHEAD", "SALT_SIZE", "Sealer", "record_context", "snapshot_context"]
+__all__ = [
+    "OVERHEAD",
+    "SALT_SIZE",
+    "Sealer",
+    "directory_context",
+    "payloads_context",
+    "snapshot_context",
+]
 
 SALT_SIZE = 32
 _MASTER_KEY_SIZE = 32
@@ -31,15 +39,20 @@ _TAG_SIZE = 16
 OVERHEAD = _NONCE.size + _TAG_SIZE
 """Bytes that sealing adds to a payload."""
 
-# What is sealed, the format's version, channel, sequence number, and the kind or the time taken.
+# What is sealed, the format's version, and where: row, or channel, sequence number and time taken.
 _CONTEXT = struct.Struct(">BBQQQ")
-_RECORD, _SNAPSHOT = 1, 2
+_DIRECTORY, _PAYLOADS, _SNAPSHOT = 1, 2, 3
 _FORMAT = 1
 
 
-def record_context(channel: int, sequence_number: int, kind: int) -> bytes:
-    """Return the associated data of a record's payload."""
-    return _CONTEXT.pack(_RECORD, _FORMAT, channel, sequence_number, kind)
+def directory_context(row: int) -> bytes:
+    """Return the associated data of the directory of a row of the log."""
+    return _CONTEXT.pack(_DIRECTORY, _FORMAT, row, 0, 0)
+
+
+def payloads_context(row: int, sealed_directory: bytes) -> bytes:
+    """Return the associated data of the payloads behind a directory: its nonce stands for it."""
+    return _CONTEXT.pack(_PAYLOADS, _FORMAT, row, 0, 0) + sealed_directory[: _NONCE.size]
 
 
 def snapshot_context(channel: int, sequence_number: int, taken_at: int) -> bytes:

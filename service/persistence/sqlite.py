@@ -2,8 +2,9 @@
 
 Layout and why:
 
-- ``records`` is a log: its key is the position, so that a commit touches the last pages only,
-  however many channels it holds. A channel's records are found by ``LogIndex``, in memory.
+- ``log`` has a row for each commit (``service.persistence.log_rows``), in the order of arrival, so
+  that a commit touches the last pages only, however many channels it holds. A channel's records
+  are found by ``LogIndex``, in memory. Rows are numbered without gaps.
 - ``snapshots`` has a row per snapshot, written in the transaction of the records it goes with.
   A snapshot marks what it covers: after the journal has been reopened, records at or below a
   channel's newest snapshot are gone from reads, deleted or not. So the deletion that follows a
@@ -12,8 +13,12 @@ Layout and why:
   of a channel whose newest snapshot was deleted.
 - ``writers`` has a row per opening: its epoch, the salt of its sealing key, the strategy.
 
-Deleted records leave the file in ``upkeep``, as in a log-structured store: the oldest stretch of
-the log is removed whole, after what is live in it has been appended anew at the log's end.
+Deleted records leave the file in ``upkeep``, as in a log-structured store: the oldest rows of the
+log are removed whole, after what is live in them has been appended anew at the log's end.
+
+A row that is missing, or whose directory does not open, may have held anybody's records. Channels
+with a later record are whole, if their numbers join up; of the others the newest records may be
+lost, so they are refused, and the log is not cleaned any more.
 
 Durability: WAL with ``synchronous=FULL``; a commit has returned from fdatasync. The file is locked
 (``locking_mode=EXCLUSIVE``) from opening to closing, so a second writer is refused by SQLite.
@@ -27,7 +32,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +52,20 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from service.persistence.log_index import LogIndex, Tail
+from service.persistence.log_index import NEWEST_UNKNOWN, LogIndex, Tail
+from service.persistence.log_rows import (
+    Entry,
+    RowWriter,
+    entries_of,
+    first_place,
+    record_at,
+    row_of,
+)
 from service.persistence.sealing import (
-    OVERHEAD,
     SALT_SIZE,
     Sealer,
-    record_context,
+    directory_context,
+    payloads_context,
     snapshot_context,
 )
 
@@ -65,29 +77,23 @@ _FORMAT_VERSION = 1
 _PAGE_SIZE = 8_192
 # The log is cleaned when more of it is dead than live, and at least this many records are.
 _MIN_DEAD = 2_000
-# Positions cleaned in one step: a few milliseconds of work.
-_CLEAN_STRETCH = 1_000
+# Rows cleaned in one step at most, and records after which it ends: a few milliseconds of work.
+_CLEAN_ROWS = 200
+_CLEAN_RECORDS = 1_000
 # Bytes written after which upkeep moves the WAL into the database, and after which a commit does.
 _CHECKPOINT_AFTER = 4 * 1024 * 1024
 _CHECKPOINT_AT_LATEST = 64 * 1024 * 1024
 _CANARY = b"connect-actor canary"
+_SELECT_ROW = "SELECT directory, payloads FROM log WHERE number = ?"
 
-_Row = tuple[int, int, int, int, bytes]
-"""Of the table ``records``."""
 _CLOSED = int(RecordKind.CLOSED)
-_ROWS_AT_ONCE = 50
-_INSERT_ROW = "INSERT INTO records VALUES (?, ?, ?, ?, ?)"
-_INSERT_ROWS = _INSERT_ROW + ", (?, ?, ?, ?, ?)" * (_ROWS_AT_ONCE - 1)
 
 _SCHEMA = """
 CREATE TABLE writers (
     epoch INTEGER PRIMARY KEY, strategy TEXT NOT NULL, opened_at INTEGER NOT NULL,
     salt BLOB NOT NULL, canary BLOB NOT NULL
 );
-CREATE TABLE records (
-    position INTEGER PRIMARY KEY, channel INTEGER NOT NULL, sequence_number INTEGER NOT NULL,
-    kind INTEGER NOT NULL, payload BLOB NOT NULL
-);
+CREATE TABLE log (number INTEGER PRIMARY KEY, directory BLOB NOT NULL, payloads BLOB NOT NULL);
 CREATE TABLE snapshots (
     channel INTEGER NOT NULL, sequence_number INTEGER NOT NULL, taken_at INTEGER NOT NULL,
     payload BLOB NOT NULL, UNIQUE (channel, sequence_number)
@@ -102,7 +108,8 @@ CREATE TABLE marks (
 class _Admitted:
     """What of a batch is to be written, and what is left out."""
 
-    rows: list[_Row] = field(default_factory=list)
+    writer: RowWriter
+    """Has the records."""
     ended: set[int] = field(default_factory=set)
     """Channels whose end is among them."""
     snapshots: list[Snapshot] = field(default_factory=list)
@@ -190,12 +197,7 @@ class SqliteJournal:
         connection.execute("COMMIT")
         self._index = LogIndex()
         self._index.build(
-            (
-                (position, channel, number, kind == RecordKind.CLOSED)
-                for position, channel, number, kind in connection.execute(
-                    "SELECT position, channel, sequence_number, kind FROM records ORDER BY position"
-                )
-            ),
+            self._scan(connection),
             connection.execute("SELECT channel, deleted_to, highest FROM marks"),
             connection.execute(
                 "SELECT channel, max(sequence_number) FROM snapshots GROUP BY channel"
@@ -203,6 +205,24 @@ class SqliteJournal:
         )
         self._replaced: list[tuple[int, int]] = []
         self._since_checkpoint = 0
+        self._cleanable = True
+
+    def _scan(self, connection: sqlite3.Connection) -> Iterator[Entry]:
+        """Yield what the log lists, and have the index distrust what can't be read."""
+        expected: int | None = None
+        for number, directory in connection.execute(
+            "SELECT number, directory FROM log ORDER BY number"
+        ):
+            if expected is not None and number != expected:
+                self._index.distrust_before(first_place(number))
+            expected = number + 1
+            self._index.next_row = number + 1
+            try:
+                opened = self._sealer.open(directory, directory_context(number))
+            except (CorruptRecordError, TypeError):
+                self._index.distrust_before(first_place(number + 1))
+                continue
+            yield from entries_of(number, opened)
 
     def _require_format(self, connection: sqlite3.Connection) -> None:
         (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -294,6 +314,8 @@ class SqliteJournal:
                 raise CorruptRecordError(f"channel {channel}: {reason}")
             snapshot = self._newest_snapshot(channel)
             mark = self._select("SELECT highest FROM marks WHERE channel = ?", (channel,))
+            if self._index.distrusted and (snapshot or mark):
+                raise CorruptRecordError(f"channel {channel}: {NEWEST_UNKNOWN}")
             tail = Tail(max(snapshot, mark[0] if mark else 0), snapshot)
             if tail.highest:
                 self._index.tails[channel] = tail
@@ -315,9 +337,9 @@ class SqliteJournal:
         """See ``Journal``."""
         self._usable()
         admitted = self._admit(batch)
-        size = sum([len(row[-1]) for row in admitted.rows])
+        size = admitted.writer.size
         with self._transaction() as connection:
-            self._insert_records(connection, admitted.rows)
+            self._insert_rows(connection, admitted.writer)
             for channel in admitted.ended:
                 connection.execute("DELETE FROM snapshots WHERE channel = ?", (channel,))
                 connection.execute("DELETE FROM marks WHERE channel = ?", (channel,))
@@ -332,13 +354,12 @@ class SqliteJournal:
         return admitted.rejections
 
     def _admit(self, batch: Batch) -> "_Admitted":
-        """Seal what of a batch follows from what is stored; change nothing."""
-        admitted = _Admitted()
+        """Sort out what of a batch follows from what is stored; change nothing."""
+        writer = RowWriter(self._index.next_row)
+        admitted = _Admitted(writer)
         refused = set(self._index.damaged)
         heights: dict[int, int] = {}
-        position = self._index.next_position
         tails = self._index.tails
-        seal = self._sealer.seal
         for record in batch.records:
             channel, number = record.channel, record.sequence_number
             height = heights.get(channel)
@@ -354,10 +375,7 @@ class SqliteJournal:
             if record.kind is RecordKind.CLOSED:
                 heights[channel] = 0
                 admitted.ended.add(channel)
-            kind = int(record.kind)
-            blob = seal(record.payload, record_context(channel, number, kind))
-            admitted.rows.append((position, channel, number, kind, blob))
-            position += 1
+            writer.add(channel, number, record.kind, record.payload)
         for snapshot in batch.snapshots:
             height = heights.get(snapshot.channel)
             if height is None:
@@ -368,13 +386,15 @@ class SqliteJournal:
                 admitted.snapshots.append(snapshot)
         return admitted
 
-    def _insert_records(self, connection: sqlite3.Connection, rows: list[_Row]) -> None:
-        """Insert rows, most of them many at once: that costs SQLite a third less."""
-        rest = len(rows) % _ROWS_AT_ONCE
-        connection.executemany(_INSERT_ROW, rows[:rest])
-        for start in range(rest, len(rows), _ROWS_AT_ONCE):
-            values = chain.from_iterable(rows[start : start + _ROWS_AT_ONCE])
-            connection.execute(_INSERT_ROWS, list(values))
+    def _insert_rows(self, connection: sqlite3.Connection, writer: RowWriter) -> None:
+        writer.finish()
+        seal = self._sealer.seal
+        for number, directory, payloads in writer.rows:
+            sealed = seal(directory, directory_context(number))
+            connection.execute(
+                "INSERT INTO log VALUES (?, ?, ?)",
+                (number, sealed, seal(payloads, payloads_context(number, sealed))),
+            )
 
     def _insert_snapshots(self, connection: sqlite3.Connection, snapshots: list[Snapshot]) -> int:
         rows = [
@@ -405,21 +425,22 @@ class SqliteJournal:
         """Take note of what a transaction has made durable."""
         index = self._index
         tails = index.tails
-        for position, channel, _, kind, _ in admitted.rows:
+        entries = admitted.writer.entries
+        for place, channel, _, kind in entries:
             if kind == _CLOSED:
                 ended = tails.pop(channel, None)
-                index.live -= 0 if ended is None else len(ended.positions)
+                index.live -= 0 if ended is None else len(ended.places)
                 continue
             tail = tails.get(channel)
             if tail is None:
                 tail = tails[channel] = Tail(0, 0)
-            tail.append(position)
+            tail.append(place)
             index.live += 1
-        count = len(admitted.rows)
-        index.next_position += count
+        count = len(entries)
+        index.next_row = admitted.writer.next_row
         index.stored += count
         self._records += count
-        self._record_bytes += sum([len(row[-1]) for row in admitted.rows]) - OVERHEAD * count
+        self._record_bytes += admitted.writer.size
         for snapshot in admitted.snapshots:
             tail = self._tail(snapshot.channel)
             tail.snapshot = max(tail.snapshot, snapshot.sequence_number)
@@ -482,19 +503,18 @@ class SqliteJournal:
         return [self._read_one(channel, tail, number) for number in range(first, last + 1)]
 
     def _read_one(self, channel: int, tail: Tail, number: int) -> Record:
-        position = tail.position_of(number)
-        row = self._select(
-            "SELECT kind, payload, channel, sequence_number FROM records WHERE position = ?",
-            (position,),
-        )
-        if row is None or row[2:] != (channel, number):
+        place = tail.place_of(number)
+        row = None if place is None else self._select(_SELECT_ROW, (row_of(place),))
+        if place is None or row is None:
             raise CorruptRecordError(f"channel {channel}: record {number} is missing")
-        kind, blob, _, _ = row
         try:
-            payload = self._sealer.open(blob, record_context(channel, number, kind))
+            kind, payload = record_at(place, self._open_payloads(row_of(place), *row))
             return Record(channel, number, RecordKind(kind), payload)
         except (CorruptRecordError, ValueError, TypeError) as error:
             raise CorruptRecordError(f"channel {channel}: record {number}: {error}") from error
+
+    def _open_payloads(self, number: int, directory: bytes, payloads: bytes) -> bytes:
+        return self._sealer.open(payloads, payloads_context(number, directory))
 
     def _select(self, query: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
         try:
@@ -531,11 +551,11 @@ class SqliteJournal:
         tail = self._tail(channel)
         snapshot = self.load_snapshot(channel) if tail.snapshot else None
         covered = 0 if snapshot is None else snapshot.sequence_number
-        if covered != tail.snapshot or (tail.positions and tail.first > covered + 1):
+        if covered != tail.snapshot or (tail.places and tail.first > covered + 1):
             raise CorruptRecordError(
                 f"channel {channel}: nothing covers the records before {tail.first}"
             )
-        if not tail.positions and covered < tail.highest:
+        if not tail.places and covered < tail.highest:
             raise CorruptRecordError(
                 f"channel {channel}: nothing covers the records up to {tail.highest}"
             )
@@ -546,47 +566,77 @@ class SqliteJournal:
     def forget(self, channel: int) -> None:
         """See ``Journal``."""
         tail = self._index.tails.get(channel)
-        if tail is not None and not tail.positions:
+        if tail is not None and not tail.places:
             del self._index.tails[channel]
 
     def upkeep(self) -> bool:
         """See ``Journal``."""
-        if self._index.dead > max(self._index.live, _MIN_DEAD):
+        if self._wants_cleaning():
             self._clean()
         if self._since_checkpoint > _CHECKPOINT_AFTER:
             self._checkpoint()
-        return self._index.dead > max(self._index.live, _MIN_DEAD)
+        return self._wants_cleaning()
+
+    def _wants_cleaning(self) -> bool:
+        index = self._index
+        # What can't be read must stay: it is all that tells that something is missing.
+        return self._cleanable and not index.distrusted and index.dead > max(index.live, _MIN_DEAD)
 
     def _clean(self) -> None:
-        """Remove the oldest stretch of the log, after appending anew what is live in it."""
+        """Remove the oldest rows of the log, after appending anew what is live in them."""
         index = self._index
-        moved: list[tuple[Tail, int, int]] = []
-        position = index.next_position
+        writer = RowWriter(index.next_row)
+        removed = end = 0
         with self._transaction() as connection:
-            (oldest,) = connection.execute("SELECT min(position) FROM records").fetchone()
-            end = oldest + _CLEAN_STRETCH
-            rows = []
-            for old, channel, number, kind, payload in connection.execute(
-                "SELECT position, channel, sequence_number, kind, payload FROM records"
-                " WHERE position < ? ORDER BY position",
-                (end,),
-            ):
-                tail = index.tails.get(channel)
-                if channel in index.damaged:
-                    rows.append((position, channel, number, kind, payload))
-                    position += 1
-                elif tail is not None and tail.position_of(number) == old:
-                    rows.append((position, channel, number, kind, payload))
-                    moved.append((tail, number, position))
-                    position += 1
-            removed = connection.execute("DELETE FROM records WHERE position < ?", (end,)).rowcount
-            self._insert_records(connection, rows)
-        for tail, number, new in moved:
-            tail.move(number, new)
-        index.next_position = position
-        index.stored += len(rows) - removed
-        self._records_deleted += removed - len(rows)
-        self._since_checkpoint += sum(len(row[4]) for row in rows) + removed * _PAGE_SIZE // 8
+            for number, directory, payloads in connection.execute(
+                "SELECT number, directory, payloads FROM log ORDER BY number LIMIT ?",
+                (_CLEAN_ROWS,),
+            ).fetchall():
+                opened = self._sealer.open(directory, directory_context(number))
+                entries = list(entries_of(number, opened))
+                try:
+                    self._keep(writer, number, directory, payloads, entries)
+                except CorruptRecordError:
+                    # Its channels are refused for as long as it is there, so there it stays.
+                    self._cleanable = False
+                    break
+                removed += len(entries)
+                end = number + 1
+                if removed >= _CLEAN_RECORDS:
+                    break
+            connection.execute("DELETE FROM log WHERE number < ?", (end,))
+            self._insert_rows(connection, writer)
+        for place, channel, number, _ in writer.entries:
+            if channel not in index.damaged:
+                index.tails[channel].move(number, place)
+        index.next_row = writer.next_row
+        kept = len(writer.entries)
+        index.stored += kept - removed
+        self._records_deleted += removed - kept
+        self._since_checkpoint += writer.size + removed * _PAGE_SIZE // 64
+
+    def _keep(
+        self,
+        writer: RowWriter,
+        row: int,
+        directory: bytes,
+        payloads: bytes,
+        entries: list[Entry],
+    ) -> None:
+        """Append anew what of a row is live, or of a damaged channel; all of it or nothing."""
+        index = self._index
+        kept = [
+            (place, channel, number)
+            for place, channel, number, _ in entries
+            if channel in index.damaged
+            or ((tail := index.tails.get(channel)) and tail.place_of(number) == place)
+        ]
+        if not kept:
+            return
+        opened = self._open_payloads(row, directory, payloads)
+        records = [record_at(place, opened) for place, _, _ in kept]
+        for (_, channel, number), (kind, payload) in zip(kept, records, strict=True):
+            writer.add(channel, number, kind, payload)
 
     def _checkpoint(self) -> None:
         """Move the WAL's content into the database, so that the WAL begins anew."""

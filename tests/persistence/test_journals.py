@@ -27,6 +27,7 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
+from service.persistence.log_rows import first_place, row_of
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
 from tests.persistence.journal_conformance import (
@@ -45,7 +46,7 @@ KEY = bytes(range(32))
 def eager_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let upkeep clean and checkpoint at once, in tiny stretches: it has something to do."""
     monkeypatch.setattr(sqlite, "_MIN_DEAD", 0)
-    monkeypatch.setattr(sqlite, "_CLEAN_STRETCH", 3)
+    monkeypatch.setattr(sqlite, "_CLEAN_RECORDS", 3)
     monkeypatch.setattr(sqlite, "_CHECKPOINT_AFTER", 0)
 
 
@@ -67,18 +68,38 @@ class TestSqliteJournal(DurableJournalConformance):
         return open_sqlite(self.path)
 
     def damage_record(self, channel: int, number: int, payload: bytes | None) -> None:
+        place = place_of(self.path, channel, number)
         with sqlite3.connect(self.path) as connection:
             if payload is None:
-                connection.execute(
-                    "DELETE FROM records WHERE channel = ? AND sequence_number = ?",
-                    (channel, number),
-                )
+                connection.execute("DELETE FROM log WHERE number = ?", (row_of(place),))
             else:
-                connection.execute(
-                    "UPDATE records SET payload = ? WHERE channel = ? AND sequence_number = ?",
-                    (payload, channel, number),
-                )
+                overwrite(connection, place, payload)
         connection.close()
+
+
+def place_of(path: Path, channel: int, number: int) -> int:
+    """Return where a record lies in a closed journal."""
+    journal = open_sqlite(path)
+    place = journal._index.tails[channel].place_of(number)
+    journal.close()
+    assert place is not None
+    return place
+
+
+def row_at(connection: sqlite3.Connection, place: int) -> tuple[bytes, bytes]:
+    """Return the sealed directory and the sealed payloads of a record's row."""
+    directory, payloads = connection.execute(
+        "SELECT directory, payloads FROM log WHERE number = ?", (row_of(place),)
+    ).fetchone()
+    return directory, payloads
+
+
+def overwrite(connection: sqlite3.Connection, place: int, content: bytes) -> None:
+    """Put other content where a record lies, and cut off or fill up what is behind."""
+    _, payloads = row_at(connection, place)
+    begin = 12 + place - first_place(row_of(place))  # behind the seal's nonce
+    damaged = (payloads[:begin] + content).ljust(len(payloads), b"\0")[: len(payloads)]
+    connection.execute("UPDATE log SET payloads = ? WHERE number = ?", (damaged, row_of(place)))
 
 
 # --- One writer ---------------------------------------------------------------------------------
@@ -175,22 +196,70 @@ def test_no_payload_is_on_disk_in_clear(tmp_path: Path) -> None:
         journal.close()
 
 
-def test_a_payload_moved_to_another_record_is_noticed(tmp_path: Path) -> None:
+def test_what_is_moved_to_another_row_is_noticed(tmp_path: Path) -> None:
     journal = open_sqlite(tmp_path / "j.db")
-    journal.commit(Batch([change(1), change(2), change(1, 12)]))
+    # Rows of the same shape: nothing but the seal can tell.
+    for number in (1, 2):
+        journal.commit(Batch([change(number), change(number, 12)]))
+    journal.commit(Batch([change(1, 13)]))
     journal.close()
     with sqlite3.connect(tmp_path / "j.db") as connection:
-        rows = dict(connection.execute("SELECT position, payload FROM records"))
-        for position, payload in ((1, rows[2]), (2, rows[3]), (3, rows[1])):
-            connection.execute(
-                "UPDATE records SET payload = ? WHERE position = ?", (payload, position)
-            )
+        rows = dict(connection.execute("SELECT number, payloads FROM log WHERE number < 3"))
+        for number, payloads in ((1, rows[2]), (2, rows[1])):
+            connection.execute("UPDATE log SET payloads = ? WHERE number = ?", (payloads, number))
     connection.close()
     journal = open_sqlite(tmp_path / "j.db")
-    for channel, number in ((CHANNEL, 1), (CHANNEL, 2), (12, 1)):
-        with pytest.raises(CorruptRecordError):
-            journal.read(channel, number, number)
+    for channel in (CHANNEL, 12):
+        for number in (1, 2):
+            with pytest.raises(CorruptRecordError):
+                journal.read(channel, number, number)
+    assert journal.read(13) == [change(1, 13)]
     journal.close()
+
+
+def test_payloads_of_a_commit_that_failed_do_not_fit_the_next_ones_directory(
+    tmp_path: Path,
+) -> None:
+    path, earlier = tmp_path / "j.db", tmp_path / "earlier.db"
+    open_sqlite(path).close()
+    shutil.copy(path, earlier)
+    for file, number in ((path, 1), (earlier, 1)):
+        journal = open_sqlite(file)
+        journal.commit(Batch([change(number)]))
+        journal.close()
+    with sqlite3.connect(earlier) as connection:
+        _, payloads = row_at(connection, first_place(1))
+    connection.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE log SET payloads = ?", (payloads,))
+    connection.close()
+    journal = open_sqlite(path)
+    with pytest.raises(CorruptRecordError):
+        journal.recover(CHANNEL)
+    journal.close()
+
+
+def test_a_row_that_cannot_be_read_is_never_cleaned_away(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    journal = open_sqlite(path)
+    journal.commit(Batch([change(1), change(1, 12)]))
+    for number in range(2, 6):
+        journal.commit(Batch([change(number, 12)]))
+    journal.close()
+    with sqlite3.connect(path) as connection:
+        overwrite(connection, first_place(1), b"damaged")
+    connection.close()
+    for _ in range(2):
+        journal = open_sqlite(path)
+        highest = journal.highest_sequence_number(12)
+        journal.commit(Batch([change(highest + 1, 12)], [snapshot(highest + 1, channel=12)]))
+        journal.delete_records(12, highest + 1)
+        while journal.upkeep():
+            pass
+        with pytest.raises(CorruptRecordError):
+            journal.recover(CHANNEL)
+        assert journal.recover(12).highest_sequence_number == highest + 1
+        journal.close()
 
 
 def test_no_sealing_key_and_nonce_come_twice_even_from_a_restored_backup(tmp_path: Path) -> None:
@@ -204,13 +273,93 @@ def test_no_sealing_key_and_nonce_come_twice_even_from_a_restored_backup(tmp_pat
         journal.commit(Batch([change(1)]))
         journal.close()
         with sqlite3.connect(tmp_path / "live.db") as connection:
-            sealed += [payload for (payload,) in connection.execute("SELECT payload FROM records")]
+            sealed += [row_at(connection, first_place(1))[0]]
         connection.close()
         (tmp_path / "live.db").unlink()
     first, second = sealed
     # The same epoch number, counter, context and payload: only the key differs.
     assert first[:12] == second[:12]
     assert first[12:] != second[12:]
+
+
+# --- Damage to the log itself ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["flipped", "gone", "swapped"])
+def test_after_a_damaged_directory_only_what_is_proved_whole_is_served(
+    tmp_path: Path, how: str
+) -> None:
+    """Rows: A's first, B's first, the damaged one, A's next; C has a snapshot, and no record."""
+    path = tmp_path / "j.db"
+    journal = open_sqlite(path)
+    whole, unsure, lost, idle = 1, 2, 3, 4
+    journal.commit(Batch([change(1, idle)], [snapshot(1, channel=idle)]))
+    journal.delete_records(idle, 1)
+    journal.commit(Batch([change(1, whole)]))
+    journal.commit(Batch([change(1, unsure)]))
+    journal.commit(Batch([change(1, lost)]))
+    journal.commit(Batch([change(2, whole)]))
+    journal.close()
+    with sqlite3.connect(path) as connection:
+        if how == "gone":
+            connection.execute("DELETE FROM log WHERE number = 4")
+        else:
+            rows = dict(connection.execute("SELECT number, directory FROM log"))
+            damaged = rows[3] if how == "swapped" else rows[4][:-1] + bytes([rows[4][-1] ^ 1])
+            connection.execute("UPDATE log SET directory = ? WHERE number = 4", (damaged,))
+    connection.close()
+    for _ in range(2):  # what is done meanwhile must not make anyone forget
+        journal = open_sqlite(path)
+        for channel in (unsure, idle):
+            with pytest.raises(CorruptRecordError, match="newest records may be"):
+                journal.recover(channel)
+        assert journal.highest_sequence_number(lost) == 0
+        recovery = journal.recover(whole)
+        number = recovery.highest_sequence_number
+        assert number == 2 or recovery.snapshot is not None
+        rejections = journal.commit(Batch([change(2, unsure), change(number + 1, whole)]))
+        assert [rejection.entry for rejection in rejections] == [change(2, unsure)]
+        journal.commit(Batch([change(number + 2, whole)], [snapshot(number + 2, channel=whole)]))
+        journal.delete_records(whole, number + 2)
+        while journal.upkeep():
+            pass
+        journal.commit(Batch([change(number + 3, whole)]))
+        journal.close()
+
+
+@pytest.mark.parametrize("row", [1, 2, 3])
+def test_every_flipped_byte_of_a_row_is_noticed(tmp_path: Path, row: int) -> None:
+    path = tmp_path / "j.db"
+    journal = open_sqlite(path)
+    for number in (1, 2, 3):
+        journal.commit(Batch([change(number), change(number, 12)]))
+    written = {channel: journal.read(channel) for channel in (CHANNEL, 12)}
+    journal.close()
+    intact = path.read_bytes()
+    with sqlite3.connect(path) as connection:
+        parts = connection.execute(
+            "SELECT directory, payloads FROM log WHERE number = ?", (row,)
+        ).fetchone()
+    connection.close()
+    for column, part in zip(("directory", "payloads"), parts, strict=True):
+        for position in range(len(part)):
+            path.write_bytes(intact)
+            flipped = part[:position] + bytes([part[position] ^ 0x40]) + part[position + 1 :]
+            with sqlite3.connect(path) as connection:
+                connection.execute(
+                    f"UPDATE log SET {column} = ? WHERE number = ?",  # noqa: S608 - our own names
+                    (flipped, row),
+                )
+            connection.close()
+            journal = open_sqlite(path)
+            refused = 0
+            for channel in (CHANNEL, 12):
+                try:
+                    assert list(journal.recover(channel).records) == written[channel]
+                except CorruptRecordError:
+                    refused += 1
+            assert refused >= 1, (column, position)
+            journal.close()
 
 
 # --- Failing commits and crashes ----------------------------------------------------------------
@@ -236,7 +385,7 @@ class _Failing:
         return run
 
 
-@pytest.mark.parametrize("statement", ["BEGIN", "INSERT INTO records", "INSERT OR", "COMMIT"])
+@pytest.mark.parametrize("statement", ["BEGIN", "INSERT INTO log", "INSERT OR", "COMMIT"])
 def test_after_a_failed_commit_the_journal_says_what_is_durable(
     tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,7 +465,7 @@ def test_the_log_holds_no_more_than_twice_what_is_live(tmp_path: Path) -> None:
     journal.commit(Batch())
     journal.close()
     with sqlite3.connect(tmp_path / "j.db") as connection:
-        assert connection.execute("SELECT count(*) FROM records").fetchone()[0] <= 2
+        assert connection.execute("SELECT count(*) FROM log").fetchone()[0] <= 2
         assert connection.execute("SELECT count(*) FROM snapshots").fetchone()[0] == 1
     connection.close()
     assert numbers(open_sqlite(tmp_path / "j.db").read(77)) == [1]

@@ -1,0 +1,108 @@
+"""Rows of the log: the records of a commit side by side.
+
+SQLite's price and sealing's are by the row, so a row holds many records. It has two parts, each
+sealed as a whole: the records one behind another (*payloads*), and a list of whose they are
+(*directory*). They are sealed apart, so that damage to the payloads leaves it known whom it
+concerns; no damage can make a record anybody else's, or nobody's.
+
+A record's *place* is the number of its row and its offset in the payloads, in one integer that
+grows along the log.
+"""
+
+import struct
+from collections.abc import Iterator
+
+from service.persistence.contract import CorruptRecordError
+
+__all__ = ["Entry", "RowWriter", "entries_of", "first_place", "record_at", "row_of"]
+
+# Channel, sequence number, kind, length.
+_ENTRY = struct.Struct(">QQBI")
+# In front of a record: kind and length again, so that it can be read without the directory.
+_HEADER = struct.Struct(">BI")
+
+_OFFSET_BITS = 32
+_OFFSET_MASK = (1 << _OFFSET_BITS) - 1
+
+# A read opens a whole row, so rows are kept to about this; a record larger than that has its own.
+_MAX_ROW_BYTES = 64 * 1024
+
+Entry = tuple[int, int, int, int]
+"""One record of a directory: place, channel, sequence number, kind."""
+
+
+def first_place(row: int) -> int:
+    """Return the place before which everything is in earlier rows."""
+    return row << _OFFSET_BITS
+
+
+def row_of(place: int) -> int:
+    """Return the number of the row that a place is in."""
+    return place >> _OFFSET_BITS
+
+
+class RowWriter:
+    """Puts records side by side, in rows of a bearable size."""
+
+    __slots__ = ("_directory", "_offset", "_payloads", "_row", "entries", "rows", "size")
+
+    def __init__(self, first_row: int) -> None:
+        """Begin with the row of this number."""
+        self._row = first_row
+        self._offset = 0
+        self._directory: list[bytes] = []
+        self._payloads: list[bytes] = []
+        self.rows: list[tuple[int, bytes, bytes]] = []
+        """Number, directory and payloads of each row that is finished, not yet sealed."""
+        self.entries: list[Entry] = []
+        """All records, in order."""
+        self.size = 0
+        """Bytes of the records."""
+
+    @property
+    def next_row(self) -> int:
+        """Number of the row behind those that are finished."""
+        return self._row
+
+    def add(self, channel: int, sequence_number: int, kind: int, payload: bytes) -> None:
+        """Put a record behind the others."""
+        length = len(payload)
+        if self._offset + length > _MAX_ROW_BYTES and self._offset:
+            self.finish()
+        place = (self._row << _OFFSET_BITS) + self._offset
+        self.entries.append((place, channel, sequence_number, kind))
+        self._directory.append(_ENTRY.pack(channel, sequence_number, kind, length))
+        self._payloads += (_HEADER.pack(kind, length), payload)
+        self._offset += _HEADER.size + length
+        self.size += length
+
+    def finish(self) -> None:
+        """Finish the row in hand, if anything is in it."""
+        if not self._directory:
+            return
+        self.rows.append((self._row, b"".join(self._directory), b"".join(self._payloads)))
+        self._row += 1
+        self._offset = 0
+        self._directory, self._payloads = [], []
+
+
+def entries_of(row: int, directory: bytes) -> Iterator[Entry]:
+    """Yield what an opened directory lists."""
+    place = first_place(row)
+    for channel, number, kind, length in _ENTRY.iter_unpack(directory):
+        yield place, channel, number, kind
+        place += _HEADER.size + length
+
+
+def record_at(place: int, payloads: bytes) -> tuple[int, bytes]:
+    """Return kind and content of the record at a place in its row's opened payloads.
+
+    Raises:
+        CorruptRecordError: there is none.
+    """
+    begin = (place & _OFFSET_MASK) + _HEADER.size
+    if begin <= len(payloads):
+        kind, length = _HEADER.unpack_from(payloads, begin - _HEADER.size)
+        if begin + length <= len(payloads):
+            return kind, payloads[begin : begin + length]
+    raise CorruptRecordError("its row is shorter than it was")
