@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-core test lint types unit protos compose-check docs lock clean
+.PHONY: help setup demo bench-core test lint types unit protos dashboards stack pictures compose-check docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -42,6 +42,15 @@ unit: $(READY)
 
 protos: $(READY) ## Generate the protobuf modules anew
 	@$(BIN)/python -m protos.generate
+
+dashboards: $(READY) ## Generate the Grafana dashboards anew
+	@$(BIN)/python -m grafana.dashboards.generate
+
+stack: $(READY) ## Run services, load and Prometheus without Docker, until Ctrl-C
+	@$(BIN)/python -m grafana.local
+
+pictures: $(READY) ## Run that stack for some minutes, and draw what the dashboards ask
+	@$(BIN)/python -m grafana.local.pictures
 
 compose-check: $(READY) ## Hold the compose stack to its promises, on a real Docker engine
 	@$(BIN)/python -m tests.images.compose_check

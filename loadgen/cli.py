@@ -79,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def _run(flags: list[str]) -> int:
     settings = load_settings(RunSettings, flags)
     _require_writable(settings.output, settings.report)
-    with CommandProgress(lines_in_pipe=False) as progress:
+    # Where the metrics are is told in a pipe, too: the port may have been chosen by the system.
+    with CommandProgress(lines_in_pipe=settings.serve_metrics is not None) as progress:
         result = await execute_run(settings, progress)
     return EXIT_RIGHT if write_run(result, settings, Console()) else EXIT_WRONG
 

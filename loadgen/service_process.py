@@ -7,24 +7,21 @@ turns SIGINT and SIGTERM into such a way out, and should we be killed outright, 
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Coroutine
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
+from loadgen.child import end_child, how_ended, kill_child, start_child
 from loadgen.settings import JournalName, RouterName, RunSettings, StrategyName
 
 __all__ = ["DEFAULT_COMMAND", "ServiceError", "ServiceOptions", "ServiceProcess"]
 
 DEFAULT_COMMAND = (sys.executable, "-m", "service.cli")
-
-_LAUNCHER = Path(__file__).with_name("_bound_to_parent.py")
 
 # What a user needs to see of a log to know why it ended.
 _TAIL_LINES = 15
@@ -124,19 +121,8 @@ class ServiceProcess:
             ServiceError: it ended, or was not ready in time.
         """
         try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-S",
-                str(_LAUNCHER),
-                str(os.getpid()),
-                *self.options.command_line(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=self._log,
-                # A session, so a process group, of its own: Ctrl-C reaches us alone, and we end it
-                # in order.
-                start_new_session=True,
+            self._process = await start_child(
+                *self.options.command_line(), stdout=subprocess.PIPE, stderr=self._log
             )
             ready = await self._wait_until_ready(self._process)
         except BaseException:
@@ -163,24 +149,22 @@ class ServiceProcess:
         """
         process = self._running()
         self._stopping = True
-        with suppress(ProcessLookupError):
-            process.terminate()
         try:
-            code = await asyncio.wait_for(process.wait(), self._patience)
+            code = await end_child(process, self._patience)
         except TimeoutError:
             raise ServiceError(
                 f"the service did not stop within {self._patience:g} s of SIGTERM\n{self._tail()}"
             ) from None
         if code != 0:
             raise ServiceError(
-                f"the service did not stop in order: {_how_ended(code)}\n{self._tail()}"
+                f"the service did not stop in order: {how_ended(code)}\n{self._tail()}"
             )
 
     async def kill(self) -> None:
         """End the service as a power cut would end its process: kill -9."""
         process = self._running()
         self._stopping = True
-        _kill_group(process)
+        kill_child(process)
         await process.wait()
 
     async def while_alive(self, work: Coroutine[None, None, _Result]) -> _Result:
@@ -207,7 +191,7 @@ class ServiceProcess:
     async def _watch(self) -> None:
         code = await self._running().wait()
         if not self._stopping:
-            raise ServiceError(f"the service died: {_how_ended(code)}\n{self._tail()}")
+            raise ServiceError(f"the service died: {how_ended(code)}\n{self._tail()}")
 
     def _running(self) -> asyncio.subprocess.Process:
         if self._process is None:
@@ -228,7 +212,7 @@ class ServiceProcess:
             ) from None
         if not line:
             code = await process.wait()
-            raise ServiceError(f"the service did not start: {_how_ended(code)}\n{self._tail()}")
+            raise ServiceError(f"the service did not start: {how_ended(code)}\n{self._tail()}")
         ready = _parse_ready(line)
         self._reader = asyncio.create_task(_discard(process.stdout))
         return ready
@@ -237,7 +221,7 @@ class ServiceProcess:
         process = self._process
         if process is not None:
             self._stopping = True
-            _kill_group(process)
+            kill_child(process)
             await process.wait()
         if self._reader is not None:
             self._reader.cancel()
@@ -258,12 +242,6 @@ async def _discard(output: asyncio.StreamReader) -> None:
         pass
 
 
-def _kill_group(process: asyncio.subprocess.Process) -> None:
-    # The whole group, in case the command was a wrapper that started another process.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-
-
 def _parse_ready(line: bytes) -> _Ready:
     try:
         fields = json.loads(line)
@@ -278,9 +256,3 @@ def _parse_ready(line: bytes) -> _Ready:
     except (ValueError, KeyError, TypeError):
         pass
     raise ServiceError(f"the service said something else than that it is ready: {line[:200]!r}")
-
-
-def _how_ended(code: int) -> str:
-    if code < 0:
-        return f"killed by {signal.Signals(-code).name}"
-    return f"exit code {code}"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -104,6 +105,17 @@ def test_the_same_load_reaches_a_service_that_runs(start: Start, tmp_path: Path)
     # Nobody but the process's owner can read its CPU time.
     assert result["cost"]["cpu_seconds"] is None
     assert service.signal(signal.SIGTERM) == 0
+
+
+def test_a_run_in_a_pipe_tells_where_it_serves_metrics_and_else_nothing() -> None:
+    quiet = loadgen("run", *SMALL, "--journal=memory")
+    assert (quiet.returncode, quiet.stderr) == (0, "")
+    telling = loadgen("run", *SMALL, "--journal=memory", "--serve-metrics=127.0.0.1:0")
+    assert re.search(
+        r"^serving the generator's metrics at http://127\.0\.0\.1:\d+/metrics$",
+        telling.stderr,
+        re.MULTILINE,
+    )
 
 
 # --- Failures -------------------------------------------------------------------------------------

@@ -22,9 +22,8 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import ConnectClient, Identity
 from service.errors import MalformedRequestError
 from tests.support.compiler import HOOK_EXPECTED
+from tests.support.metric_table import TABLE, Row, documented
 from tests.support.process import PATIENCE
-
-TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 CHANNELS = 40
 
@@ -34,28 +33,6 @@ MAX_SERIES = 600
 _NOT_BASE_UNITS = re.compile(
     r"_(ms|us|ns|milliseconds|microseconds|minutes|hours|kb|mb|kib|mib|kilobytes|percent)(_|$)"
 )
-
-
-# --- The table ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Row:
-    name: str
-    kind: str
-    unit: str
-    labels: frozenset[str]
-    counts: str
-
-
-def documented() -> list[Row]:
-    rows = []
-    for line in TABLE.read_text().splitlines():
-        cells = [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]
-        if len(cells) == 6 and re.fullmatch(r"`\w+`", cells[0]):
-            labels = frozenset(re.findall(r"`(\w+)`", cells[3]))
-            rows.append(Row(cells[0].strip("`"), cells[1], cells[2], labels, cells[4]))
-    return rows
 
 
 # --- The run --------------------------------------------------------------------------------------

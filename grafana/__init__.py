@@ -1,0 +1,4 @@
+"""What an operator sees: dashboards as code, Prometheus rules, and a local stack that proves them.
+
+``docs/dashboards.md`` is the way in.
+"""

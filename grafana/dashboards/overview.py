@@ -1,0 +1,298 @@
+"""The home dashboard: whether anything is wrong, and where to look if so.
+
+Rate, errors and duration of each operation, the client's view beside the service's, and what fills
+up before latency rises.
+"""
+
+from grafana_foundation_sdk.builders import dashboard as builders
+from grafana_foundation_sdk.models import units
+
+from grafana.dashboards.kit import WHOLE, Limit, Line, Panel, chart, dashboard, figure
+from grafana.dashboards.queries import (
+    OPERATION,
+    STRATEGY,
+    increase,
+    process_of_service,
+    quantile,
+    rate,
+    rule,
+    selector,
+    value,
+)
+
+__all__ = ["P99_OBJECTIVE", "build"]
+
+P99_OBJECTIVE = 0.1
+"""Seconds; the alert ConnectOperationsSlow has the same."""
+
+_NO_GENERATOR = "No generator among the chosen instances, or it does not run."
+_THIRD = WHOLE // 3
+_HALF = WHOLE // 2
+
+
+def build() -> builders.Dashboard:
+    """Return the dashboard."""
+    return dashboard(
+        "overview",
+        "Whether channels are served, how fast, and what fills up first.",
+        {
+            "Is anything wrong? Nothing is while no figure here is red": _figures(),
+            "Rate, errors and duration of each operation, seen by the service": _operations(),
+            "The client's view beside the service's": _both_sides(),
+            "Saturation: what fills up before latency rises": _saturation(),
+        },
+        by_operation=True,
+    )
+
+
+def _figures() -> list[Panel]:
+    firing = selector("ALERTS", 'alertstate="firing"')
+    return [
+        figure(
+            "Targets down: some figures here are blind unless 0",
+            "Services and generators that Prometheus can't scrape, of those chosen.",
+            units.Short,
+            Line(f"sum(1 - {selector('up')})", "down"),
+            limit=Limit(1),
+            empty="no target",
+        ),
+        figure(
+            "Alerts firing: each needs a person",
+            "Alerts of grafana/prometheus/rules/alerts.yml; docs/runbook.md says what to do.",
+            units.Short,
+            Line(f"count({firing}) or vector(0)", "firing"),
+            limit=Limit(1),
+        ),
+        figure(
+            "Messages served: the load right now",
+            "Messages encrypted or decrypted per second, all chosen services together.",
+            units.MessagesPerSecond,
+            Line(
+                rule("instance_strategy:connect_changes:rate1m", STRATEGY, by="", how="sum"),
+                "messages",
+            ),
+        ),
+        figure(
+            "Share of errors: 0 when clients and service are well",
+            "Answers other than OK of all answers over a minute, of the worst service. Red from"
+            " 0.1 %.",
+            units.PercentUnit,
+            Line(
+                rule(
+                    "instance_strategy:connect_operation_errors_per_operations:ratio_rate1m",
+                    STRATEGY,
+                    by="",
+                    how="max",
+                ),
+                "errors",
+            ),
+            limit=Limit(0.001),
+        ),
+        figure(
+            "p99 of the slowest service: below 100 ms",
+            "99 of 100 operations were answered within this time over a minute. The objective, red"
+            " from there on, is that of the alert ConnectOperationsSlow.",
+            units.Seconds,
+            Line(
+                rule(
+                    "instance_strategy:connect_operation_duration_seconds:p99_rate1m",
+                    STRATEGY,
+                    by="",
+                    how="max",
+                ),
+                "p99",
+            ),
+            limit=Limit(P99_OBJECTIVE),
+        ),
+        figure(
+            "Wrong answers: one is one too many",
+            "Answers in this time range that were not what they had to be, as the generator, which"
+            " checks every byte, has found.",
+            units.Short,
+            Line(increase("loadgen_verification_failures_total", STRATEGY, by=""), "wrong"),
+            limit=Limit(1),
+            decimals=0,
+            empty="no generator",
+        ),
+    ]
+
+
+def _operations() -> list[Panel]:
+    return [
+        chart(
+            "Rate: which operations make the load",
+            "Answered operations per second, whatever the answer.",
+            units.OpsPerSecond,
+            Line(
+                rate("connect_operations_total", STRATEGY, OPERATION, by="operation"),
+                "{{operation}}",
+            ),
+            stacked=True,
+            width=_THIRD,
+        ),
+        chart(
+            "Errors: at 0, or the next panel says why",
+            "Operations per second that were answered with another status than OK.",
+            units.OpsPerSecond,
+            Line(
+                rate(
+                    "connect_operations_total",
+                    STRATEGY,
+                    OPERATION,
+                    'status!="OK"',
+                    by="operation",
+                ),
+                "{{operation}}",
+            ),
+            width=_THIRD,
+        ),
+        chart(
+            "Refusals: whose fault errors are",
+            "Refused operations per second by ErrorInfo.reason. OVERLOADED, WRITE_…, READ_FAILED,"
+            " CHANNEL_DAMAGED and ACTOR_CRASHED are the service's own trouble, the rest the"
+            " peers'.",
+            units.OpsPerSecond,
+            Line(f"{rate('connect_refusals_total', STRATEGY, by='reason')} > 0", "{{reason}}"),
+            empty="Nothing is refused.",
+            width=_THIRD,
+        ),
+        chart(
+            "Duration: the 99th percentile tells what users notice",
+            "From the operation's arrival at the servicer to its answer handed to gRPC; waits for"
+            " mailbox and commit included. 99 of 100 operations take no longer than this.",
+            units.Seconds,
+            Line(
+                quantile(
+                    0.99,
+                    "connect_operation_duration_seconds",
+                    STRATEGY,
+                    OPERATION,
+                    by="operation",
+                ),
+                "{{operation}}",
+            ),
+            width=_HALF,
+        ),
+        chart(
+            "Duration: the median tells what is usual",
+            "Half of the operations take no longer than this. Far below the 99th percentile:"
+            " operations wait for something now and then, such as a commit or a recovery.",
+            units.Seconds,
+            Line(
+                quantile(
+                    0.5, "connect_operation_duration_seconds", STRATEGY, OPERATION, by="operation"
+                ),
+                "{{operation}}",
+            ),
+            width=_HALF,
+        ),
+    ]
+
+
+def _both_sides() -> list[Panel]:
+    right = 'outcome="right"'
+    return [
+        chart(
+            "Load: below what is intended, the service can't keep up",
+            "Operations per second that the generators mean to send, and that end with the right"
+            " answer. A round trip is one operation here, and two for the service. In a closed"
+            " loop nothing is intended.",
+            units.OpsPerSecond,
+            Line(value("loadgen_intended_rate", STRATEGY), "intended, {{strategy}}"),
+            Line(rate("loadgen_operations_total", STRATEGY, right), "achieved, {{strategy}}"),
+            empty=_NO_GENERATOR,
+            width=_HALF,
+        ),
+        chart(
+            "Latency: what the client sees beyond the service is queueing and transport",
+            "99th percentile over a minute. The client counts from when an operation was due, the"
+            " service from its arrival; a round trip of the client is two operations.",
+            units.Seconds,
+            Line(
+                rule("instance_strategy:loadgen_latency_seconds:p99_rate1m", STRATEGY, how="max"),
+                "client, {{strategy}}",
+            ),
+            Line(
+                rule(
+                    "instance_strategy:connect_operation_duration_seconds:p99_rate1m",
+                    STRATEGY,
+                    how="max",
+                ),
+                "service, {{strategy}}",
+            ),
+            width=_HALF,
+        ),
+        chart(
+            "Messages: client and service count the same",
+            "Messages per second, as the service has changed sessions and as the peers have got"
+            " right answers. They part while operations fail or answers get lost.",
+            units.MessagesPerSecond,
+            Line(rate("loadgen_messages_total", STRATEGY), "client, {{strategy}}"),
+            Line(rate("connect_changes_total", STRATEGY), "service, {{strategy}}"),
+            width=_HALF,
+        ),
+        chart(
+            "Errors and skipped sends: both 0, or latency looks better than it is",
+            "Per second. Errors: operations that end with an error status, or without an answer."
+            " Skipped: operations that were due and not sent, because too many were in flight or"
+            " the generator itself was late; no latency counts them.",
+            units.OpsPerSecond,
+            Line(rate("loadgen_errors_total", STRATEGY), "errors, {{strategy}}"),
+            Line(rate("loadgen_skipped_total", STRATEGY), "skipped, {{strategy}}"),
+            empty=_NO_GENERATOR,
+            width=_HALF,
+        ),
+    ]
+
+
+def _saturation() -> list[Panel]:
+    return [
+        chart(
+            "In flight: level, or work comes faster than it goes",
+            "Operations accepted and not yet answered, at each scrape.",
+            units.Short,
+            Line(value("connect_operations_in_flight", STRATEGY), "{{strategy}}"),
+            width=_THIRD,
+        ),
+        chart(
+            "Mailboxes: a depth above a few means busy channels",
+            "99th percentile of the messages that an actor finds waiting when it gets a turn.",
+            units.Short,
+            Line(quantile(0.99, "connect_mailbox_depth", STRATEGY), "{{strategy}}"),
+            width=_THIRD,
+        ),
+        chart(
+            "Commit queue: what waits for the disk",
+            "Writes that wait for the next commit, at each scrape; those of the commit under way do"
+            " not count. Growing: the disk is the limit.",
+            units.Short,
+            Line(value("connect_journal_waiting_writes", STRATEGY), "{{strategy}}"),
+            width=_THIRD,
+        ),
+        chart(
+            "CPU: near one core for each service, the interpreter is the limit",
+            "Cores used by the services of each strategy together, all threads.",
+            units.Short,
+            Line(
+                process_of_service("rate({}[$__rate_interval])", "process_cpu_seconds_total"),
+                "{{strategy}}",
+            ),
+            width=_THIRD,
+        ),
+        chart(
+            "Event loop: whatever it is late with, all are late with",
+            "99th percentile of how late the loop wakes, sampled every 100 ms. Below the timers'"
+            " resolution of 1 ms it is on time.",
+            units.Seconds,
+            Line(quantile(0.99, "connect_event_loop_lag_seconds", STRATEGY), "{{strategy}}"),
+            width=_THIRD,
+        ),
+        chart(
+            "Recovery queue: channels that wait to be loaded",
+            "Actors that wait for one of the permits to load, at each scrape. Above 0 for long"
+            " after a restart only.",
+            units.Short,
+            Line(value("connect_recovery_permits_waiting", STRATEGY), "{{strategy}}"),
+            width=_THIRD,
+        ),
+    ]

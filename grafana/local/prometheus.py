@@ -1,0 +1,114 @@
+"""How to start a Prometheus of our own, and the questions that it answers."""
+
+import json
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from grafana.local.listener import Listener
+from grafana.local.programs import Programs
+
+__all__ = ["PrometheusApi", "PrometheusError", "Series", "prometheus_process"]
+
+_PATIENCE = 30
+
+_READY = re.compile(r'msg="Listening on" address=(\S+).*ready to receive web requests', re.DOTALL)
+
+
+class PrometheusError(Exception):
+    """Prometheus did not answer, or refused a query; the message holds what it said."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One series of an answer."""
+
+    labels: dict[str, str]
+    points: list[tuple[float, float]]
+    """Time, seconds since the epoch, and value; one of them if the query was instant."""
+
+    @property
+    def value(self) -> float:
+        """The last value."""
+        return self.points[-1][1]
+
+
+class PrometheusApi:
+    """Prometheus's HTTP API, as far as we need it. Calls block."""
+
+    def __init__(self, url: str) -> None:
+        """Ask at this URL."""
+        self.url = url.rstrip("/")
+
+    def query(self, expression: str) -> list[Series]:
+        """Evaluate an expression now.
+
+        Raises:
+            PrometheusError: it can't be evaluated, or is not a vector.
+        """
+        return _series(self.get("query", query=expression))
+
+    def query_range(self, expression: str, start: float, end: float, step: float) -> list[Series]:
+        """Evaluate an expression from ``start`` to ``end`` at every ``step``, all in seconds.
+
+        Raises:
+            PrometheusError: it can't be evaluated.
+        """
+        return _series(
+            self.get(
+                "query_range",
+                query=expression,
+                start=f"{start:.3f}",
+                end=f"{end:.3f}",
+                step=f"{step:.3f}",
+            )
+        )
+
+    def get(self, resource: str, **parameters: str) -> Any:  # noqa: ANN401 - JSON of many shapes
+        """Return the data of a resource of API v1.
+
+        Raises:
+            PrometheusError: it was refused, or nobody answers.
+        """
+        url = f"{self.url}/api/v1/{resource}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - http
+                return json.load(answer)["data"]
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")
+            raise PrometheusError(f"{parameters}: {said}") from None
+        except urllib.error.URLError as error:
+            raise PrometheusError(f"no Prometheus answers at {self.url}: {error.reason}") from None
+
+
+def _series(data: Any) -> list[Series]:  # noqa: ANN401 - JSON of two shapes
+    return [
+        Series(
+            result["metric"],
+            [
+                (float(time), float(value))
+                for time, value in result.get("values") or [result["value"]]
+            ],
+        )
+        for result in data["result"]
+    ]
+
+
+def prometheus_process(
+    programs: Programs, configuration: Path, data_dir: Path, listen: str
+) -> Listener:
+    """Return a Prometheus to be started, with this configuration file, at HOST:PORT."""
+    return Listener(
+        "Prometheus",
+        (
+            str(programs.prometheus),
+            f"--config.file={configuration}",
+            f"--storage.tsdb.path={data_dir}",
+            f"--web.listen-address={listen}",
+        ),
+        _READY,
+    )

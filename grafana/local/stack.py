@@ -1,0 +1,215 @@
+"""The demo stack as processes: one service for each strategy, each under the same load, Prometheus.
+
+Everything is real: services on their on-disk journal, load over gRPC, Prometheus with the rules
+and the scrape configuration of the compose stack, but for addresses and intervals.
+"""
+
+import asyncio
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, get_args
+
+from ruamel.yaml import YAML
+
+from grafana.local.listener import Listener
+from grafana.local.programs import Programs
+from grafana.local.prometheus import PrometheusApi, prometheus_process
+from loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
+from loadgen.settings import StrategyName
+
+__all__ = ["STRATEGIES", "LocalStack", "StackOptions", "configuration"]
+
+STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
+
+PROMETHEUS_DIR = Path(__file__).parents[1] / "prometheus"
+
+_YAML = YAML(typ="safe")
+
+_PATIENCE = 60
+
+# As long as a load can be told to last: a day.
+_DURATION = 86_400
+
+_SERVING = re.compile(r"serving the generator's metrics at http://(\S+)/metrics")
+
+
+@dataclass(frozen=True, slots=True)
+class StackOptions:
+    """How much of a load, and how closely it is watched."""
+
+    rate: float = 200
+    """Operations per second on each service."""
+    channels: int = 500
+    """Channels of each service."""
+    idle_timeout: float = 8
+    """Seconds until an idle actor passivates. Channels are drawn evenly, so one rests this long
+    before an operation with probability exp(-idle_timeout * rate / channels): here 4 %, which gives
+    recovery something to show and hardly weighs on the rest."""
+    scrape_seconds: float = 2
+    """Seconds between two scrapes, and between two evaluations of the rules."""
+    prometheus_listen: str = "127.0.0.1:0"
+
+
+def configuration(
+    services: Mapping[str, str], loads: Mapping[str, str], scrape_seconds: float
+) -> dict[str, Any]:
+    """Return the compose stack's Prometheus configuration for other addresses.
+
+    Args:
+        services: the metrics address of the service of each strategy.
+        loads: the metrics address of the generator that loads it.
+        scrape_seconds: how often to scrape, and to evaluate rules.
+    """
+    config: dict[str, Any] = _YAML.load(PROMETHEUS_DIR / "prometheus.yml")
+    milliseconds = round(scrape_seconds * 1000)
+    config["global"] = {
+        "scrape_interval": f"{milliseconds}ms",
+        "scrape_timeout": f"{milliseconds}ms",
+        "evaluation_interval": f"{milliseconds}ms",
+    }
+    # There the folder is mounted at /etc/prometheus.
+    config["rule_files"] = [
+        pattern.replace("/etc/prometheus", str(PROMETHEUS_DIR)) for pattern in config["rule_files"]
+    ]
+    addresses = {f"service-{name}:9464": address for name, address in services.items()} | {
+        f"load-{name}:9465": address for name, address in loads.items()
+    }
+    for job in config["scrape_configs"]:
+        for targets in job["static_configs"]:
+            targets["targets"] = [addresses[target] for target in targets["targets"]]
+    return config
+
+
+class LocalStack:
+    """The running stack, as an async context manager; leaving it ends everything.
+
+    Attributes:
+        prometheus: how to ask it.
+        services: the service of each strategy.
+        loads: the metrics address of the generator of each strategy.
+    """
+
+    def __init__(self, programs: Programs, options: StackOptions) -> None:
+        """Prepare to start it."""
+        self.prometheus = PrometheusApi("")
+        self.services: dict[str, ServiceProcess] = {}
+        self.loads: dict[str, str] = {}
+        self._programs = programs
+        self._options = options
+        self._listeners: list[Listener] = []
+        self._exits = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        """Start services, loads and Prometheus, each kind once the one before it is ready.
+
+        Raises:
+            ServiceError: a service did not start.
+            ListenerError: a load or Prometheus did not.
+        """
+        async with AsyncExitStack() as exits:
+            directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
+            self.services = {
+                strategy: self._service(strategy, directory / strategy) for strategy in STRATEGIES
+            }
+            await _enter_all(exits, self.services.values())
+            loads = {name: self._load(service) for name, service in self.services.items()}
+            await _enter_all(exits, loads.values())
+            self._listeners += loads.values()
+            self.loads = {name: load.address for name, load in loads.items()}
+            config = directory / "prometheus.yml"
+            metrics = {strategy: service.metrics for strategy, service in self.services.items()}
+            _YAML.dump(configuration(metrics, self.loads, self._options.scrape_seconds), config)
+            prometheus = prometheus_process(
+                self._programs, config, directory / "prometheus", self._options.prometheus_listen
+            )
+            self._listeners.append(await exits.enter_async_context(prometheus))
+            self.prometheus = PrometheusApi(f"http://{prometheus.address}")
+            self._exits = exits.pop_all()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End everything in order, or by force if we leave because of an error.
+
+        Raises:
+            ServiceError: a service did not stop in order; by now it is killed.
+            ListenerError: a load or Prometheus did not.
+        """
+        async with self._exits:
+            if kind is None:
+                await asyncio.gather(*(listener.stop() for listener in self._listeners))
+                await asyncio.gather(*(service.stop() for service in self.services.values()))
+
+    async def watch(self) -> None:
+        """Wait until a part of the stack ends, which none should.
+
+        Raises:
+            ServiceError: a service has.
+            ListenerError: a load or Prometheus has.
+        """
+        work = _first_end(self._listeners)
+        for service in self.services.values():
+            work = service.while_alive(work)
+        await work
+
+    def _service(self, strategy: StrategyName, data_dir: Path) -> ServiceProcess:
+        timeout = f"CONNECT_ACTOR_IDLE_TIMEOUT={self._options.idle_timeout}"
+        options = ServiceOptions(
+            strategy, "sqlite", data_dir, command=("env", timeout, *DEFAULT_COMMAND)
+        )
+        return ServiceProcess(options, _PATIENCE)
+
+    def _load(self, service: ServiceProcess) -> Listener:
+        return Listener(
+            f"the load on {service.options.strategy}",
+            (
+                sys.executable,
+                "-m",
+                "loadgen.cli",
+                "run",
+                f"--target={service.listen}",
+                "--serve-metrics=127.0.0.1:0",
+                f"--channels={self._options.channels}",
+                f"--rate={self._options.rate}",
+                "--round-trip-weight=1",
+                "--warm-up-seconds=0",
+                f"--duration-seconds={_DURATION}",
+            ),
+            _SERVING,
+        )
+
+
+async def _enter_all(
+    exits: AsyncExitStack, contexts: Iterable[AbstractAsyncContextManager[object]]
+) -> None:
+    """Enter them side by side; whichever were entered when one fails are left by ``exits``."""
+    tasks = [asyncio.create_task(exits.enter_async_context(context)) for context in contexts]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _first_end(listeners: list[Listener]) -> None:
+    ends = [asyncio.create_task(listener.ended()) for listener in listeners]
+    try:
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            if end.done():
+                end.result()
+    finally:
+        for end in ends:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)

@@ -1,0 +1,1 @@
+"""Dashboards, rules, and the local stack that proves them."""

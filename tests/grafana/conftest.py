@@ -1,0 +1,13 @@
+"""Prometheus's programs, from the PATH or from Debian's package."""
+
+import pytest
+
+from grafana.local.programs import InstallError, Programs, find_programs
+
+
+@pytest.fixture(scope="session")
+def programs() -> Programs:
+    try:
+        return find_programs()
+    except InstallError as error:
+        pytest.fail(f"these tests need a real Prometheus: {error}", pytrace=False)

@@ -1,0 +1,198 @@
+"""Prometheus's rules and configuration, by its own tool, and what promtool can't know of them."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from grafana.dashboards.overview import P99_OBJECTIVE
+from grafana.local.panels import resolve
+from grafana.local.programs import Programs
+from grafana.local.stack import PROMETHEUS_DIR, configuration
+from tests.support.dashboards import asked, dashboards, rules
+
+RULE_FILES = sorted((PROMETHEUS_DIR / "rules").glob("*.yml"))
+TEST_FILES = sorted((PROMETHEUS_DIR / "tests").glob("*.yml"))
+ROOT = PROMETHEUS_DIR.parents[1]
+
+yaml = YAML(typ="safe")
+
+
+def promtool(programs: Programs, *arguments: str | Path) -> tuple[bool, str]:
+    done = subprocess.run(  # noqa: S603 - Prometheus's own tool
+        [programs.promtool, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+    return done.returncode == 0, done.stdout + done.stderr
+
+
+def alerts() -> list[str]:
+    return [rule.name for rule in rules() if rule.is_alert]
+
+
+# --- By promtool ----------------------------------------------------------------------------------
+
+
+def test_the_rules_are_rules(programs: Programs) -> None:
+    passed, said = promtool(programs, "check", "rules", "--lint=all", "--lint-fatal", *RULE_FILES)
+    assert passed, said
+
+
+@pytest.mark.parametrize("path", TEST_FILES, ids=lambda path: path.stem)
+def test_rules_do_what_their_tests_say(programs: Programs, path: Path) -> None:
+    passed, said = promtool(programs, "test", "rules", path)
+    assert passed, said
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("p99_rate1m > 0.1", "p99_rate1m > 0.2"),
+        ('up{job="connect-actor"} == 0', 'up{job="loadgen"} == 0'),
+        ("rate(connect_journal_timeouts_total[1m])", "rate(connect_journal_rejections_total[1m])"),
+        ("increase(connect_actor_recovery_failures_total[5m])", "vector(0)"),
+        ("for: 2m", "for: 30m"),
+        ("severity: critical", "severity: warning"),
+        ('status!="OK"', 'status="OK"'),
+    ],
+)
+def test_the_tests_notice_a_changed_rule(
+    programs: Programs, tmp_path: Path, good: str, bad: str
+) -> None:
+    for folder, paths in (("rules", RULE_FILES), ("tests", TEST_FILES)):
+        (tmp_path / folder).mkdir()
+        for path in paths:
+            text = path.read_text()
+            (tmp_path / folder / path.name).write_text(
+                text.replace(good, bad) if folder == "rules" else text
+            )
+    assert any(good in path.read_text() for path in RULE_FILES)
+    passed, _ = promtool(programs, "test", "rules", *(tmp_path / "tests").iterdir())
+    assert not passed
+
+
+def test_the_configuration_of_the_local_stack_is_one(programs: Programs, tmp_path: Path) -> None:
+    path = tmp_path / "prometheus.yml"
+    addresses = dict.fromkeys(("full", "cached", "differential"), "127.0.0.1:1")
+    yaml.dump(configuration(addresses, addresses, 0.5), path)
+    passed, said = promtool(programs, "check", "config", path)
+    assert passed, said
+    assert f"{len(RULE_FILES)} rule files found" in said
+
+
+def test_the_local_stack_is_scraped_as_the_compose_stack_is() -> None:
+    services = {name: f"service-{name}:9464" for name in ("full", "cached", "differential")}
+    loads = {name: f"load-{name}:9465" for name in ("full", "cached", "differential")}
+    compose = yaml.load(PROMETHEUS_DIR / "prometheus.yml")
+    local = configuration(services, loads, 5)
+    assert local["scrape_configs"] == compose["scrape_configs"]
+    assert local["global"]["scrape_interval"] == "5000ms"
+    assert [Path(pattern).name for pattern in local["rule_files"]] == [
+        Path(pattern).name for pattern in compose["rule_files"]
+    ]
+
+
+# --- Annotations, which only dashboards have ------------------------------------------------------
+
+
+def test_restarts_and_strategy_changes_are_marked_when_they_happen(
+    programs: Programs, tmp_path: Path
+) -> None:
+    events = {
+        event.name: resolve(event.expression, "20s", "15m") for event in dashboards()[0].annotations
+    }
+    started = 'process_start_time_seconds{job="j", instance="a"}'
+    info = 'connect_service_info{job="j", instance="a", journal="sqlite", version="1", strategy='
+    moved = {"labels": '{job="j", instance="a", strategy="differential"}', "value": 1}
+    restarted = {"labels": '{job="j", instance="a"}', "value": 1}
+
+    def expects(name: str, second: int, *samples: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "expr": events[name],
+            "eval_time": f"{second}s",
+            "exp_samples": list(samples),
+        }
+
+    test = {
+        "interval": "5s",
+        "input_series": [
+            {"series": started, "values": "100x11 160x20"},
+            {"series": f'{info}"full"}}', "values": "1x11 stale"},
+            {"series": f'{info}"differential"}}', "values": "_x12 1x20"},
+        ],
+        "promql_expr_test": [
+            expects("restarts", 55),
+            expects("restarts", 65, restarted),
+            expects("restarts", 90),
+            expects("strategy changes", 55),
+            expects("strategy changes", 65, moved),
+            expects("strategy changes", 90),
+        ],
+    }
+    path = tmp_path / "annotations.yml"
+    yaml.dump({"tests": [test]}, path)
+    passed, said = promtool(programs, "test", "rules", path)
+    assert passed, said
+
+
+# --- What promtool can't know ---------------------------------------------------------------------
+
+
+def test_a_recording_rule_is_named_by_its_levels_metric_and_operations() -> None:
+    for rule in rules():
+        if not rule.is_alert:
+            assert re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+_rate1m|[\w]+:\w+:rate1m", rule.name)
+            assert "job, instance, strategy" in rule.expression
+
+
+def test_every_recording_rule_is_shared() -> None:
+    used = [query.expression for query in asked()] + [
+        rule.expression for rule in rules() if rule.is_alert
+    ]
+    for rule in rules():
+        if not rule.is_alert:
+            assert sum(rule.name in expression for expression in used) >= 2, rule.name
+
+
+def test_every_alert_says_how_bad_it_is_what_happened_and_what_to_do() -> None:
+    for rule in rules():
+        if rule.is_alert:
+            notes = rule.content["annotations"]
+            assert rule.content["labels"]["severity"] in {"critical", "warning"}
+            assert "{{ $labels." in notes["summary"]
+            assert len(notes["description"]) > len(notes["summary"])
+            assert notes["runbook_url"] == f"docs/runbook.md#{rule.name.lower()}"
+            assert notes["dashboard"] in {
+                f"/d/connect-actor-{dashboard.name}" for dashboard in dashboards()
+            }
+
+
+def test_the_runbook_has_a_section_for_every_alert_and_no_other() -> None:
+    sections = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(), re.MULTILINE)
+    assert sorted(sections) == sorted(alerts())
+
+
+def test_every_alert_is_tested_firing_and_quiet() -> None:
+    cases = [
+        case
+        for path in TEST_FILES
+        for test in yaml.load(path)["tests"]
+        for case in test.get("alert_rule_test", ())
+    ]
+    for name in alerts():
+        fires = {bool(case["exp_alerts"]) for case in cases if case["alertname"] == name}
+        assert fires == {True, False}, name
+
+
+def test_every_recording_rule_is_tested() -> None:
+    text = (PROMETHEUS_DIR / "tests" / "recording.yml").read_text()
+    for rule in rules():
+        if not rule.is_alert:
+            assert rule.name in text, rule.name
+
+
+def test_dashboard_and_alert_have_the_same_objective() -> None:
+    (slow,) = [rule for rule in rules() if rule.name == "ConnectOperationsSlow"]
+    assert slow.expression.endswith(f"> {P99_OBJECTIVE}")

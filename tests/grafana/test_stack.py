@@ -1,0 +1,319 @@
+"""Every query on a real Prometheus with real services under real load, and the stack itself.
+
+One service for each strategy on its on-disk journal, a load on each, and Prometheus with our rules:
+what ``make stack`` runs, on a smaller scale and watched more closely.
+"""
+
+import asyncio
+import fcntl
+import pickle
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import isnan
+from typing import Any
+
+import psutil
+import pytest
+
+from grafana.local.panels import resolve
+from grafana.local.programs import Programs
+from grafana.local.prometheus import PrometheusApi, PrometheusError, Series
+from grafana.local.stack import STRATEGIES, LocalStack, StackOptions
+from tests.support.compiler import HOOK_EXPECTED
+from tests.support.dashboards import Asked, asked, rules
+from tests.support.process import PATIENCE
+
+# Channels rest for 40 times as long as between two operations of one, on average, with probability
+# exp(-1 * 120 / 40) = 5 %: there is always something that passivates, and something that recovers.
+OPTIONS = StackOptions(rate=120, channels=40, idle_timeout=1, scrape_seconds=0.5)
+RATE_INTERVAL = "4s"
+TIME_RANGE = "1m"
+
+# Until every query that has to have data has some.
+LONGEST_WAIT = 60
+
+# What has no data in health, and why.
+EMPTY_IN_HEALTH = {
+    "overview: Refusals: whose fault errors are": "nothing is refused",
+} | {
+    f"{dashboard}: {event}": "nothing restarts; tested by promtool"
+    for dashboard in ("overview", "runtime", "strategies")
+    for event in ("restarts", "strategy changes")
+}
+
+NEEDS_HOOK = re.compile(r"connect_allocat(ions|ed_bytes)_")
+
+
+@dataclass
+class Seen:
+    """What Prometheus answered."""
+
+    answers: dict[str, list[Series]] = field(default_factory=dict)
+    """By query, as it stands in dashboards and rules."""
+    missing: list[Asked] = field(default_factory=list)
+    targets: list[dict[str, Any]] = field(default_factory=list)
+    rules: list[dict[str, Any]] = field(default_factory=list)
+    refusal: str = ""
+    """What it said to a query that is none."""
+
+
+def has_data(series: Iterable[Series]) -> bool:
+    return any(not isnan(one.value) for one in series)
+
+
+def must_have_data(query: Asked) -> bool:
+    return query.where not in EMPTY_IN_HEALTH and (
+        HOOK_EXPECTED or not NEEDS_HOOK.search(query.expression)
+    )
+
+
+def below_the_limit(alert: str) -> str:
+    """Return what an alert compares: in health the comparison itself has no result."""
+    compared, limit = re.fullmatch(r"(.*\S)\s*(?:>|==)\s*([\d.]+)\s*", alert, re.DOTALL).groups()  # type: ignore[union-attr] # no alert may look otherwise
+    assert float(limit) >= 0
+    return str(compared)
+
+
+def questions() -> list[Asked]:
+    return [
+        *asked(),
+        *(
+            Asked(
+                f"rule {rule.name}",
+                below_the_limit(rule.expression) if rule.is_alert else rule.expression,
+            )
+            for rule in rules()
+        ),
+    ]
+
+
+async def watch_a_load(programs: Programs) -> Seen:
+    seen = Seen()
+    async with LocalStack(programs, OPTIONS) as stack:
+        await asyncio.to_thread(ask, stack.prometheus, seen)
+    return seen
+
+
+def ask(prometheus: PrometheusApi, seen: Seen) -> None:
+    deadline = time.monotonic() + LONGEST_WAIT
+    seen.missing = [query for query in questions() if must_have_data(query)]
+    while seen.missing and time.monotonic() < deadline:
+        time.sleep(OPTIONS.scrape_seconds)
+        for query in seen.missing:
+            seen.answers[query.expression] = answer(prometheus, query.expression)
+        seen.missing = [
+            query for query in seen.missing if not has_data(seen.answers[query.expression])
+        ]
+    # All at one time, so that they can be compared.
+    for query in questions():
+        seen.answers[query.expression] = answer(prometheus, query.expression)
+    seen.targets = prometheus.get("targets")["activeTargets"]
+    seen.rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
+    try:
+        prometheus.query("rate(")
+    except PrometheusError as error:
+        seen.refusal = str(error)
+
+
+def answer(prometheus: PrometheusApi, expression: str) -> list[Series]:
+    return prometheus.query(resolve(expression, RATE_INTERVAL, TIME_RANGE))
+
+
+@pytest.fixture(scope="module")
+def seen(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+    """Watch one load, whichever test process comes first; the others get what it has seen."""
+    shared = tmp_path_factory.getbasetemp().parent / "seen-by-prometheus"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            shared.write_bytes(pickle.dumps(asyncio.run(watch_a_load(programs))))
+        found: Seen = pickle.loads(shared.read_bytes())  # noqa: S301 - our own
+    return found
+
+
+def by_strategy(seen: Seen, expression: str) -> dict[str, float]:
+    return {series.labels["strategy"]: series.value for series in seen.answers[expression]}
+
+
+def queries_of(panel: str) -> list[str]:
+    """Return the queries of the one panel whose dashboard and title begin so."""
+    found = [query for query in asked() if query.where.startswith(f"{panel}:")]
+    assert len({query.where for query in found}) == 1, panel
+    return [query.expression for query in found]
+
+
+def values(seen: Seen, panel: str) -> dict[str, float]:
+    """Return what a panel with one query shows for each strategy."""
+    (query,) = queries_of(panel)
+    return by_strategy(seen, query)
+
+
+# --- Every query ----------------------------------------------------------------------------------
+
+
+def test_every_query_of_every_panel_rule_and_alert_has_data(seen: Seen) -> None:
+    assert [query.where for query in seen.missing] == []
+
+
+def test_what_is_said_to_be_empty_in_health_is_empty(seen: Seen) -> None:
+    for query in asked():
+        if query.where in EMPTY_IN_HEALTH:
+            assert seen.answers[query.expression] == [], query.where
+    assert set(EMPTY_IN_HEALTH) <= {query.where for query in asked()}
+
+
+def test_every_label_that_a_legend_names_is_one_of_its_series(seen: Seen) -> None:
+    for query in asked():
+        for label in re.findall(r"\{\{(\w+)\}\}", query.legend):
+            assert all(label in one.labels for one in seen.answers[query.expression]), query.where
+
+
+def test_prometheus_scrapes_every_service_and_every_generator(seen: Seen) -> None:
+    assert [target["health"] for target in seen.targets] == ["up"] * 2 * len(STRATEGIES)
+    assert all(target["lastError"] == "" for target in seen.targets)
+
+
+def test_prometheus_evaluates_every_rule(seen: Seen) -> None:
+    assert sorted(rule["name"] for rule in seen.rules) == sorted(rule.name for rule in rules())
+    assert {rule["health"] for rule in seen.rules} == {"ok"}
+
+
+def test_prometheus_refuses_what_is_no_query(seen: Seen) -> None:
+    assert "parse error" in seen.refusal
+
+
+# --- What they say --------------------------------------------------------------------------------
+
+
+def test_all_strategies_serve_messages(seen: Seen) -> None:
+    throughput = values(seen, "strategies: Throughput")
+    assert set(throughput) == set(STRATEGIES)
+    assert all(value > 0 for value in throughput.values())
+
+
+def test_full_writes_several_times_what_differential_writes(seen: Seen) -> None:
+    journal = values(seen, "strategies: Journal bytes per message")
+    assert journal["full"] > 4 * journal["differential"]
+    multiples = values(seen, "strategies: Journal bytes")
+    assert multiples["full"] == pytest.approx(1)
+    assert multiples["differential"] < 0.25
+
+
+def test_the_disk_takes_more_than_had_to_be_written(seen: Seen) -> None:
+    assert all(value > 1 for value in values(seen, "strategies: Write amplification").values())
+
+
+def test_a_message_costs_time_and_collections_take_a_share(seen: Seen) -> None:
+    for panel in ("strategies: CPU per message", "strategies: GC"):
+        found = values(seen, panel)
+        assert set(found) == set(STRATEGIES)
+        assert all(0 < value < 1 for value in found.values())
+
+
+def test_channels_come_back_from_the_journal(seen: Seen) -> None:
+    recovery = values(seen, "strategies: Recovery")
+    assert set(recovery) == set(STRATEGIES)
+    assert all(0 < value < 1 for value in recovery.values())
+
+
+@pytest.mark.parametrize("panel", ["overview: Messages", "overview: Latency"])
+def test_client_and_service_are_shown_side_by_side(seen: Seen, panel: str) -> None:
+    both = [by_strategy(seen, query) for query in queries_of(panel)]
+    assert [set(side) for side in both] == [set(STRATEGIES)] * 2
+    assert all(value > 0 for side in both for value in side.values())
+
+
+def test_the_intended_rate_is_what_the_load_was_told(seen: Seen) -> None:
+    intended, achieved = [by_strategy(seen, query) for query in queries_of("overview: Load")]
+    assert intended == dict.fromkeys(STRATEGIES, OPTIONS.rate)
+    assert set(achieved) == set(STRATEGIES)
+
+
+@pytest.mark.parametrize(
+    "panel",
+    [
+        "overview: Targets down",
+        "overview: Share of errors",
+        "overview: Wrong answers",
+        "runtime: Failed commits",
+        "runtime: Failed recoveries",
+        "runtime: Crashes",
+    ],
+)
+def test_nothing_is_wrong_in_health(seen: Seen, panel: str) -> None:
+    (query,) = queries_of(panel)
+    assert [series.value for series in seen.answers[query]] == [0]
+
+
+# --- make stack -----------------------------------------------------------------------------------
+
+
+def start_stack(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "grafana.local", "--prometheus-listen=127.0.0.1:0", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    said = ""
+    assert process.stdout is not None
+    while text not in said:
+        line = process.stdout.readline()
+        assert line, process.communicate()
+        said += line
+    return said
+
+
+def none_left(children: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
+    return alive == []
+
+
+def test_the_stack_says_where_it_is_and_ctrl_c_ends_all_of_it(programs: Programs) -> None:
+    del programs
+    process = start_stack("--rate=20", "--channels=5")
+    said = read_until(process, "Ctrl-C ends everything")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == 2 * len(STRATEGIES) + 1
+    (url,) = re.findall(r"Prometheus +(http://\S+)", said)
+    assert PrometheusApi(url).query("vector(1)")[0].value == 1
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE * 2)
+    assert (process.returncode, err) == (0, "")
+    assert out.endswith("stack: stopped\n")
+    assert none_left(children)
+
+
+def test_a_stack_that_loses_a_part_ends_and_says_which(programs: Programs) -> None:
+    del programs
+    process = start_stack("--rate=20", "--channels=5")
+    read_until(process, "Ctrl-C ends everything")
+    children = psutil.Process(process.pid).children(recursive=True)
+    next(child for child in children if "--strategy=cached" in child.cmdline()).kill()
+    _, err = process.communicate(timeout=PATIENCE * 2)
+    assert process.returncode == 1
+    assert "stack:" in err
+    assert none_left(children)
+
+
+def test_a_stack_given_up_while_it_starts_leaves_nothing(programs: Programs) -> None:
+    del programs
+    process = start_stack("--rate=20", "--channels=5")
+    read_until(process, "starting")
+    deadline = time.monotonic() + PATIENCE
+    while not (children := psutil.Process(process.pid).children(recursive=True)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=PATIENCE * 2)
+    assert (process.returncode, err.count("\n")) == (1, 1)
+    assert "given up while starting" in err
+    assert none_left(children)
