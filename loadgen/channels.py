@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import count
 
 from loadgen.peer import PeerEnd, RefusedByPeerError
@@ -11,10 +12,20 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient, Identity
 from service.errors import ConnectError
 
-__all__ = ["ChannelEnd", "establish"]
+__all__ = ["ChannelEnd", "Endpoint", "establish"]
 
 # Handshakes in flight: enough to keep the service busy, few enough that none waits for long.
 _HANDSHAKES_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the service is, and who it must be."""
+
+    address: str
+    """HOST:PORT."""
+    identity: bytes | None
+    """Its Ed25519 key, if known: whoever answers with another is refused."""
 
 
 class ChannelEnd:
@@ -38,15 +49,14 @@ class ChannelEnd:
 
 
 async def establish(
-    transport: Transport, settings: LoadSettings, target: str, pinned_identity: bytes | None
+    transport: Transport, settings: LoadSettings, endpoint: Endpoint
 ) -> list[PeerEnd]:
     """Make all channels and return the peers' ends, in the order of the workload's indexes.
 
     Args:
         transport: the way to the service; its listener is replaced.
         settings: how many channels, with how many one-time prekeys.
-        target: HOST:PORT of the service.
-        pinned_identity: the service's identity key, if known.
+        endpoint: of the service.
 
     Raises:
         TransportError: the transport failed, or the service refused a handshake.
@@ -54,7 +64,7 @@ async def establish(
     identity = Identity.generate(os.urandom)
     ends: list[PeerEnd] = []
     numbers = count(1)
-    async with ConnectClient(target, pinned_identity=pinned_identity) as client:
+    async with ConnectClient(endpoint.address, pinned_identity=endpoint.identity) as client:
         while len(ends) < settings.channels:
             size = min(_HANDSHAKES_AT_ONCE, settings.channels - len(ends))
             initiations = [client.begin(identity, settings.one_time_prekeys) for _ in range(size)]

@@ -70,6 +70,7 @@ class Generator(_Record):
     """Open loop only: how late operations were sent."""
     warnings: list[str]
     """Why the generator, not the service, may have set the figures; empty if nothing says so."""
+    verdict: Literal["valid", "INVALID: generator saturated"] = "valid"
 
 
 class LoadFigures(_Record):
@@ -95,7 +96,17 @@ class LoadFigures(_Record):
     skipped_by_late_generator: int
     latency: dict[str, OperationLatency]
     """By kind of operation."""
+    lifecycle: dict[str, Latency] = {}
+    """Of what was done to channels beside that: ``establish`` and ``close`` (churn), ``restore``
+    and ``reconnect`` (storms); from its due time, if it went right."""
+    replacements_skipped: int = 0
+    """Channels that were not replaced in their turn, since too many were being replaced."""
+    stopped: str | None = None
+    """Why measuring ended early; ``duration_seconds`` is how long it lasted."""
     generator: Generator
+    """Of all its processes together: the busiest one's CPU, everybody's lags and warnings."""
+    processes: list[Generator] = []
+    """Of each process, if there were several."""
 
 
 class Cost(_Record):

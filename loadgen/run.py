@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from loadgen.channels import establish
+from loadgen.arrivals import Arrivals
+from loadgen.channels import Endpoint, establish
 from loadgen.environment import describe_environment
 from loadgen.exporter import LoadExporter
-from loadgen.load import Progress, put_load
+from loadgen.load import Load, Progress, put_load
 from loadgen.results import RunResult
 from loadgen.service_cost import MeteredProcess, take
 from loadgen.service_process import ServiceOptions, ServiceProcess
@@ -40,7 +41,9 @@ async def execute_run(settings: RunSettings, progress: Progress) -> RunResult:
         MetricsError: its counters can't be read.
         ConfigurationError: the generator's own metrics can't be served where they should be.
     """
-    exporter = LoadExporter(settings.rate)
+    exporter = LoadExporter(
+        None if settings.rate is None else Arrivals.parse(settings.rate).mean_rate
+    )
     with exporter.serving(settings.serve_metrics) as address:
         if address is not None:
             progress.step(f"serving the generator's metrics at http://{address}/metrics")
@@ -75,11 +78,12 @@ async def _load(
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     progress.step(f"establishing {settings.channels} channels")
     async with open_transport(target.address, settings) as transport:
-        ends = await establish(transport, settings, target.address, target.identity)
+        endpoint = Endpoint(target.address, target.identity)
+        ends = await establish(transport, settings, endpoint)
         read = None if target.metrics is None else partial(take, target.metrics, target.process)
-        load, cost = await put_load(
-            transport, ends, settings, read=read, progress=progress, watch=exporter.watch
-        )
+        work = Load(transport, ends, settings, endpoint, progress)
+        exporter.watch(work.line)
+        load, cost = await put_load(work, read)
     return RunResult(
         started_at=started_at,
         settings=settings.model_dump(mode="json"),

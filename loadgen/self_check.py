@@ -61,16 +61,18 @@ class SelfCheck:
         """
         cpu_share = self._cpu / self._elapsed
         send_lag = recorder.send_lag.summary()
+        warnings = warnings_about(
+            cpu_share=cpu_share,
+            service_cpu_share=service_cpu_share,
+            send_lag_p99_us=None if send_lag is None else send_lag.p99_us,
+            skipped_late=recorder.skipped_late,
+        )
         return Generator(
             cpu_share=cpu_share,
             loop_lag=self._lag.summary(),
             send_lag=send_lag,
-            warnings=warnings_about(
-                cpu_share=cpu_share,
-                service_cpu_share=service_cpu_share,
-                send_lag_p99_us=None if send_lag is None else send_lag.p99_us,
-                skipped_late=recorder.skipped_late,
-            ),
+            warnings=warnings,
+            verdict="INVALID: generator saturated" if warnings else "valid",
         )
 
     async def _sample_lag(self) -> None:

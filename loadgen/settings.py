@@ -12,7 +12,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     CliApp,
@@ -22,7 +29,14 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from loadgen.arrivals import Arrivals
+from loadgen.draws import Draws
+from loadgen.stops import parse_stops
+from loadgen.storms import parse_storms
+
 __all__ = [
+    "LONGEST_THOUGHT",
+    "MAX_PAYLOAD_BYTES",
     "CommandSettings",
     "CompareSettings",
     "ConfigurationError",
@@ -37,6 +51,11 @@ __all__ = [
 ]
 
 ENVIRONMENT_PREFIX = "LOADGEN_"
+
+# What the service takes by default.
+MAX_PAYLOAD_BYTES = 1 << 20
+LONGEST_THOUGHT = 3600.0
+
 _TABLES = ("run", "compare", "audit", "bench")
 
 StrategyName = Literal["full", "cached", "differential"]
@@ -53,6 +72,40 @@ def comma_separated(value: object) -> object:
     return value.split(",") if isinstance(value, str) else value
 
 
+def _one_word(value: object) -> object:
+    """Let a file say in numbers what is otherwise written as one word."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if is_number else value
+
+
+def _rate_if_any(value: str | None) -> str | None:
+    if value is not None:
+        Arrivals.parse(value)
+    return value
+
+
+def _payload_bytes(value: str) -> str:
+    Draws.parse(value, MAX_PAYLOAD_BYTES)
+    return value
+
+
+def _think_seconds(value: str) -> str:
+    Draws.parse(value, LONGEST_THOUGHT)
+    return value
+
+
+def _storms(value: str) -> str:
+    parse_storms(value)
+    return value
+
+
+def _stop_if(value: str) -> str:
+    parse_stops(value)
+    return value
+
+
 def _shell_words(value: object) -> object:
     return shlex.split(value) if isinstance(value, str) else value
 
@@ -66,7 +119,6 @@ def _address(value: object) -> object:
     return value
 
 
-PayloadSize = Annotated[int, Field(ge=0, le=1 << 20)]
 Address = Annotated[str, BeforeValidator(_address)]
 
 
@@ -111,12 +163,17 @@ class LoadSettings(CommandSettings):
     one_time_prekeys: int = Field(
         10, ge=0, le=200, description="one-time prekeys in each peer's bundle"
     )
-    payload_bytes: Annotated[
-        tuple[PayloadSize, ...], NoDecode, BeforeValidator(comma_separated)
-    ] = Field(
-        (64, 1024),
-        min_length=1,
-        description="plaintext sizes, comma separated, each as likely as another",
+    channel_skew: float = Field(
+        0, ge=0, le=5, description="exponent of the Zipf choice of channels; 0: all alike"
+    )
+    payload_bytes: Annotated[str, BeforeValidator(_one_word), AfterValidator(_payload_bytes)] = (
+        Field(
+            "64,1024",
+            description=(
+                "plaintext sizes: a number, 64,1024 (each as likely), 64*3,1024 (weights),"
+                " uniform:LOW:HIGH, lognormal:MEDIAN:SIGMA or exponential:MEAN"
+            ),
+        )
     )
     encrypt_weight: float = Field(1, ge=0, description="share of Encrypt in the mix")
     decrypt_weight: float = Field(1, ge=0, description="share of Decrypt in the mix")
@@ -150,17 +207,45 @@ class LoadSettings(CommandSettings):
         le=100_000,
         description="closed loop: operations kept in flight, as nearly as full frames allow",
     )
-    rate: float | None = Field(
+    think_seconds: Annotated[str, BeforeValidator(_one_word), AfterValidator(_think_seconds)] = (
+        Field(
+            "0",
+            description=(
+                "closed loop: time between an answer and what is sent in its place; a number or a"
+                " distribution, written as payload sizes are"
+            ),
+        )
+    )
+    rate: Annotated[str | None, BeforeValidator(_one_word), AfterValidator(_rate_if_any)] = Field(
         None,
-        gt=0,
-        le=1_000_000,
-        description="open loop: operations per second, sent on time whatever the answers do",
+        description=(
+            "open loop: operations per second, sent on time whatever the answers do: 1000,"
+            " 100..1000 (ramp), 100,200,400 (steps), 100^1000 (spike in the middle tenth), each"
+            " evenly or, as poisson:1000, by chance"
+        ),
     )
     max_in_flight: int = Field(
         4096, ge=1, description="open loop: at so many in flight a send is skipped, and counted"
     )
     warm_up_seconds: float = Field(2, ge=0, le=3600, description="load before measuring")
     duration_seconds: float = Field(10, gt=0, le=86_400, description="load that is measured")
+    churn_rate: float = Field(
+        0, ge=0, le=10_000, description="channels closed and replaced by new ones, per second"
+    )
+    storms: Annotated[str, AfterValidator(_storms)] = Field(
+        "",
+        description=(
+            "moments, in seconds, at which the peers of all channels come back at once:"
+            " restore@5,reconnect@8 (over the same connection; over a new one each)"
+        ),
+    )
+    stop_if: Annotated[str, AfterValidator(_stop_if)] = Field(
+        "",
+        description=(
+            "conditions that end the measuring early, as a failure: errors>0.01,p99>50 (share of"
+            " the operations; milliseconds)"
+        ),
+    )
     timeout_seconds: float = Field(
         30, gt=0, le=600, description="how long an answer, or the service's start, may take"
     )
@@ -172,9 +257,17 @@ class LoadSettings(CommandSettings):
     def _check_combinations(self) -> Self:
         if not (self.encrypt_weight or self.decrypt_weight or self.round_trip_weight):
             raise ValueError("the mix is empty: give one of the weights a value above 0")
+        thinks = self.think_seconds != "0"
+        if thinks and self.rate is not None:
+            raise ValueError("--think-seconds is for closed loops: leave it or --rate out")
+        if self.churn_rate and self.skipped_keys:
+            raise ValueError("channels that churn brings hold no --skipped-keys: leave one out")
+        if any(storm.at >= self.duration_seconds for storm in parse_storms(self.storms)):
+            raise ValueError("--storms: one comes after the load has ended")
         if (
             self.transport == "stream"
             and self.rate is None
+            and not thinks
             and self.concurrency < self.frame_operations
         ):
             raise ValueError(

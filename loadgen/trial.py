@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from loadgen.channels import establish
-from loadgen.load import Progress, put_load
+from loadgen.channels import Endpoint, establish
+from loadgen.load import Load, Progress, put_load
 from loadgen.peer import PeerEnd
 from loadgen.recovery import recover
 from loadgen.results import Cost, LoadFigures, Recovery
@@ -94,9 +94,10 @@ async def _load(
 ) -> tuple[LoadFigures, Cost, list[PeerEnd]]:
     progress.step(f"establishing {settings.channels} channels")
     async with open_transport(service.listen, settings) as transport:
-        ends = await establish(transport, settings, service.listen, service.identity)
+        endpoint = Endpoint(service.listen, service.identity)
+        ends = await establish(transport, settings, endpoint)
         read = partial(take, service.metrics, MeteredProcess.of(service))
-        load, cost = await put_load(transport, ends, settings, read=read, progress=progress)
+        load, cost = await put_load(Load(transport, ends, settings, endpoint, progress), read)
     if cost is None:
         raise MetricsError("the service's counters were not read")
     return load, cost, ends

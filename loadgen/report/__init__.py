@@ -93,7 +93,7 @@ def _write(console: Console, path: Path, text: str) -> None:
 
 
 def _went_right(load: LoadFigures) -> bool:
-    return not load.verification_failures and not load.errors
+    return not load.verification_failures and not load.errors and load.stopped is None
 
 
 def _came_back(recovery: Recovery | None) -> bool:

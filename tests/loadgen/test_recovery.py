@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.channels import establish
+from loadgen.channels import Endpoint, establish
 from loadgen.peer import PeerEnd
 from loadgen.recovery import recover
 from loadgen.service_process import ServiceOptions, ServiceProcess
@@ -39,7 +39,7 @@ async def ends(options: ServiceOptions) -> list[PeerEnd]:
     """Three channels of a service that has been killed."""
     async with ServiceProcess(options, SETTINGS.timeout_seconds) as service:
         async with open_transport(service.listen, SETTINGS) as transport:
-            ends = await establish(transport, SETTINGS, service.listen, service.identity)
+            ends = await establish(transport, SETTINGS, Endpoint(service.listen, service.identity))
         await service.kill()
     return ends
 
