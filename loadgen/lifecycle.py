@@ -44,7 +44,7 @@ class Lifecycle:
     """Churn and storms of one measured phase."""
 
     def __init__(
-        self, line: Line, ends: list[PeerEnd], settings: LoadSettings, endpoint: Endpoint
+        self, line: Line, ends: list[ChannelEnd], settings: LoadSettings, endpoint: Endpoint
     ) -> None:
         """Prepare; ``ends`` is kept to what the channels are at any time."""
         self._line = line

@@ -14,21 +14,21 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from loadgen.arrivals import Arrivals, Schedule
-from loadgen.channels import Endpoint
+from loadgen.channels import ChannelEnd, Endpoint
 from loadgen.draws import Draws
 from loadgen.lifecycle import Lifecycle
 from loadgen.pacing import SECOND, Line, closed_loop, drain, open_loop
-from loadgen.peer import PeerEnd, Peers
+from loadgen.peer import Peers
 from loadgen.recording import Recorder
 from loadgen.results import Cost, LoadFigures, OperationLatency
 from loadgen.self_check import SelfCheck
 from loadgen.service_cost import Reading, cost_between
 from loadgen.settings import LONGEST_THOUGHT, LoadSettings
-from loadgen.stops import parse_stops, reason_to_stop
+from loadgen.stops import Tally, parse_stops, reason_to_stop
 from loadgen.transport import Transport
 from loadgen.workload import Workload
 
-__all__ = ["Load", "Progress", "put_load"]
+__all__ = ["Load", "Loading", "Progress", "put_load"]
 
 _PROGRESS_EVERY = 0.25
 
@@ -46,16 +46,39 @@ class Progress(Protocol):
         """Say how much of the step is done, 0 to 1, and how it goes."""
 
 
+class Loading(Protocol):
+    """A load, by whichever means: to be warmed up, measured, and asked for its figures."""
+
+    @property
+    def messages(self) -> int:
+        """Messages of the measured time, right ones."""
+
+    async def warm_up(self) -> None:
+        """Put load on the service that is not measured; then nothing is in flight."""
+
+    async def measure(self) -> None:
+        """Put load on the service and measure it; then nothing is in flight."""
+
+    def figures(self, service_cpu_share: float | None) -> LoadFigures:
+        """Return what was measured."""
+
+    def ends(self) -> list[ChannelEnd]:
+        """Return the peers' ends of all channels, as the measured load left them."""
+
+
 class Load:
     """One load: to be warmed up, measured, and asked for its figures, in this order."""
 
     def __init__(
         self,
         transport: Transport,
-        ends: list[PeerEnd],
+        ends: list[ChannelEnd],
         settings: LoadSettings,
         endpoint: Endpoint,
         progress: Progress,
+        *,
+        part: tuple[int, int] = (0, 1),
+        judge: Callable[[Tally], str | None] | None = None,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -65,6 +88,9 @@ class Load:
             settings: the load.
             endpoint: of the service, for what goes over other connections.
             progress: told how it goes.
+            part: of how many equal parts of the rate this load is which, from 0.
+            judge: says from time to time why to stop, if the settings have conditions for it;
+                they are applied to this load alone if it is not given.
         """
         now = time.perf_counter_ns
         self._settings = settings
@@ -75,7 +101,13 @@ class Load:
         self._warm_up = self._measured = Recorder(now(), now())
         self._reordered_before = 0
         self._check: SelfCheck | None = None
-        self._arrivals = None if settings.rate is None else Arrivals.parse(settings.rate)
+        index, parts = part
+        self._offset = index / parts
+        rate = settings.rate
+        self._arrivals = None if rate is None else Arrivals.parse(rate).divided(parts)
+        conditions = parse_stops(settings.stop_if)
+        self._conditions = conditions
+        self._judge = judge or (lambda tally: reason_to_stop(conditions, tally))
         peers = Peers(ends, Workload.of(settings).operations())
         self.line = Line(peers, transport, self._warm_up, now)
         transport.listen(self.line)
@@ -84,6 +116,10 @@ class Load:
     def messages(self) -> int:
         """Messages of the measured time, right ones."""
         return self._measured.messages
+
+    def ends(self) -> list[ChannelEnd]:
+        """Return the peers' ends of all channels, as they are now."""
+        return self._ends
 
     async def warm_up(self) -> None:
         """Put load on the service that is not measured.
@@ -155,12 +191,12 @@ class Load:
     ) -> Recorder:
         line, settings = self.line, self._settings
         begins_at = line.now()
-        conditions = parse_stops(settings.stop_if) if is_measured else ()
+        conditions = self._conditions if is_measured else ()
         recorder = Recorder(begins_at, begins_at + int(seconds * SECOND), conditions)
         line.recorders.append(recorder)
         beside = [asyncio.create_task(_report(line, self._progress))]
         if conditions:
-            beside.append(asyncio.create_task(_stop_when_due(line)))
+            beside.append(asyncio.create_task(_stop_when_due(line, self._judge)))
         try:
             async with asyncio.TaskGroup() as tasks:
                 if is_measured and (settings.churn_rate or settings.storms):
@@ -169,7 +205,7 @@ class Load:
                 if arrivals is None:
                     await closed_loop(line, concurrency=settings.concurrency, think=self._think())
                 else:
-                    times = arrivals.times(seconds, self._chance, 0.0)
+                    times = arrivals.times(seconds, self._chance, self._offset)
                     await open_loop(
                         line,
                         schedule=Schedule(times, begins_at),
@@ -192,7 +228,7 @@ class Load:
 
 
 async def put_load(
-    load: Load, read: Callable[[], Awaitable[Reading]] | None
+    load: Loading, read: Callable[[], Awaitable[Reading]] | None
 ) -> tuple[LoadFigures, Cost | None]:
     """Warm up, measure, and return what the load did and what it cost.
 
@@ -214,11 +250,11 @@ async def put_load(
     return load.figures(None if cost is None else cost.cpu_share), cost
 
 
-async def _stop_when_due(line: Line) -> None:
+async def _stop_when_due(line: Line, judge: Callable[[Tally], str | None]) -> None:
     recorder = line.recorder
     while True:
         await asyncio.sleep(_CHECKED_EVERY)
-        if (reason := reason_to_stop(recorder.conditions, recorder.tally())) is not None:
+        if (reason := judge(recorder.tally())) is not None:
             line.stop(reason)
             return
 

@@ -93,7 +93,6 @@ class Recorder:
         self, begins_at: int, ends_at: int, conditions: Sequence[StopCondition] = ()
     ) -> None:
         """Begin with nothing; ``conditions`` are those that ``tally`` is asked for."""
-        self.conditions = conditions
         self._bounds = [condition.bound_nanoseconds for condition in conditions]
         self._slower = [0] * len(self._bounds)
         self.begins_at = begins_at

@@ -6,7 +6,7 @@ carry their unit. A figure that could not be had is null, never 0.
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "COMPARE_SCHEMA",
@@ -71,6 +71,15 @@ class Generator(_Record):
     warnings: list[str]
     """Why the generator, not the service, may have set the figures; empty if nothing says so."""
     verdict: Literal["valid", "INVALID: generator saturated"] = "valid"
+    """Follows from the warnings, whatever is given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judge(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
+        if not isinstance(values, dict):
+            return values
+        is_valid = not values.get("warnings")
+        return {**values, "verdict": "valid" if is_valid else "INVALID: generator saturated"}
 
 
 class LoadFigures(_Record):

@@ -7,15 +7,15 @@ from functools import partial
 from pathlib import Path
 
 from loadgen.arrivals import Arrivals
-from loadgen.channels import Endpoint, establish
+from loadgen.channels import Endpoint
 from loadgen.environment import describe_environment
 from loadgen.exporter import LoadExporter
-from loadgen.load import Load, Progress, put_load
+from loadgen.fleet import open_load
+from loadgen.load import Progress, put_load
 from loadgen.results import RunResult
 from loadgen.service_cost import MeteredProcess, take
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import RunSettings
-from loadgen.transport import open_transport
 
 __all__ = ["execute_run"]
 
@@ -76,13 +76,9 @@ async def _load(
     target: _Target, settings: RunSettings, exporter: LoadExporter, progress: Progress
 ) -> RunResult:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    progress.step(f"establishing {settings.channels} channels")
-    async with open_transport(target.address, settings) as transport:
-        endpoint = Endpoint(target.address, target.identity)
-        ends = await establish(transport, settings, endpoint)
+    endpoint = Endpoint(target.address, target.identity)
+    async with open_load(endpoint, settings, progress, exporter.watch) as work:
         read = None if target.metrics is None else partial(take, target.metrics, target.process)
-        work = Load(transport, ends, settings, endpoint, progress)
-        exporter.watch(work.line)
         load, cost = await put_load(work, read)
     return RunResult(
         started_at=started_at,

@@ -20,11 +20,11 @@ from typing import Self, TypeVar
 
 from loadgen.settings import JournalName, RouterName, RunSettings, StrategyName
 
-__all__ = ["DEFAULT_COMMAND", "ServiceError", "ServiceOptions", "ServiceProcess"]
+__all__ = ["DEFAULT_COMMAND", "LAUNCHER", "ServiceError", "ServiceOptions", "ServiceProcess"]
 
 DEFAULT_COMMAND = (sys.executable, "-m", "service.cli")
 
-_LAUNCHER = Path(__file__).with_name("_bound_to_parent.py")
+LAUNCHER = Path(__file__).with_name("_bound_to_parent.py")
 
 # What a user needs to see of a log to know why it ended.
 _TAIL_LINES = 15
@@ -128,7 +128,7 @@ class ServiceProcess:
                 sys.executable,
                 "-I",
                 "-S",
-                str(_LAUNCHER),
+                str(LAUNCHER),
                 str(os.getpid()),
                 *self.options.command_line(),
                 stdin=subprocess.DEVNULL,

@@ -23,6 +23,7 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     CliApp,
+    CliPositionalArg,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
@@ -40,6 +41,7 @@ __all__ = [
     "CommandSettings",
     "CompareSettings",
     "ConfigurationError",
+    "DiffSettings",
     "JournalName",
     "LoadSettings",
     "RouterName",
@@ -56,7 +58,7 @@ ENVIRONMENT_PREFIX = "LOADGEN_"
 MAX_PAYLOAD_BYTES = 1 << 20
 LONGEST_THOUGHT = 3600.0
 
-_TABLES = ("run", "compare", "audit", "bench")
+_TABLES = ("run", "compare", "audit", "bench", "diff")
 
 StrategyName = Literal["full", "cached", "differential"]
 JournalName = Literal["sqlite", "memory"]
@@ -229,6 +231,12 @@ class LoadSettings(CommandSettings):
     )
     warm_up_seconds: float = Field(2, ge=0, le=3600, description="load before measuring")
     duration_seconds: float = Field(10, gt=0, le=86_400, description="load that is measured")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="generator processes, which share channels, rate and what is in flight",
+    )
     churn_rate: float = Field(
         0, ge=0, le=10_000, description="channels closed and replaced by new ones, per second"
     )
@@ -257,6 +265,8 @@ class LoadSettings(CommandSettings):
     def _check_combinations(self) -> Self:
         if not (self.encrypt_weight or self.decrypt_weight or self.round_trip_weight):
             raise ValueError("the mix is empty: give one of the weights a value above 0")
+        if self.processes > self.channels:
+            raise ValueError(f"{self.processes} processes can't share {self.channels} channels")
         thinks = self.think_seconds != "0"
         if thinks and self.rate is not None:
             raise ValueError("--think-seconds is for closed loops: leave it or --rate out")
@@ -268,11 +278,16 @@ class LoadSettings(CommandSettings):
             self.transport == "stream"
             and self.rate is None
             and not thinks
-            and self.concurrency < self.frame_operations
+            and self.concurrency < self.frame_operations * self.processes
         ):
+            of_each = " for each process" if self.processes > 1 else ""
             raise ValueError(
                 f"concurrency {self.concurrency} can't fill a frame of {self.frame_operations}"
-                " operations: raise --concurrency or lower --frame-operations"
+                f" operations{of_each}: raise --concurrency or lower --frame-operations"
+            )
+        if self.rate is None and self.concurrency < self.processes:
+            raise ValueError(
+                f"{self.processes} processes can't share a concurrency of {self.concurrency}"
             )
         return self
 
@@ -308,6 +323,7 @@ class RunSettings(LoadSettings):
     serve_metrics: Annotated[str | None, BeforeValidator(_address)] = Field(
         None, description="HOST:PORT where to serve the generator's own metrics to Prometheus"
     )
+    dry_run: bool = Field(default=False, description="only say what would be done")
     output: Path | None = Field(None, description="file for the result as JSON")
     report: Path | None = Field(
         None, description="file for the result as one HTML page, to be opened in a browser"
@@ -330,6 +346,8 @@ class RunSettings(LoadSettings):
             raise ValueError(
                 f"with --target no service is started, so {_flag(useless[0])} can't be obeyed"
             )
+        if self.serve_metrics is not None and self.processes > 1:
+            raise ValueError("--serve-metrics shows one generator process: leave --processes out")
         if self.target is None and self.target_metrics is not None:
             raise ValueError("--target-metrics needs --target")
         return self
@@ -371,6 +389,7 @@ class CompareSettings(LoadSettings):
     rounds: int = Field(
         5, ge=1, le=100, description="times that each variant is run, in an order shuffled by seed"
     )
+    dry_run: bool = Field(default=False, description="only say what would be done")
     output: Path = Field(
         Path("results/compare"), description="directory for compare.json and compare.html"
     )
@@ -379,6 +398,19 @@ class CompareSettings(LoadSettings):
     @classmethod
     def _fill_in_quick(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
         return fill_in_quick(values, _QUICK)
+
+
+class DiffSettings(CommandSettings):
+    """Say how two saved results of loadgen run, or of loadgen compare, differ."""
+
+    model_config = SettingsConfigDict(cli_prog_name="loadgen diff")
+    command: ClassVar[str] = "diff"
+
+    before: CliPositionalArg[Path] = Field(description="saved result, JSON: what is compared with")
+    after: CliPositionalArg[Path] = Field(description="saved result, JSON: what is compared")
+    threshold: float = Field(
+        0.1, ge=0, le=10, description="share by which a figure may be worse, before it is a failure"
+    )
 
 
 _Settings = TypeVar("_Settings", bound=CommandSettings)

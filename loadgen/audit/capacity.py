@@ -12,10 +12,9 @@ from pathlib import Path
 
 from loadgen.audit.results import CapacityProbe, CapacitySearch
 from loadgen.audit.settings import AuditSettings
-from loadgen.channels import Endpoint, establish
+from loadgen.channels import ChannelEnd, Endpoint, establish
 from loadgen.figures import latency_of_loads
 from loadgen.load import Load, Progress, put_load
-from loadgen.peer import PeerEnd
 from loadgen.results import LoadFigures
 from loadgen.service_process import ServiceProcess
 from loadgen.transport import open_transport
@@ -56,7 +55,7 @@ async def _search(
     service: ServiceProcess, settings: AuditSettings, start: int, progress: Progress
 ) -> CapacitySearch:
     async with open_transport(service.listen, settings) as transport:
-        ends: list[PeerEnd] = []
+        ends: list[ChannelEnd] = []
         endpoint = Endpoint(service.listen, service.identity)
 
         async def probe(channels: int) -> CapacityProbe:

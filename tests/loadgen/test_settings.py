@@ -158,6 +158,17 @@ def test_thinking_is_for_closed_loops_and_needs_no_full_frames() -> None:
     assert load_settings(RunSettings, flags).concurrency == 2
 
 
+def test_processes_must_have_something_to_share() -> None:
+    assert "can't share 3 channels" in refusal(RunSettings, "--processes=4", "--channels=3")
+    flags = ("--processes=4", "--frame-operations=64")
+    assert "for each process" in refusal(RunSettings, *flags, "--concurrency=255")
+    assert load_settings(RunSettings, [*flags, "--concurrency=256"]).processes == 4
+    few = ("--processes=4", "--transport=unary", "--concurrency=3")
+    assert "can't share a concurrency of 3" in refusal(RunSettings, *few)
+    line = refusal(RunSettings, "--processes=2", "--serve-metrics=127.0.0.1:0")
+    assert "--serve-metrics shows one" in line
+
+
 def test_churn_would_lose_the_keys_that_channels_are_to_hold() -> None:
     assert "--skipped-keys" in refusal(RunSettings, "--churn-rate=1", "--skipped-keys=5")
 
