@@ -10,7 +10,6 @@ Orders go to a worker's standard input and news come from its standard output, a
 
 import asyncio
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
@@ -23,7 +22,7 @@ from loadgen.pacing import Line
 from loadgen.recording import Histogram
 from loadgen.results import Generator, Latency, LoadFigures, OperationLatency
 from loadgen.self_check import verdict_on
-from loadgen.service_process import LAUNCHER
+from loadgen.service_process import bound_to_us
 from loadgen.settings import LoadSettings
 from loadgen.stops import Tally, parse_stops, reason_to_stop
 from loadgen.transport import TransportError, open_transport
@@ -142,14 +141,19 @@ class Fleet:
         self._tell_all("warm_up")
         await self._all("warm")
 
-    async def measure(self) -> None:
+    async def measure(self, rate: str | None = None) -> None:
         """Let all workers measure at once; a condition that is met by all together stops all.
+
+        Args:
+            rate: of all together, instead of that of the settings.
 
         Raises:
             TransportError: a worker failed.
         """
         self._progress.step(f"measuring, {self._settings.duration_seconds:g} s")
-        self._tell_all("measure")
+        for worker in self._workers:
+            worker.tally = None
+        self._tell_all("measure", rate=rate)
         news = await self._all("measured")
         self._figures = [LoadFigures.model_validate(each["figures"]) for each in news]
         self._ends = [decode_end(end, self._client) for each in news for end in each["ends"]]
@@ -172,7 +176,7 @@ class Fleet:
         if (reason := reason_to_stop(self._conditions, total)) is not None:
             self._tell_all("stop", reason=reason)
 
-    def _tell_all(self, order: str, **details: str) -> None:
+    def _tell_all(self, order: str, **details: str | None) -> None:
         for worker in self._workers:
             worker.tell(order, **details)
 
@@ -208,12 +212,7 @@ class _Worker:
 
     async def start(self, settings: LoadSettings, endpoint: Endpoint) -> None:
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-S",
-            str(LAUNCHER),
-            str(os.getpid()),
-            *_WORKER,
+            *bound_to_us(_WORKER),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             # Ctrl-C reaches the main process alone, which ends the workers.
@@ -232,7 +231,7 @@ class _Worker:
             }
         )
 
-    def tell(self, order: str, **details: str) -> None:
+    def tell(self, order: str, **details: str | None) -> None:
         self._write({"order": order, **details})
 
     async def wait_for(self, event: str, show: Callable[[float, str], None]) -> dict[str, Any]:

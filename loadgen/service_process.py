@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,11 @@ from typing import Self, TypeVar
 
 from loadgen.settings import JournalName, RouterName, RunSettings, StrategyName
 
-__all__ = ["DEFAULT_COMMAND", "LAUNCHER", "ServiceError", "ServiceOptions", "ServiceProcess"]
+__all__ = ["DEFAULT_COMMAND", "ServiceError", "ServiceOptions", "ServiceProcess", "bound_to_us"]
 
 DEFAULT_COMMAND = (sys.executable, "-m", "service.cli")
 
-LAUNCHER = Path(__file__).with_name("_bound_to_parent.py")
+_LAUNCHER = Path(__file__).with_name("_bound_to_parent.py")
 
 # What a user needs to see of a log to know why it ended.
 _TAIL_LINES = 15
@@ -94,6 +94,11 @@ class _Ready:
     identity: bytes | None
 
 
+def bound_to_us(command: Sequence[str]) -> list[str]:
+    """Return the command that runs ``command`` as a process that dies with this one."""
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *command]
+
+
 class ServiceProcess:
     """A running service, as an async context manager; leaving it kills what still runs.
 
@@ -125,12 +130,7 @@ class ServiceProcess:
         """
         try:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-I",
-                "-S",
-                str(LAUNCHER),
-                str(os.getpid()),
-                *self.options.command_line(),
+                *bound_to_us(self.options.command_line()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=self._log,

@@ -6,15 +6,12 @@ line for the user (``ConfigurationError``), never a traceback and never a silent
 
 import argparse
 import os
-import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     TypeAdapter,
     ValidationError,
@@ -24,20 +21,23 @@ from pydantic_settings import (
     BaseSettings,
     CliApp,
     CliPositionalArg,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
-from loadgen.arrivals import Arrivals
-from loadgen.draws import Draws
-from loadgen.stops import parse_stops
+from loadgen.setting_types import (
+    Address,
+    Durations,
+    PayloadSizes,
+    Rate,
+    ShellCommand,
+    StopConditions,
+    Storms,
+)
 from loadgen.storms import parse_storms
 
 __all__ = [
-    "LONGEST_THOUGHT",
-    "MAX_PAYLOAD_BYTES",
     "CommandSettings",
     "CompareSettings",
     "ConfigurationError",
@@ -47,17 +47,11 @@ __all__ = [
     "RouterName",
     "RunSettings",
     "StrategyName",
-    "comma_separated",
     "fill_in_quick",
     "load_settings",
 ]
 
 ENVIRONMENT_PREFIX = "LOADGEN_"
-
-# What the service takes by default.
-MAX_PAYLOAD_BYTES = 1 << 20
-LONGEST_THOUGHT = 3600.0
-
 _TABLES = ("run", "compare", "audit", "bench", "diff")
 
 StrategyName = Literal["full", "cached", "differential"]
@@ -67,61 +61,6 @@ RouterName = Literal["forwarding", "awaiting"]
 
 class ConfigurationError(Exception):
     """The settings can't be used as they are; the message is one line that says which and why."""
-
-
-def comma_separated(value: object) -> object:
-    """Split what a flag or the environment gives as one string."""
-    return value.split(",") if isinstance(value, str) else value
-
-
-def _one_word(value: object) -> object:
-    """Let a file say in numbers what is otherwise written as one word."""
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value))
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if is_number else value
-
-
-def _rate_if_any(value: str | None) -> str | None:
-    if value is not None:
-        Arrivals.parse(value)
-    return value
-
-
-def _payload_bytes(value: str) -> str:
-    Draws.parse(value, MAX_PAYLOAD_BYTES)
-    return value
-
-
-def _think_seconds(value: str) -> str:
-    Draws.parse(value, LONGEST_THOUGHT)
-    return value
-
-
-def _storms(value: str) -> str:
-    parse_storms(value)
-    return value
-
-
-def _stop_if(value: str) -> str:
-    parse_stops(value)
-    return value
-
-
-def _shell_words(value: object) -> object:
-    return shlex.split(value) if isinstance(value, str) else value
-
-
-def _address(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    host, separator, port = value.rpartition(":")
-    if not (separator and host and port.isdecimal() and int(port) < 1 << 16):
-        raise ValueError("expected HOST:PORT")
-    return value
-
-
-Address = Annotated[str, BeforeValidator(_address)]
 
 
 class CommandSettings(BaseSettings):
@@ -168,14 +107,12 @@ class LoadSettings(CommandSettings):
     channel_skew: float = Field(
         0, ge=0, le=5, description="exponent of the Zipf choice of channels; 0: all alike"
     )
-    payload_bytes: Annotated[str, BeforeValidator(_one_word), AfterValidator(_payload_bytes)] = (
-        Field(
-            "64,1024",
-            description=(
-                "plaintext sizes: a number, 64,1024 (each as likely), 64*3,1024 (weights),"
-                " uniform:LOW:HIGH, lognormal:MEDIAN:SIGMA or exponential:MEAN"
-            ),
-        )
+    payload_bytes: PayloadSizes = Field(
+        "64,1024",
+        description=(
+            "plaintext sizes: a number, 64,1024 (each as likely), 64*3,1024 (weights),"
+            " uniform:LOW:HIGH, lognormal:MEDIAN:SIGMA or exponential:MEAN"
+        ),
     )
     encrypt_weight: float = Field(1, ge=0, description="share of Encrypt in the mix")
     decrypt_weight: float = Field(1, ge=0, description="share of Decrypt in the mix")
@@ -209,16 +146,14 @@ class LoadSettings(CommandSettings):
         le=100_000,
         description="closed loop: operations kept in flight, as nearly as full frames allow",
     )
-    think_seconds: Annotated[str, BeforeValidator(_one_word), AfterValidator(_think_seconds)] = (
-        Field(
-            "0",
-            description=(
-                "closed loop: time between an answer and what is sent in its place; a number or a"
-                " distribution, written as payload sizes are"
-            ),
-        )
+    think_seconds: Durations = Field(
+        "0",
+        description=(
+            "closed loop: time between an answer and what is sent in its place; a number or a"
+            " distribution, written as payload sizes are"
+        ),
     )
-    rate: Annotated[str | None, BeforeValidator(_one_word), AfterValidator(_rate_if_any)] = Field(
+    rate: Rate | None = Field(
         None,
         description=(
             "open loop: operations per second, sent on time whatever the answers do: 1000,"
@@ -240,14 +175,14 @@ class LoadSettings(CommandSettings):
     churn_rate: float = Field(
         0, ge=0, le=10_000, description="channels closed and replaced by new ones, per second"
     )
-    storms: Annotated[str, AfterValidator(_storms)] = Field(
+    storms: Storms = Field(
         "",
         description=(
             "moments, in seconds, at which the peers of all channels come back at once:"
             " restore@5,reconnect@8 (over the same connection; over a new one each)"
         ),
     )
-    stop_if: Annotated[str, AfterValidator(_stop_if)] = Field(
+    stop_if: StopConditions = Field(
         "",
         description=(
             "conditions that end the measuring early, as a failure: errors>0.01,p99>50 (share of"
@@ -257,8 +192,8 @@ class LoadSettings(CommandSettings):
     timeout_seconds: float = Field(
         30, gt=0, le=600, description="how long an answer, or the service's start, may take"
     )
-    service_command: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_shell_words)] = (
-        Field(None, description="how to start the service, in shell words; 'serve ...' is added")
+    service_command: ShellCommand = Field(
+        None, description="how to start the service, in shell words; 'serve ...' is added"
     )
 
     @model_validator(mode="after")
@@ -298,10 +233,10 @@ class RunSettings(LoadSettings):
     model_config = SettingsConfigDict(cli_prog_name="loadgen run")
     command: ClassVar[str] = "run"
 
-    target: Annotated[str | None, BeforeValidator(_address)] = Field(
+    target: Address | None = Field(
         None, description="HOST:PORT of a running service; without it, one is started and stopped"
     )
-    target_metrics: Annotated[str | None, BeforeValidator(_address)] = Field(
+    target_metrics: Address | None = Field(
         None, description="HOST:PORT of its metrics, for the figures of cost per message"
     )
     strategy: StrategyName = Field("differential", description="started service: strategy")
@@ -320,7 +255,7 @@ class RunSettings(LoadSettings):
     data_dir: Path | None = Field(
         None, description="started service: data directory; without it, one that is removed after"
     )
-    serve_metrics: Annotated[str | None, BeforeValidator(_address)] = Field(
+    serve_metrics: Address | None = Field(
         None, description="HOST:PORT where to serve the generator's own metrics to Prometheus"
     )
     dry_run: bool = Field(default=False, description="only say what would be done")

@@ -75,7 +75,7 @@ async def _obey(orders: asyncio.StreamReader, load: Load, news: _News) -> None:
                 case "warm_up":
                     tasks.create_task(_warm_up(load, news))
                 case "measure":
-                    tasks.create_task(_measure(load, news))
+                    tasks.create_task(_measure(load, told["rate"], news))
                 case _:
                     load.line.stop(told["reason"])
 
@@ -85,8 +85,8 @@ async def _warm_up(load: Load, news: _News) -> None:
     news.tell("warm")
 
 
-async def _measure(load: Load, news: _News) -> None:
-    await load.measure()
+async def _measure(load: Load, rate: str | None, news: _News) -> None:
+    await load.measure(rate)
     news.tell(
         "measured",
         figures=load.figures(None).model_dump(mode="json"),

@@ -12,7 +12,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from loadgen.draws import Draws
-from loadgen.settings import MAX_PAYLOAD_BYTES, LoadSettings
+from loadgen.setting_types import MAX_PAYLOAD_BYTES
+from loadgen.settings import LoadSettings
 
 __all__ = ["Kind", "PlannedOperation", "Workload"]
 
