@@ -1,8 +1,11 @@
 """The channels of a load: established over the load's own transport, with the client library."""
 
 import os
-from collections.abc import Sequence
+from base64 import b64decode, b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 from loadgen.peer import PeerEnd, RefusedByPeerError
 from loadgen.settings import LoadSettings
@@ -10,17 +13,29 @@ from loadgen.transport import Transport, TransportError, ask_all
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient, Identity
 from service.errors import ConnectError
+from service.protocol.session import Session
 
-__all__ = ["ChannelEnd", "establish"]
+__all__ = ["ChannelEnd", "Endpoint", "decode_end", "encode_end", "establish"]
 
 # Handshakes in flight: enough to keep the service busy, few enough that none waits for long.
 _HANDSHAKES_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the service is, and who it must be."""
+
+    address: str
+    """HOST:PORT."""
+    identity: bytes | None
+    """Its Ed25519 key, if known: whoever answers with another is refused."""
 
 
 class ChannelEnd:
     """The client library's channel, as the peers see it."""
 
     def __init__(self, channel: Channel) -> None:
+        self.channel = channel
         self.connect_id = channel.connect_id
         self.seal = channel.seal
         self._open = channel.open
@@ -37,24 +52,35 @@ class ChannelEnd:
             raise RefusedByPeerError(str(error)) from error
 
 
+def encode_end(end: ChannelEnd) -> dict[str, str | int]:
+    """Return a channel's end as JSON can hold it: a secret, for a pipe to our own process."""
+    session = b64encode(end.channel.session.encode()).decode()
+    return {"connect_id": end.connect_id, "session": session}
+
+
+def decode_end(encoded: Mapping[str, Any], client: ConnectClient) -> ChannelEnd:
+    """Return the end that ``encode_end`` encoded; its service's end is reached by ``client``."""
+    session = Session.decode(b64decode(encoded["session"]))
+    return ChannelEnd(Channel(encoded["connect_id"], session, client.stub))
+
+
 async def establish(
-    transport: Transport, settings: LoadSettings, target: str, pinned_identity: bytes | None
-) -> list[PeerEnd]:
+    transport: Transport, settings: LoadSettings, endpoint: Endpoint
+) -> list[ChannelEnd]:
     """Make all channels and return the peers' ends, in the order of the workload's indexes.
 
     Args:
         transport: the way to the service; its listener is replaced.
         settings: how many channels, with how many one-time prekeys.
-        target: HOST:PORT of the service.
-        pinned_identity: the service's identity key, if known.
+        endpoint: of the service.
 
     Raises:
         TransportError: the transport failed, or the service refused a handshake.
     """
     identity = Identity.generate(os.urandom)
-    ends: list[PeerEnd] = []
+    ends: list[ChannelEnd] = []
     numbers = count(1)
-    async with ConnectClient(target, pinned_identity=pinned_identity) as client:
+    async with ConnectClient(endpoint.address, pinned_identity=endpoint.identity) as client:
         while len(ends) < settings.channels:
             size = min(_HANDSHAKES_AT_ONCE, settings.channels - len(ends))
             initiations = [client.begin(identity, settings.one_time_prekeys) for _ in range(size)]

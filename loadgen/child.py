@@ -14,10 +14,26 @@ __all__ = ["end_child", "how_ended", "kill_child", "start_child"]
 _LAUNCHER = Path(__file__).with_name("_bound_to_parent.py")
 
 
+# Of asyncio's streams, unless more is asked for.
+_LONGEST_LINE = 1 << 16
+
+
 async def start_child(
-    *command: str, stdout: int | IO[bytes] | None, stderr: int | IO[bytes] | None
+    *command: str,
+    stdin: int = subprocess.DEVNULL,
+    stdout: int | IO[bytes] | None,
+    stderr: int | IO[bytes] | None,
+    longest_line: int = _LONGEST_LINE,
 ) -> asyncio.subprocess.Process:
-    """Start a command whose end is bound to ours, with nothing on its standard input."""
+    """Start a command whose end is bound to ours.
+
+    Args:
+        command: the program and its arguments.
+        stdin: nothing comes in, if not said otherwise.
+        stdout: where its output goes.
+        stderr: likewise.
+        longest_line: bytes that a line read from it may have.
+    """
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
@@ -25,9 +41,10 @@ async def start_child(
         str(_LAUNCHER),
         str(os.getpid()),
         *command,
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
+        limit=longest_line,
         # A session, so a process group, of its own: Ctrl-C reaches us alone, and we end it in
         # order.
         start_new_session=True,

@@ -1,8 +1,9 @@
-"""The command line: ``loadgen run``, ``compare``, ``audit`` and ``bench``.
+"""The command line: ``loadgen run``, ``compare``, ``diff``, ``audit`` and ``bench``.
 
-Exit codes: 0 all went well; 1 the load ran, but an answer was wrong or operations failed; 2 the
-configuration is not usable; 3 the service did not start, died or could not be reached; 4 the result
-was shown, but could not be written; 130 and 143 ended by SIGINT and SIGTERM.
+Exit codes: 0 all went well; 1 the load ran, but an answer was wrong, operations failed or a bound
+was broken (``diff``, ``bench``: something got worse); 2 the configuration is not usable; 3 the
+service did not start, died or could not be reached; 4 the result was shown, but could not be
+written; 130 and 143 ended by SIGINT and SIGTERM.
 """
 
 import asyncio
@@ -22,12 +23,20 @@ from loadgen.bench.command import BenchError, execute_bench, select
 from loadgen.bench.report import read_saved, write_bench
 from loadgen.bench.settings import BenchSettings
 from loadgen.compare import execute_compare
+from loadgen.diff import diff_results, read_result
+from loadgen.plan import plan_of_compare, plan_of_run
 from loadgen.progress import CommandProgress
-from loadgen.report import ReportError, require_writable, write_compare, write_run
+from loadgen.report import ReportError, require_writable, show_diff, write_compare, write_run
 from loadgen.run import execute_run
 from loadgen.service_cost import MetricsError
 from loadgen.service_process import ServiceError
-from loadgen.settings import CompareSettings, ConfigurationError, RunSettings, load_settings
+from loadgen.settings import (
+    CompareSettings,
+    ConfigurationError,
+    DiffSettings,
+    RunSettings,
+    load_settings,
+)
 from loadgen.transport import TransportError
 
 __all__ = ["main"]
@@ -45,6 +54,7 @@ usage: loadgen COMMAND [flags]
 commands:
   run        put load on a service and say how it did
   compare    put the same load on each persistence strategy and compare
+  diff       say how two saved results differ, and fail if a figure got worse
   audit      measure every number that the audit states, and say which of them hold
   bench      time the parts of the service, and count what they allocate
 
@@ -61,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         CompareSettings.command: _compare,
         AuditSettings.command: _audit,
         BenchSettings.command: _bench,
+        DiffSettings.command: _diff,
     }
     match given:
         case ["-h" | "--help"]:
@@ -78,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def _run(flags: list[str]) -> int:
     settings = load_settings(RunSettings, flags)
+    if settings.dry_run:
+        return _say(plan_of_run(settings))
     _require_writable(settings.output, settings.report)
     # Where the metrics are is told in a pipe, too: the port may have been chosen by the system.
     with CommandProgress(lines_in_pipe=settings.serve_metrics is not None) as progress:
@@ -87,6 +100,8 @@ async def _run(flags: list[str]) -> int:
 
 async def _compare(flags: list[str]) -> int:
     settings = load_settings(CompareSettings, flags)
+    if settings.dry_run:
+        return _say(plan_of_compare(settings))
     _require_writable(settings.output / "compare.json", settings.output / "compare.html")
     with CommandProgress(lines_in_pipe=True) as progress:
         result = await execute_compare(settings, progress)
@@ -111,6 +126,19 @@ async def _bench(flags: list[str]) -> int:
     with CommandProgress(lines_in_pipe=True) as progress:
         result = await execute_bench(settings, progress)
     return EXIT_RIGHT if write_bench(result, saved, settings, Console()) else EXIT_WRONG
+
+
+async def _diff(flags: list[str]) -> int:
+    settings = load_settings(DiffSettings, flags)
+    before, after = read_result(settings.before), read_result(settings.after)
+    diff = diff_results(before, after, settings.threshold)
+    show_diff(diff, settings.threshold, Console())
+    return EXIT_WRONG if diff.got_worse else EXIT_RIGHT
+
+
+def _say(lines: Sequence[str]) -> int:
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return EXIT_RIGHT
 
 
 def _require_writable(*paths: Path | None) -> None:

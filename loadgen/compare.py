@@ -127,6 +127,10 @@ def warnings_of(done: Mapping[str, Sequence[Round]]) -> list[str]:
     for name, rounds in done.items():
         for round_ in rounds:
             load, where = round_.load, f"{name}, round {round_.number}"
+            if load.stopped is not None:
+                warnings.append(f"{where}: stopped early: {load.stopped}")
+            if load.generator.warnings:
+                warnings.append(f"{where}: {load.generator.verdict}")
             warnings.extend(f"{where}: {text}" for text in load.generator.warnings)
             if load.skipped_at_cap:
                 warnings.append(

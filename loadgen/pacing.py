@@ -7,14 +7,16 @@ cap on what is in flight a send is skipped and counted; it is never made up for 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
 
+from loadgen.arrivals import Schedule
 from loadgen.peer import Peers, Pending
 from loadgen.recording import Recorder
 from loadgen.transport import Transport
 from protos.connect_actor.v1 import connect_pb2 as wire
 
-__all__ = ["NO_ANSWER", "Line", "UniformSchedule", "closed_loop", "drain", "open_loop"]
+__all__ = ["NO_ANSWER", "Line", "closed_loop", "drain", "open_loop"]
 
 SECOND = 1_000_000_000
 
@@ -23,6 +25,9 @@ NO_ANSWER = "NO_ANSWER"
 
 # Event loops wake up by milliseconds, so shorter sleeps would only spin.
 _TICK = SECOND // 1000
+
+# However long nothing is due, a broken transport and an early end are seen.
+_LONGEST_NAP = SECOND // 4
 
 # A send that the generator itself missed by this much is skipped and counted, like those at the
 # cap: made up for later, it would be a burst. Users of wrk2 and k6 see pauses below this as noise.
@@ -43,6 +48,8 @@ class Line:
         self.changed = asyncio.Event()
         """Set when an answer has come, or the transport has failed."""
         self.sends_follow_ups_at_once = False
+        self.stopped: str | None = None
+        """Why the current phase was ended early, if it was."""
         self._failure: Exception | None = None
 
     @property
@@ -68,6 +75,26 @@ class Line:
         """Hand all waiting second halves of round trips to the transport."""
         while count := min(self.peers.waiting_follow_ups, self.transport.batch):
             self.submit([self.peers.follow_up() for _ in range(count)])
+
+    def stop(self, reason: str) -> None:
+        """End the current phase now."""
+        if self.stopped is None:
+            self.stopped = reason
+            self.recorder.ends_at = self.now()
+            self.changed.set()
+
+    def ask(self, operation: wire.Operation) -> "asyncio.Future[wire.OperationResult]":
+        """Send an operation that is no part of the workload, in a batch of its own."""
+        answer: asyncio.Future[wire.OperationResult] = asyncio.get_running_loop().create_future()
+
+        def take(result: wire.OperationResult) -> None:
+            # Whoever waited may have gone.
+            if not answer.done():
+                answer.set_result(result)
+
+        self.peers.ask(operation, take)
+        self.transport.submit([operation])
+        return answer
 
     def require_working(self) -> None:
         """Check that answers can still come.
@@ -101,65 +128,66 @@ class Line:
         self.changed.set()
 
 
-async def closed_loop(line: Line, *, concurrency: int) -> None:
-    """Keep ``concurrency`` operations in flight, in full batches, until the phase ends.
+async def closed_loop(
+    line: Line, *, concurrency: int, think: Callable[[], float] | None = None
+) -> None:
+    """Keep ``concurrency`` operations in flight until the phase ends.
+
+    They go out in full batches; but what waits for a user to have thought goes out as soon as that
+    is over, whatever it fills.
+
+    Args:
+        line: the way to the service.
+        concurrency: operations in flight, or thought about.
+        think: returns how long to wait from an answer until it is replaced, seconds.
 
     Raises:
         TransportError: the transport has failed.
     """
-    peers, batch = line.peers, line.transport.batch
-    ends_at = line.recorder.ends_at
+    peers, recorder, batch = line.peers, line.recorder, line.transport.batch
     line.sends_follow_ups_at_once = False
-    timer = asyncio.get_running_loop().call_later((ends_at - line.now()) / SECOND, line.changed.set)
-    try:
-        while line.now() < ends_at:
-            line.require_working()
-            line.changed.clear()
-            follow_ups = min(peers.waiting_follow_ups, batch)
-            if concurrency - peers.unanswered + peers.waiting_follow_ups < batch:
+    thinking: list[int] = []
+    answered = recorder.finished
+    loop = asyncio.get_running_loop()
+    while (now := line.now()) < recorder.ends_at:
+        line.require_working()
+        line.changed.clear()
+        if think is not None:
+            for _ in range(recorder.finished - answered):
+                heappush(thinking, now + int(think() * SECOND))
+            answered = recorder.finished
+            while thinking and thinking[0] <= now:
+                heappop(thinking)
+        in_flight = peers.unanswered - peers.waiting_follow_ups
+        free = concurrency - in_flight - len(thinking)
+        if free < (batch if think is None else 1):
+            wakes_at = min([recorder.ends_at, *thinking[:1]])
+            timer = loop.call_later(max(wakes_at - now, _TICK) / SECOND, line.changed.set)
+            try:
                 await line.changed.wait()
-                continue
-            operations = [peers.follow_up() for _ in range(follow_ups)]
-            operations.extend(peers.begin() for _ in range(batch - follow_ups))
-            line.submit(operations)
-            await asyncio.sleep(0)
-    finally:
-        timer.cancel()
+            finally:
+                timer.cancel()
+            continue
+        size = min(free, batch)
+        follow_ups = min(peers.waiting_follow_ups, size)
+        operations = [peers.follow_up() for _ in range(follow_ups)]
+        operations.extend(peers.begin() for _ in range(size - follow_ups))
+        line.submit(operations)
+        await asyncio.sleep(0)
 
 
-class UniformSchedule:
-    """Intended send times at equal distances, from a start; exact however long it runs."""
-
-    def __init__(self, rate: float, begins_at: int) -> None:
-        self._rate = rate
-        self._begins_at = begins_at
-        self._number = 0
-
-    @property
-    def next_at(self) -> int:
-        """The next intended time."""
-        return self._begins_at + int(self._number * SECOND / self._rate)
-
-    def due(self, now: int) -> Iterator[int]:
-        """Take and yield the intended times that have come."""
-        while (intended := self.next_at) <= now:
-            self._number += 1
-            yield intended
-
-
-async def open_loop(line: Line, *, schedule: UniformSchedule, max_in_flight: int) -> None:
+async def open_loop(line: Line, *, schedule: Schedule, max_in_flight: int) -> None:
     """Send what is due at its time, and last until the phase ends.
 
     Raises:
         TransportError: the transport has failed.
     """
     peers, recorder = line.peers, line.recorder
-    last = recorder.ends_at - 1
     line.sends_follow_ups_at_once = True
-    while (now := line.now()) <= last or schedule.next_at <= last:
+    while (now := line.now()) < recorder.ends_at or schedule.next_at < recorder.ends_at:
         line.require_working()
         operations: list[Pending] = []
-        for intended in schedule.due(min(now, last)):
+        for intended in schedule.due(min(now, recorder.ends_at - 1)):
             if now - intended > MAX_LATENESS:
                 recorder.skipped_late += 1
                 peers.skip()
@@ -172,7 +200,7 @@ async def open_loop(line: Line, *, schedule: UniformSchedule, max_in_flight: int
                 operations.append(pending)
         _submit_in_batches(line, operations)
         pause = min(schedule.next_at, recorder.ends_at) - line.now()
-        await asyncio.sleep(max(pause, _TICK) / SECOND)
+        await asyncio.sleep(min(max(pause, _TICK), _LONGEST_NAP) / SECOND)
 
 
 async def drain(line: Line, *, patience: float) -> None:

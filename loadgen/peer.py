@@ -10,7 +10,7 @@ Peers know no clock: times are passed in, in nanoseconds of one monotonic clock.
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
@@ -20,10 +20,24 @@ import grpc
 from loadgen.workload import Kind, PlannedOperation
 from protos.connect_actor.v1 import connect_pb2 as wire
 
-__all__ = ["Finished", "Outcome", "Peer", "PeerEnd", "Peers", "Pending", "RefusedByPeerError"]
+__all__ = [
+    "Finished",
+    "Outcome",
+    "Peer",
+    "PeerEnd",
+    "Peers",
+    "Pending",
+    "RefusedByPeerError",
+    "status_name",
+]
 
 
 _STATUS_NAMES = {status.value[0]: status.name for status in grpc.StatusCode}
+
+
+def status_name(code: int) -> str:
+    """Return the name of a gRPC status."""
+    return _STATUS_NAMES.get(code, f"CODE_{code}")
 
 
 class RefusedByPeerError(Exception):
@@ -99,6 +113,10 @@ class Peer:
 
     end: PeerEnd
     held: list[_Held] = field(default_factory=list)
+    unfinished: int = 0
+    """Operations that were planned and have not finished."""
+    when_idle: Callable[[], None] | None = None
+    """Called once nothing is unfinished, of a peer that was replaced."""
 
 
 class Peers:
@@ -113,6 +131,7 @@ class Peers:
         self._due: deque[Pending] = deque()
         self._follow_ups: deque[Pending] = deque()
         self._in_flight: dict[int, Pending] = {}
+        self._asked: dict[int, Callable[[wire.OperationResult], None]] = {}
         self._given_up: set[int] = set()
 
     @property
@@ -155,9 +174,37 @@ class Peers:
         self._due.clear()
         return [self._launch(pending) for pending in late]
 
+    def ask(self, operation: wire.Operation, take: Callable[[wire.OperationResult], None]) -> None:
+        """Number an operation that is no part of the workload; ``take`` is given its answer."""
+        operation.operation_id = next(self._ids)
+        self._asked[operation.operation_id] = take
+
+    def forget(self, operation_id: int) -> None:
+        """Give up what was asked: its answer, should it come, is late and not wrong."""
+        del self._asked[operation_id]
+        self._given_up.add(operation_id)
+
+    def replace(self, channel: int, end: PeerEnd, when_idle: Callable[[], None]) -> None:
+        """Let another end have this channel's place from now on.
+
+        Args:
+            channel: index of the place.
+            end: what later operations use.
+            when_idle: called as soon as all operations of the former end have finished.
+        """
+        former, self.peers[channel] = self.peers[channel], Peer(end)
+        for held in former.held:
+            self._release(held)
+        former.held.clear()
+        if former.unfinished:
+            former.when_idle = when_idle
+        else:
+            when_idle()
+
     def _plan_next(self) -> None:
         kind, channel, payload, overtaken_by = next(self._plan)
         peer = self.peers[channel]
+        peer.unfinished += 1
         if kind is not Kind.DECRYPT:
             request = wire.Operation(
                 encrypt=wire.EncryptRequest(connect_id=peer.end.connect_id, plaintext=payload)
@@ -196,8 +243,8 @@ class Peers:
         """Take one answer.
 
         Returns:
-            The operation it finishes, or nothing if the operation goes on with a follow-up, or was
-            given up before.
+            The operation it finishes, or nothing if the operation goes on with a follow-up, was
+            given up before, or is no part of the workload.
 
         Raises:
             KeyError: no operation of this id waits for an answer.
@@ -206,14 +253,19 @@ class Peers:
             # Late, not wrong: it was counted when it was given up.
             self._given_up.remove(result.operation_id)
             return None
+        if (take := self._asked.pop(result.operation_id, None)) is not None:
+            take(result)
+            return None
         pending = self._in_flight.pop(result.operation_id)
+        finished = self._judge(pending, result)
+        if finished is not None:
+            _let_go(pending.peer)
+        return finished
+
+    def _judge(self, pending: Pending, result: wire.OperationResult) -> Finished | None:
         outcome = result.WhichOneof("outcome")
         if outcome == "error":
-            return Finished(
-                pending,
-                Outcome.ERROR,
-                _STATUS_NAMES.get(result.error.code, f"CODE_{result.error.code}"),
-            )
+            return Finished(pending, Outcome.ERROR, status_name(result.error.code))
         if _plaintext_in(result, pending) != pending.plaintext:
             return Finished(pending, Outcome.WRONG)
         pending.messages += 1
@@ -229,7 +281,16 @@ class Peers:
         self._given_up.update(self._in_flight)
         self._in_flight.clear()
         self._follow_ups.clear()
+        for pending in lost:
+            _let_go(pending.peer)
         return [Finished(pending, Outcome.ERROR, status) for pending in lost]
+
+
+def _let_go(peer: Peer) -> None:
+    peer.unfinished -= 1
+    if not peer.unfinished and peer.when_idle is not None:
+        peer.when_idle()
+        peer.when_idle = None
 
 
 def _plaintext_in(result: wire.OperationResult, pending: Pending) -> bytes | None:

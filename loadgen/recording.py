@@ -4,13 +4,14 @@ Times come in as nanoseconds and are kept as microseconds with three significant
 hour. A histogram can be merged with another; percentiles can't, and never are.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from hdrh.histogram import HdrHistogram
 
 from loadgen.peer import Finished, Outcome
 from loadgen.results import Latency
+from loadgen.stops import StopCondition, Tally
 from loadgen.workload import Kind
 from service.counting import Distribution
 
@@ -88,7 +89,12 @@ class Recorder:
     counts in the latencies and the totals, but not in the rate.
     """
 
-    def __init__(self, begins_at: int, ends_at: int) -> None:
+    def __init__(
+        self, begins_at: int, ends_at: int, conditions: Sequence[StopCondition] = ()
+    ) -> None:
+        """Begin with nothing; ``conditions`` are those that ``tally`` is asked for."""
+        self._bounds = [condition.bound_nanoseconds for condition in conditions]
+        self._slower = [0] * len(self._bounds)
         self.begins_at = begins_at
         self.ends_at = ends_at
         self.sent = 0
@@ -101,6 +107,10 @@ class Recorder:
         self.errors: Counter[str] = Counter()
         self.skipped_at_cap = 0
         self.skipped_late = 0
+        self.replacements_skipped = 0
+        """Channels whose turn to be replaced came while too many were being replaced."""
+        self.lifecycle: defaultdict[str, Histogram] = defaultdict(Histogram)
+        """What was done to channels beside the workload, by name, from its due time."""
         self.latency = {kind: Histogram() for kind in Kind}
         """From the intended send time to the answer; in a closed loop, the same as service time."""
         self.latency_buckets = {kind: Distribution() for kind in Kind}
@@ -126,9 +136,17 @@ class Recorder:
                 self.latency[pending.kind].record(latency)
                 self.latency_buckets[pending.kind].add(latency / _NANOSECONDS)
                 self.service_time[pending.kind].record(arrived_at - pending.sent_at)
+                for index, bound in enumerate(self._bounds):
+                    if bound is not None and latency > bound:
+                        self._slower[index] += 1
             case Outcome.WRONG:
                 self.wrong += 1
             case Outcome.ERROR:
                 self.errors[finished.status] += 1
         if finished.outcome is not Outcome.RIGHT:
             self.failures[pending.kind, finished.outcome] += 1
+
+    def tally(self) -> Tally:
+        """Return what the conditions for stopping early are judged by, so far."""
+        failed = self.wrong + self.errors.total()
+        return Tally(self.finished, failed, tuple(self._slower))

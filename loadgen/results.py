@@ -6,7 +6,7 @@ carry their unit. A figure that could not be had is null, never 0.
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 __all__ = [
     "COMPARE_SCHEMA",
@@ -70,6 +70,16 @@ class Generator(_Record):
     """Open loop only: how late operations were sent."""
     warnings: list[str]
     """Why the generator, not the service, may have set the figures; empty if nothing says so."""
+    verdict: Literal["valid", "INVALID: generator saturated"] = "valid"
+    """Follows from the warnings, whatever is given."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _judge(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
+        if not isinstance(values, dict):
+            return values
+        is_valid = not values.get("warnings")
+        return {**values, "verdict": "valid" if is_valid else "INVALID: generator saturated"}
 
 
 class LoadFigures(_Record):
@@ -95,7 +105,17 @@ class LoadFigures(_Record):
     skipped_by_late_generator: int
     latency: dict[str, OperationLatency]
     """By kind of operation."""
+    lifecycle: dict[str, Latency] = {}
+    """Of what was done to channels beside that: ``establish`` and ``close`` (churn), ``restore``
+    and ``reconnect`` (storms); from its due time, if it went right."""
+    replacements_skipped: int = 0
+    """Channels that were not replaced in their turn, since too many were being replaced."""
+    stopped: str | None = None
+    """Why measuring ended early; ``duration_seconds`` is how long it lasted."""
     generator: Generator
+    """Of all its processes together: the busiest one's CPU, everybody's lags and warnings."""
+    processes: list[Generator] = []
+    """Of each process, if there were several."""
 
 
 class Cost(_Record):

@@ -6,15 +6,16 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from loadgen.channels import establish
+from loadgen.arrivals import Arrivals
+from loadgen.channels import Endpoint
 from loadgen.environment import describe_environment
 from loadgen.exporter import LoadExporter
+from loadgen.fleet import open_load
 from loadgen.load import Progress, put_load
 from loadgen.results import RunResult
 from loadgen.service_cost import MeteredProcess, take
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import RunSettings
-from loadgen.transport import open_transport
 
 __all__ = ["execute_run"]
 
@@ -40,7 +41,9 @@ async def execute_run(settings: RunSettings, progress: Progress) -> RunResult:
         MetricsError: its counters can't be read.
         ConfigurationError: the generator's own metrics can't be served where they should be.
     """
-    exporter = LoadExporter(settings.rate)
+    exporter = LoadExporter(
+        None if settings.rate is None else Arrivals.parse(settings.rate).mean_rate
+    )
     with exporter.serving(settings.serve_metrics) as address:
         if address is not None:
             progress.step(f"serving the generator's metrics at http://{address}/metrics")
@@ -73,13 +76,10 @@ async def _load(
     target: _Target, settings: RunSettings, exporter: LoadExporter, progress: Progress
 ) -> RunResult:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    progress.step(f"establishing {settings.channels} channels")
-    async with open_transport(target.address, settings) as transport:
-        ends = await establish(transport, settings, target.address, target.identity)
+    endpoint = Endpoint(target.address, target.identity)
+    async with open_load(endpoint, settings, progress, exporter.watch) as work:
         read = None if target.metrics is None else partial(take, target.metrics, target.process)
-        load, cost = await put_load(
-            transport, ends, settings, read=read, progress=progress, watch=exporter.watch
-        )
+        load, cost = await put_load(work, read)
     return RunResult(
         started_at=started_at,
         settings=settings.model_dump(mode="json"),

@@ -8,9 +8,9 @@ from types import TracebackType
 from typing import Self
 
 from loadgen.recording import Histogram, Recorder
-from loadgen.results import Generator
+from loadgen.results import Generator, Latency
 
-__all__ = ["SelfCheck", "warnings_about"]
+__all__ = ["SelfCheck", "verdict_on", "warnings_about"]
 
 # A sample of the event loop's lag every so often costs nothing that could be measured.
 _SAMPLE_EVERY = 0.01
@@ -61,16 +61,8 @@ class SelfCheck:
         """
         cpu_share = self._cpu / self._elapsed
         send_lag = recorder.send_lag.summary()
-        return Generator(
-            cpu_share=cpu_share,
-            loop_lag=self._lag.summary(),
-            send_lag=send_lag,
-            warnings=warnings_about(
-                cpu_share=cpu_share,
-                service_cpu_share=service_cpu_share,
-                send_lag_p99_us=None if send_lag is None else send_lag.p99_us,
-                skipped_late=recorder.skipped_late,
-            ),
+        return verdict_on(
+            cpu_share, self._lag.summary(), send_lag, recorder.skipped_late, service_cpu_share
         )
 
     async def _sample_lag(self) -> None:
@@ -78,6 +70,28 @@ class SelfCheck:
             due = self._now() + int(_SAMPLE_EVERY * 1e9)
             await asyncio.sleep(_SAMPLE_EVERY)
             self._lag.record(self._now() - due)
+
+
+def verdict_on(
+    cpu_share: float,
+    loop_lag: Latency | None,
+    send_lag: Latency | None,
+    skipped_late: int,
+    service_cpu_share: float | None,
+) -> Generator:
+    """Return how a generator fared that is known to have done so."""
+    warnings = warnings_about(
+        cpu_share=cpu_share,
+        service_cpu_share=service_cpu_share,
+        send_lag_p99_us=None if send_lag is None else send_lag.p99_us,
+        skipped_late=skipped_late,
+    )
+    return Generator(
+        cpu_share=cpu_share,
+        loop_lag=loop_lag,
+        send_lag=send_lag,
+        warnings=warnings,
+    )
 
 
 def warnings_about(

@@ -6,38 +6,53 @@ line for the user (``ConfigurationError``), never a traceback and never a silent
 
 import argparse
 import os
-import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     CliApp,
-    NoDecode,
+    CliPositionalArg,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
 )
 
+from loadgen.setting_types import (
+    Address,
+    Durations,
+    PayloadSizes,
+    Rate,
+    ShellCommand,
+    StopConditions,
+    Storms,
+)
+from loadgen.storms import parse_storms
+
 __all__ = [
     "CommandSettings",
     "CompareSettings",
     "ConfigurationError",
+    "DiffSettings",
     "JournalName",
     "LoadSettings",
     "RouterName",
     "RunSettings",
     "StrategyName",
-    "comma_separated",
     "fill_in_quick",
     "load_settings",
 ]
 
 ENVIRONMENT_PREFIX = "LOADGEN_"
-_TABLES = ("run", "compare", "audit", "bench")
+_TABLES = ("run", "compare", "audit", "bench", "diff")
 
 StrategyName = Literal["full", "cached", "differential"]
 JournalName = Literal["sqlite", "memory"]
@@ -46,28 +61,6 @@ RouterName = Literal["forwarding", "awaiting"]
 
 class ConfigurationError(Exception):
     """The settings can't be used as they are; the message is one line that says which and why."""
-
-
-def comma_separated(value: object) -> object:
-    """Split what a flag or the environment gives as one string."""
-    return value.split(",") if isinstance(value, str) else value
-
-
-def _shell_words(value: object) -> object:
-    return shlex.split(value) if isinstance(value, str) else value
-
-
-def _address(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    host, separator, port = value.rpartition(":")
-    if not (separator and host and port.isdecimal() and int(port) < 1 << 16):
-        raise ValueError("expected HOST:PORT")
-    return value
-
-
-PayloadSize = Annotated[int, Field(ge=0, le=1 << 20)]
-Address = Annotated[str, BeforeValidator(_address)]
 
 
 class CommandSettings(BaseSettings):
@@ -111,12 +104,15 @@ class LoadSettings(CommandSettings):
     one_time_prekeys: int = Field(
         10, ge=0, le=200, description="one-time prekeys in each peer's bundle"
     )
-    payload_bytes: Annotated[
-        tuple[PayloadSize, ...], NoDecode, BeforeValidator(comma_separated)
-    ] = Field(
-        (64, 1024),
-        min_length=1,
-        description="plaintext sizes, comma separated, each as likely as another",
+    channel_skew: float = Field(
+        0, ge=0, le=5, description="exponent of the Zipf choice of channels; 0: all alike"
+    )
+    payload_bytes: PayloadSizes = Field(
+        "64,1024",
+        description=(
+            "plaintext sizes: a number, 64,1024 (each as likely), 64*3,1024 (weights),"
+            " uniform:LOW:HIGH, lognormal:MEDIAN:SIGMA or exponential:MEAN"
+        ),
     )
     encrypt_weight: float = Field(1, ge=0, description="share of Encrypt in the mix")
     decrypt_weight: float = Field(1, ge=0, description="share of Decrypt in the mix")
@@ -150,36 +146,83 @@ class LoadSettings(CommandSettings):
         le=100_000,
         description="closed loop: operations kept in flight, as nearly as full frames allow",
     )
-    rate: float | None = Field(
+    think_seconds: Durations = Field(
+        "0",
+        description=(
+            "closed loop: time between an answer and what is sent in its place; a number or a"
+            " distribution, written as payload sizes are"
+        ),
+    )
+    rate: Rate | None = Field(
         None,
-        gt=0,
-        le=1_000_000,
-        description="open loop: operations per second, sent on time whatever the answers do",
+        description=(
+            "open loop: operations per second, sent on time whatever the answers do: 1000,"
+            " 100..1000 (ramp), 100,200,400 (steps), 100^1000 (spike in the middle tenth), each"
+            " evenly or, as poisson:1000, by chance"
+        ),
     )
     max_in_flight: int = Field(
         4096, ge=1, description="open loop: at so many in flight a send is skipped, and counted"
     )
     warm_up_seconds: float = Field(2, ge=0, le=3600, description="load before measuring")
     duration_seconds: float = Field(10, gt=0, le=86_400, description="load that is measured")
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="generator processes, which share channels, rate and what is in flight",
+    )
+    churn_rate: float = Field(
+        0, ge=0, le=10_000, description="channels closed and replaced by new ones, per second"
+    )
+    storms: Storms = Field(
+        "",
+        description=(
+            "moments, in seconds, at which the peers of all channels come back at once:"
+            " restore@5,reconnect@8 (over the same connection; over a new one each)"
+        ),
+    )
+    stop_if: StopConditions = Field(
+        "",
+        description=(
+            "conditions that end the measuring early, as a failure: errors>0.01,p99>50 (share of"
+            " the operations; milliseconds)"
+        ),
+    )
     timeout_seconds: float = Field(
         30, gt=0, le=600, description="how long an answer, or the service's start, may take"
     )
-    service_command: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_shell_words)] = (
-        Field(None, description="how to start the service, in shell words; 'serve ...' is added")
+    service_command: ShellCommand = Field(
+        None, description="how to start the service, in shell words; 'serve ...' is added"
     )
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Self:
         if not (self.encrypt_weight or self.decrypt_weight or self.round_trip_weight):
             raise ValueError("the mix is empty: give one of the weights a value above 0")
+        if self.processes > self.channels:
+            raise ValueError(f"{self.processes} processes can't share {self.channels} channels")
+        thinks = self.think_seconds != "0"
+        if thinks and self.rate is not None:
+            raise ValueError("--think-seconds is for closed loops: leave it or --rate out")
+        if self.churn_rate and self.skipped_keys:
+            raise ValueError("channels that churn brings hold no --skipped-keys: leave one out")
+        if any(storm.at >= self.duration_seconds for storm in parse_storms(self.storms)):
+            raise ValueError("--storms: one comes after the load has ended")
         if (
             self.transport == "stream"
             and self.rate is None
-            and self.concurrency < self.frame_operations
+            and not thinks
+            and self.concurrency < self.frame_operations * self.processes
         ):
+            of_each = " for each process" if self.processes > 1 else ""
             raise ValueError(
                 f"concurrency {self.concurrency} can't fill a frame of {self.frame_operations}"
-                " operations: raise --concurrency or lower --frame-operations"
+                f" operations{of_each}: raise --concurrency or lower --frame-operations"
+            )
+        if self.rate is None and self.concurrency < self.processes:
+            raise ValueError(
+                f"{self.processes} processes can't share a concurrency of {self.concurrency}"
             )
         return self
 
@@ -190,10 +233,10 @@ class RunSettings(LoadSettings):
     model_config = SettingsConfigDict(cli_prog_name="loadgen run")
     command: ClassVar[str] = "run"
 
-    target: Annotated[str | None, BeforeValidator(_address)] = Field(
+    target: Address | None = Field(
         None, description="HOST:PORT of a running service; without it, one is started and stopped"
     )
-    target_metrics: Annotated[str | None, BeforeValidator(_address)] = Field(
+    target_metrics: Address | None = Field(
         None, description="HOST:PORT of its metrics, for the figures of cost per message"
     )
     strategy: StrategyName = Field("differential", description="started service: strategy")
@@ -212,9 +255,10 @@ class RunSettings(LoadSettings):
     data_dir: Path | None = Field(
         None, description="started service: data directory; without it, one that is removed after"
     )
-    serve_metrics: Annotated[str | None, BeforeValidator(_address)] = Field(
+    serve_metrics: Address | None = Field(
         None, description="HOST:PORT where to serve the generator's own metrics to Prometheus"
     )
+    dry_run: bool = Field(default=False, description="only say what would be done")
     output: Path | None = Field(None, description="file for the result as JSON")
     report: Path | None = Field(
         None, description="file for the result as one HTML page, to be opened in a browser"
@@ -237,6 +281,8 @@ class RunSettings(LoadSettings):
             raise ValueError(
                 f"with --target no service is started, so {_flag(useless[0])} can't be obeyed"
             )
+        if self.serve_metrics is not None and self.processes > 1:
+            raise ValueError("--serve-metrics shows one generator process: leave --processes out")
         if self.target is None and self.target_metrics is not None:
             raise ValueError("--target-metrics needs --target")
         return self
@@ -278,6 +324,7 @@ class CompareSettings(LoadSettings):
     rounds: int = Field(
         5, ge=1, le=100, description="times that each variant is run, in an order shuffled by seed"
     )
+    dry_run: bool = Field(default=False, description="only say what would be done")
     output: Path = Field(
         Path("results/compare"), description="directory for compare.json and compare.html"
     )
@@ -286,6 +333,19 @@ class CompareSettings(LoadSettings):
     @classmethod
     def _fill_in_quick(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
         return fill_in_quick(values, _QUICK)
+
+
+class DiffSettings(CommandSettings):
+    """Say how two saved results of loadgen run, or of loadgen compare, differ."""
+
+    model_config = SettingsConfigDict(cli_prog_name="loadgen diff")
+    command: ClassVar[str] = "diff"
+
+    before: CliPositionalArg[Path] = Field(description="saved result, JSON: what is compared with")
+    after: CliPositionalArg[Path] = Field(description="saved result, JSON: what is compared")
+    threshold: float = Field(
+        0.1, ge=0, le=10, description="share by which a figure may be worse, before it is a failure"
+    )
 
 
 _Settings = TypeVar("_Settings", bound=CommandSettings)

@@ -186,6 +186,8 @@ class UnaryTransport(_Answers):
                 result.decrypt.CopyFrom(await stub.Decrypt(operation.decrypt, timeout=timeout))
             case "restore":
                 result.restore.CopyFrom(await stub.Restore(operation.restore, timeout=timeout))
+            case "close":
+                result.close.CopyFrom(await stub.Close(operation.close, timeout=timeout))
             case other:
                 raise TransportError(f"no load is made of {other} operations")
 

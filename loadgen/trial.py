@@ -1,11 +1,13 @@
 """A trial: one load on one fresh service, its cost, and how the service comes back from kill -9."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from loadgen.channels import establish
+from loadgen.channels import Endpoint
+from loadgen.fleet import open_load
 from loadgen.load import Progress, put_load
 from loadgen.peer import PeerEnd
 from loadgen.recovery import recover
@@ -13,7 +15,6 @@ from loadgen.results import Cost, LoadFigures, Recovery
 from loadgen.service_cost import MeteredProcess, MetricsError, take
 from loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
 from loadgen.settings import JournalName, LoadSettings, RouterName, StrategyName
-from loadgen.transport import open_transport
 
 __all__ = ["Trial", "Variant", "run_trial"]
 
@@ -91,12 +92,11 @@ async def run_trial(
 
 async def _load(
     service: ServiceProcess, settings: LoadSettings, progress: Progress
-) -> tuple[LoadFigures, Cost, list[PeerEnd]]:
-    progress.step(f"establishing {settings.channels} channels")
-    async with open_transport(service.listen, settings) as transport:
-        ends = await establish(transport, settings, service.listen, service.identity)
+) -> tuple[LoadFigures, Cost, Sequence[PeerEnd]]:
+    endpoint = Endpoint(service.listen, service.identity)
+    async with open_load(endpoint, settings, progress) as work:
         read = partial(take, service.metrics, MeteredProcess.of(service))
-        load, cost = await put_load(transport, ends, settings, read=read, progress=progress)
+        load, cost = await put_load(work, read)
     if cost is None:
         raise MetricsError("the service's counters were not read")
-    return load, cost, ends
+    return load, cost, work.ends()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
+from loadgen.draws import Draws
+from loadgen.setting_types import MAX_PAYLOAD_BYTES
 from loadgen.settings import LoadSettings
 
 __all__ = ["Kind", "PlannedOperation", "Workload"]
@@ -50,7 +52,9 @@ class Workload:
     """The shape of a sequence of operations."""
 
     channels: int
-    payload_bytes: tuple[int, ...]
+    channel_skew: float
+    """Exponent of Zipf's law: the n-th channel is chosen as often as ``n ** -skew`` says."""
+    payload_bytes: Draws
     weights: tuple[tuple[Kind, float], ...]
     out_of_order: float
     """Share of ``DECRYPT`` operations that are held back, 0 to 1."""
@@ -63,7 +67,8 @@ class Workload:
         """Return the workload that the settings describe."""
         return cls(
             channels=settings.channels,
-            payload_bytes=settings.payload_bytes,
+            channel_skew=settings.channel_skew,
+            payload_bytes=Draws.parse(settings.payload_bytes, MAX_PAYLOAD_BYTES),
             weights=(
                 (Kind.ENCRYPT, settings.encrypt_weight),
                 (Kind.DECRYPT, settings.decrypt_weight),
@@ -77,21 +82,24 @@ class Workload:
     def operations(self) -> Iterator[PlannedOperation]:
         """Return the sequence, from its beginning."""
         draw = random.Random(self.seed)  # noqa: S311 - a workload to be repeated, not a secret
-        pool = draw.randbytes(_POOL_SPREAD + max(self.payload_bytes))
+        pool = draw.randbytes(_POOL_SPREAD + int(self.payload_bytes.highest))
         kinds = [kind for kind, _ in self.weights]
         cumulative = list(itertools.accumulate(weight for _, weight in self.weights))
-        uniform, channels = draw.random, self.channels
+        channels = range(self.channels)
+        popularity = list(itertools.accumulate((n + 1) ** -self.channel_skew for n in channels))
+        uniform = draw.random
         while True:
-            for kind, size in zip(
+            for kind, channel, size in zip(
                 draw.choices(kinds, cum_weights=cumulative, k=_BLOCK),
-                draw.choices(self.payload_bytes, k=_BLOCK),
+                draw.choices(channels, cum_weights=popularity, k=_BLOCK),
+                self.payload_bytes.take(draw, _BLOCK),
                 strict=True,
             ):
                 start = int(uniform() * _POOL_SPREAD)
                 held = kind is Kind.DECRYPT and uniform() < self.out_of_order
                 yield PlannedOperation(
                     kind,
-                    int(uniform() * channels),
-                    pool[start : start + size],
+                    channel,
+                    pool[start : start + int(size)],
                     draw.randint(1, self.hold_back) if held else 0,
                 )

@@ -12,13 +12,12 @@ from pathlib import Path
 
 from loadgen.audit.results import CapacityProbe, CapacitySearch
 from loadgen.audit.settings import AuditSettings
-from loadgen.channels import establish
+from loadgen.channels import ChannelEnd, Endpoint, establish
 from loadgen.figures import latency_of_loads
-from loadgen.load import Progress, put_load
-from loadgen.peer import PeerEnd
+from loadgen.load import Load, Progress, put_load
 from loadgen.results import LoadFigures
 from loadgen.service_process import ServiceProcess
-from loadgen.transport import Transport, open_transport
+from loadgen.transport import open_transport
 from loadgen.trial import Variant
 
 __all__ = ["find_capacity", "search"]
@@ -56,34 +55,41 @@ async def _search(
     service: ServiceProcess, settings: AuditSettings, start: int, progress: Progress
 ) -> CapacitySearch:
     async with open_transport(service.listen, settings) as transport:
-        ends: list[PeerEnd] = []
+        ends: list[ChannelEnd] = []
+        endpoint = Endpoint(service.listen, service.identity)
 
         async def probe(channels: int) -> CapacityProbe:
             if channels > len(ends):
                 progress.step(f"establishing {channels - len(ends)} more channels")
                 more = settings.model_copy(update={"channels": channels - len(ends)})
-                ends.extend(await establish(transport, more, service.listen, service.identity))
-            return await _probe(transport, ends[:channels], settings, progress)
+                ends.extend(await establish(transport, more, endpoint))
+            load_settings = _probe_settings(channels, settings)
+            load = Load(transport, ends[:channels], load_settings, endpoint, progress)
+            return _judge((await put_load(load, None))[0], channels, settings)
 
         return await search(probe, start)
 
 
-async def _probe(
-    transport: Transport, ends: list[PeerEnd], settings: AuditSettings, progress: Progress
-) -> CapacityProbe:
-    rate = len(ends) * settings.channel_rate
-    load_settings = settings.model_copy(
+def _probe_settings(channels: int, settings: AuditSettings) -> AuditSettings:
+    rate = channels * settings.channel_rate
+    return settings.model_copy(
         update={
-            "channels": len(ends),
-            "rate": rate,
+            "channels": channels,
+            "rate": str(rate),
+            # What a steady load of these very channels does is searched for.
+            "churn_rate": 0.0,
+            "storms": "",
+            "stop_if": "",
             # What is unanswered for longer than the objective breaks it anyhow.
             "max_in_flight": max(math.ceil(rate * settings.p99_objective_ms / 250), 64),
         }
     )
-    load, _ = await put_load(transport, ends, load_settings, read=None, progress=progress)
+
+
+def _judge(load: LoadFigures, channels: int, settings: AuditSettings) -> CapacityProbe:
     return CapacityProbe(
-        channels=len(ends),
-        rate=rate,
+        channels=channels,
+        rate=channels * settings.channel_rate,
         p99_ms=_p99(load),
         skipped=load.skipped_at_cap + load.skipped_by_late_generator,
         keeps_objective=_keeps(load, settings.p99_objective_ms),

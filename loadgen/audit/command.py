@@ -56,7 +56,7 @@ async def execute_audit(settings: AuditSettings, progress: CommandProgress) -> A
     # Nothing was answered at all: the warnings say why, and any rate will do.
     rate = 1_000.0 if bearable is None else max(bearable.median, 1.0)
     paced_rate = rate * _PACED_SHARE
-    paced_settings = settings.model_copy(update={"rate": paced_rate})
+    paced_settings = settings.model_copy(update={"rate": str(paced_rate)})
     with progress.within("paced, "):
         paced = await run_rounds(DURABLE, settings.rounds, paced_settings, progress, recovers=False)
     figures.add_paced(paced)

@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from loadgen.settings import CommandSettings, comma_separated
+from loadgen.setting_types import comma_separated
+from loadgen.settings import CommandSettings
 
 __all__ = ["BenchSettings"]
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from loadgen.diff import Diff
 from loadgen.report.blocks import Block, Bullets, Prose
 from loadgen.report.compare_page import compare_page
 from loadgen.report.compare_tables import how_to_read, ratio_table, variant_table
+from loadgen.report.diff_tables import diff_blocks
 from loadgen.report.files import ReportError, require_writable, write_whole
 from loadgen.report.findings import answer, nothing_worse, what_got_worse
 from loadgen.report.html import render
@@ -26,7 +28,7 @@ from loadgen.report.terminal import show
 from loadgen.results import CompareResult, LoadFigures, Recovery, RunResult
 from loadgen.settings import CompareSettings, RunSettings
 
-__all__ = ["ReportError", "require_writable", "write_compare", "write_run"]
+__all__ = ["ReportError", "require_writable", "show_diff", "write_compare", "write_run"]
 
 
 def write_run(result: RunResult, settings: RunSettings, console: Console) -> bool:
@@ -57,6 +59,11 @@ def write_compare(result: CompareResult, settings: CompareSettings, console: Con
         for variant in result.variants
         for round_ in variant.rounds
     )
+
+
+def show_diff(diff: Diff, threshold: float, console: Console) -> None:
+    """Show two results beside each other."""
+    _show_all(console, diff_blocks(diff, threshold))
 
 
 def _run_blocks(result: RunResult) -> Iterator[Block]:
@@ -93,7 +100,7 @@ def _write(console: Console, path: Path, text: str) -> None:
 
 
 def _went_right(load: LoadFigures) -> bool:
-    return not load.verification_failures and not load.errors
+    return not load.verification_failures and not load.errors and load.stopped is None
 
 
 def _came_back(recovery: Recovery | None) -> bool:

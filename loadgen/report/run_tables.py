@@ -32,6 +32,11 @@ def load_table(result: RunResult) -> Table:
             ),
             _fault("Skipped: cap in flight", load.skipped_at_cap, "sends"),
             _fault("Skipped: late generator", load.skipped_by_late_generator, "sends"),
+            *(
+                [_fault("Skipped: churn", load.replacements_skipped, "channels")]
+                if load.replacements_skipped
+                else []
+            ),
         ),
     )
 
@@ -44,6 +49,10 @@ def latency_table(result: RunResult) -> Table:
         if latency.from_intended_send is not None:
             rows.append((Cell(name), Cell("due"), *_percentiles(latency.from_intended_send)))
         rows.append((Cell(name), Cell("sent"), *_percentiles(latency.service_time)))
+    rows += [
+        (Cell(name), Cell("due"), *_percentiles(latency))
+        for name, latency in result.load.lifecycle.items()
+    ]
     return Table(
         title="Latency of right answers, ms",
         columns=(
@@ -96,11 +105,17 @@ def cost_table(result: RunResult) -> Table:
 def generator_table(result: RunResult) -> Table:
     """Return how the generator fared, since a slow one spoils every figure."""
     generator = result.load.generator
+    processes = len(result.load.processes) or 1
     return Table(
         title="Generator's check of itself",
         columns=_FACTS,
         rows=(
-            (Cell("CPU"), Cell(share(generator.cpu_share), generator.cpu_share), Cell("of a core")),
+            (Cell("Processes"), Cell(count(processes), processes), Cell("")),
+            (
+                Cell("CPU"),
+                Cell(share(generator.cpu_share), generator.cpu_share),
+                Cell("of a core"),
+            ),
             _lag("Loop woke late, p99", generator.loop_lag, "not sampled"),
             _lag("Sent late, p99", generator.send_lag, "a closed loop has no due time"),
         ),
@@ -110,7 +125,10 @@ def generator_table(result: RunResult) -> Table:
 def run_warnings(result: RunResult) -> list[str]:
     """Return what is wrong with the run or makes its figures doubtful, in sentences."""
     load = result.load
-    warnings = list(load.generator.warnings)
+    warnings = [] if load.stopped is None else [f"stopped early: {load.stopped}"]
+    if load.generator.warnings:
+        warnings.append(load.generator.verdict)
+    warnings += load.generator.warnings
     if load.skipped_at_cap:
         warnings.append(
             f"{count(load.skipped_at_cap)} sends were skipped at the cap on what is in flight: the"

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from loadgen.audit.settings import AuditSettings
 from loadgen.bench.settings import BenchSettings
-from loadgen.settings import CompareSettings, RunSettings
+from loadgen.settings import CompareSettings, DiffSettings, RunSettings
 from service.settings import Settings
 
 __all__ = ["REFERENCE", "reference"]
@@ -46,6 +46,8 @@ A flag `--frame-operations 64` is `LOADGEN_FRAME_OPERATIONS=64` in the environme
 
 
 def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
     value = field.get_default(call_default_factory=True)
     if value is None:
         return "none"
@@ -63,9 +65,14 @@ def _choices(field: FieldInfo) -> str:
     return ""
 
 
+def _name(name: str, field: FieldInfo) -> str:
+    # What has no default stands in its place, without a flag.
+    return name.upper() if field.is_required() else f"--{name.replace('_', '-')}"
+
+
 def _table(settings: type[BaseModel]) -> str:
     rows = [
-        f"| `--{name.replace('_', '-')}` | {_default(field)}"
+        f"| `{_name(name, field)}` | {_default(field)}"
         f" | {(field.description or '').replace('|', '/')}{_choices(field)} |"
         for name, field in settings.model_fields.items()
     ]
@@ -80,7 +87,13 @@ def reference() -> str:
         + _table(Settings)
         + "".join(
             _LOADGEN.format(command=settings.command) + _table(settings)
-            for settings in (RunSettings, CompareSettings, AuditSettings, BenchSettings)
+            for settings in (
+                RunSettings,
+                CompareSettings,
+                DiffSettings,
+                AuditSettings,
+                BenchSettings,
+            )
         )
     )
 

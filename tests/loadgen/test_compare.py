@@ -95,6 +95,7 @@ def test_what_went_wrong_is_told_by_variant_and_round() -> None:
     bad = load(wrong=2, errors={"UNAVAILABLE": 3}, generator_warnings=["too slow"])
     told = warnings_of({"full": [round_of("full", 1, load()), round_of("full", 2, bad)]})
     assert [text.partition(": ")[2] for text in told] == [
+        "INVALID: generator saturated",
         "too slow",
         "2 answers were WRONG",
         "operations failed: {'UNAVAILABLE': 3}",

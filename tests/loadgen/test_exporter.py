@@ -3,8 +3,6 @@
 import re
 import socket
 import urllib.request
-from collections.abc import Iterator
-from itertools import repeat
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -19,40 +17,19 @@ from loadgen.recording import Recorder
 from loadgen.results import RunResult
 from loadgen.run import execute_run
 from loadgen.settings import RunSettings, load_settings
-from loadgen.transport import Listener
-from loadgen.workload import Kind, PlannedOperation
+from loadgen.workload import Kind
 from protos.connect_actor.v1 import connect_pb2 as wire
+from tests.support.loads import EchoEnd, PacedService, plan_of
 
 MILLISECOND = 1_000_000
-
-
-class End:
-    connect_id = 1
-
-    def seal(self, plaintext: bytes) -> wire.CipherPayload:
-        return wire.CipherPayload(ciphertext=plaintext)
-
-    def open(self, payload: wire.CipherPayload) -> bytes:
-        return payload.ciphertext
-
-
-class NoTransport:
-    batch = 1
-
-    def listen(self, listener: Listener) -> None:
-        """Nothing is sent over it."""
-
-    def submit(self, operations: list[wire.Operation]) -> None:
-        """Nothing is sent over it."""
 
 
 class Fed:
     """An exporter, and a line whose recorders are fed by hand."""
 
     def __init__(self, intended_rate: float | None = None) -> None:
-        plan: Iterator[PlannedOperation] = repeat(PlannedOperation(Kind.ENCRYPT, 0, b"x", 0))
-        self.peers = Peers([End(), End(), End()], plan)
-        self.line = Line(self.peers, NoTransport(), Recorder(0, 0), lambda: 0)
+        self.peers = Peers([EchoEnd(), EchoEnd(), EchoEnd()], plan_of(Kind.ENCRYPT))
+        self.line = Line(self.peers, PacedService(), Recorder(0, 0), lambda: 0)
         self.exporter = LoadExporter(intended_rate)
         self._registry = CollectorRegistry()
         self._registry.register(self.exporter)

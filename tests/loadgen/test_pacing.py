@@ -1,11 +1,14 @@
 """When operations are sent, on a clock that only the test moves."""
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine
+from itertools import pairwise
 
 import pytest
 
-from loadgen.pacing import MAX_LATENESS, NO_ANSWER, Line, UniformSchedule
+from loadgen.arrivals import Arrivals, Schedule
+from loadgen.pacing import MAX_LATENESS, NO_ANSWER, Line
 from loadgen.pacing import closed_loop as run_closed_loop
 from loadgen.pacing import drain as run_drain
 from loadgen.pacing import open_loop as run_open_loop
@@ -19,6 +22,11 @@ from tests.support.virtual_time import SECOND, VirtualClock, run_virtually
 
 # What the loop's waking up by whole milliseconds may add.
 TICK = SECOND // 1000
+
+
+def schedule_of(rate: float, begins_at: int, seconds: float = 60) -> Schedule:
+    times = Arrivals.parse(str(rate)).times(seconds, random.Random(1), 0.0)
+    return Schedule(times, begins_at)
 
 
 class SpyingLine(Line):
@@ -76,7 +84,7 @@ def open_loop(
 
     async def script(line: SpyingLine) -> None:
         meanwhile = asyncio.create_task(beside(line)) if beside is not None else None
-        schedule = UniformSchedule(rate, line.begins_at)
+        schedule = schedule_of(rate, line.begins_at)
         await run_open_loop(line, schedule=schedule, max_in_flight=max_in_flight)
         await run_drain(line, patience=30)
         if meanwhile is not None:
@@ -96,7 +104,7 @@ def test_intended_times_are_exact_and_all_there() -> None:
 
 
 def test_intended_times_do_not_drift_in_a_day() -> None:
-    schedule = UniformSchedule(3, 0)
+    schedule = schedule_of(3, 0, seconds=86_400)
     last = 0
     while schedule.next_at < 86_400 * SECOND:
         last = next(schedule.due(schedule.next_at))
@@ -194,7 +202,7 @@ def test_an_open_loop_lasts_as_long_as_its_phase(rate: float) -> None:
 def test_follow_ups_are_sent_as_soon_as_they_can_be() -> None:
     async def script(line: SpyingLine) -> None:
         line.peers = Peers([EchoEnd()], plan_of(Kind.ROUND_TRIP))
-        schedule = UniformSchedule(10, line.begins_at)
+        schedule = schedule_of(10, line.begins_at)
         await run_open_loop(line, schedule=schedule, max_in_flight=100)
         await run_drain(line, patience=1)
 
@@ -319,7 +327,7 @@ def test_a_broken_transport_ends_every_loop_at_once(loop: str) -> None:
     async def script(line: SpyingLine) -> None:
         asyncio.get_running_loop().call_later(0.2, line.service.fail, TransportError("it broke"))
         if loop == "open":
-            schedule = UniformSchedule(100, line.begins_at)
+            schedule = schedule_of(100, line.begins_at)
             await run_open_loop(line, schedule=schedule, max_in_flight=9)
         elif loop == "closed":
             await run_closed_loop(line, concurrency=2)
@@ -329,3 +337,44 @@ def test_a_broken_transport_ends_every_loop_at_once(loop: str) -> None:
 
     with pytest.raises(TransportError, match="it broke"):
         loaded(PacedService(seconds=100), 60, script)
+
+
+# --- Thinking, and stopping early -----------------------------------------------------------------
+
+
+def thinking(seconds: float, *, concurrency: int, batch: int = 1) -> SpyingLine:
+    async def script(line: SpyingLine) -> None:
+        await run_closed_loop(line, concurrency=concurrency, think=lambda: seconds)
+        await run_drain(line, patience=1)
+
+    return loaded(PacedService(seconds=0.01, batch=batch), 1.1, script)
+
+
+def test_a_user_that_thinks_sends_after_answer_and_thought() -> None:
+    line = thinking(0.1, concurrency=1)
+    gaps = [b.sent_at - a.sent_at for a, b in pairwise(line.submitted)]
+    assert gaps == pytest.approx([0.11 * SECOND] * 9, abs=2 * TICK)
+
+
+def test_users_that_think_do_not_wait_for_a_frame_to_fill() -> None:
+    line = thinking(0.1, concurrency=3, batch=64)
+    assert line.recorder.sent == 30
+    assert line.service.most_unanswered == 3
+
+
+@pytest.mark.parametrize("loop", ["open", "closed"])
+def test_a_loop_that_is_stopped_ends_then_and_says_why(loop: str) -> None:
+    async def script(line: SpyingLine) -> None:
+        asyncio.get_running_loop().call_later(0.5, line.stop, "enough")
+        if loop == "open":
+            schedule = schedule_of(100, line.begins_at)
+            await run_open_loop(line, schedule=schedule, max_in_flight=9)
+        else:
+            await run_closed_loop(line, concurrency=1)
+        await run_drain(line, patience=1)
+
+    line = loaded(PacedService(seconds=0.01), 60, script)
+    assert line.stopped == "enough"
+    assert line.recorder.ends_at - line.begins_at == pytest.approx(SECOND / 2, abs=2 * TICK)
+    assert line.recorder.sent == line.recorder.finished == pytest.approx(50, abs=1)
+    assert line.now() - line.begins_at < SECOND

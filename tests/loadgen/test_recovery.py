@@ -1,10 +1,11 @@
 """Coming back after kill -9, on the real service: every channel is asked, and must answer right."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from loadgen.channels import establish
+from loadgen.channels import Endpoint, establish
 from loadgen.peer import PeerEnd
 from loadgen.recovery import recover
 from loadgen.service_process import ServiceOptions, ServiceProcess
@@ -35,17 +36,17 @@ def options(tmp_path: Path) -> ServiceOptions:
 
 
 @pytest.fixture
-async def ends(options: ServiceOptions) -> list[PeerEnd]:
+async def ends(options: ServiceOptions) -> Sequence[PeerEnd]:
     """Three channels of a service that has been killed."""
     async with ServiceProcess(options, SETTINGS.timeout_seconds) as service:
         async with open_transport(service.listen, SETTINGS) as transport:
-            ends = await establish(transport, SETTINGS, service.listen, service.identity)
+            ends = await establish(transport, SETTINGS, Endpoint(service.listen, service.identity))
         await service.kill()
     return ends
 
 
 async def test_channels_that_come_back_with_other_keys_are_not_verified(
-    options: ServiceOptions, ends: list[PeerEnd]
+    options: ServiceOptions, ends: Sequence[PeerEnd]
 ) -> None:
     first, second, third = ends
     swapped = [Impostor(first, second.connect_id), Impostor(second, first.connect_id), third]
@@ -55,7 +56,7 @@ async def test_channels_that_come_back_with_other_keys_are_not_verified(
 
 
 async def test_a_channel_that_does_not_come_back_is_told(
-    options: ServiceOptions, ends: list[PeerEnd]
+    options: ServiceOptions, ends: Sequence[PeerEnd]
 ) -> None:
     with pytest.raises(TransportError, match="a channel was not restored"):
         await recover(options, [*ends, Impostor(ends[0], 12345)], SETTINGS)

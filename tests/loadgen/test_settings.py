@@ -57,8 +57,8 @@ def test_each_command_reads_its_own_table(file: Path) -> None:
 
 def test_a_list_is_comma_separated_in_flags_and_a_list_in_the_file(file: Path) -> None:
     file.write_text("[run]\npayload_bytes = [1, 2]\n")
-    assert load_settings(RunSettings, [f"--config={file}"]).payload_bytes == (1, 2)
-    assert load_settings(RunSettings, ["--payload-bytes=3, 4"]).payload_bytes == (3, 4)
+    assert load_settings(RunSettings, [f"--config={file}"]).payload_bytes == "1,2"
+    assert load_settings(RunSettings, ["--payload-bytes=3,4"]).payload_bytes == "3,4"
 
 
 def test_a_command_is_taken_apart_as_a_shell_would() -> None:
@@ -115,6 +115,13 @@ def test_not_quick_is_not_quick() -> None:
         ("--rate=0", "--rate"),
         ("--rate=nan", "--rate"),
         ("--rate=inf", "--rate"),
+        ("--rate=10..", "--rate: expected operations per second"),
+        ("--payload-bytes=normal:1:2", "--payload-bytes: expected a number"),
+        ("--think-seconds=3601", "--think-seconds: numbers go from 0 to 3600"),
+        ("--channel-skew=-1", "--channel-skew"),
+        ("--stop-if=p99", "--stop-if: expected conditions as in"),
+        ("--storms=hail@3", "--storms: expected storms as in"),
+        ("--storms=restore@10", "--storms: one comes after the load has ended"),
         ("--duration-seconds=0", "--duration-seconds"),
         ("--timeout-seconds=601", "--timeout-seconds"),
         ("--strategy=fastest", "--strategy"),
@@ -143,6 +150,32 @@ def test_a_concurrency_that_cannot_fill_a_frame_is_refused_where_there_are_frame
     assert "can't fill a frame of 64" in refusal(RunSettings, *flags)
     assert load_settings(RunSettings, [*flags, "--transport=unary"]).concurrency == 63
     assert load_settings(RunSettings, [*flags, "--rate=5"]).concurrency == 63
+
+
+def test_thinking_is_for_closed_loops_and_needs_no_full_frames() -> None:
+    assert "closed loops" in refusal(RunSettings, "--think-seconds=0.1", "--rate=5")
+    flags = ["--think-seconds=exponential:0.1", "--concurrency=2"]
+    assert load_settings(RunSettings, flags).concurrency == 2
+
+
+def test_processes_must_have_something_to_share() -> None:
+    assert "can't share 3 channels" in refusal(RunSettings, "--processes=4", "--channels=3")
+    flags = ("--processes=4", "--frame-operations=64")
+    assert "for each process" in refusal(RunSettings, *flags, "--concurrency=255")
+    assert load_settings(RunSettings, [*flags, "--concurrency=256"]).processes == 4
+    few = ("--processes=4", "--transport=unary", "--concurrency=3")
+    assert "can't share a concurrency of 3" in refusal(RunSettings, *few)
+    line = refusal(RunSettings, "--processes=2", "--serve-metrics=127.0.0.1:0")
+    assert "--serve-metrics shows one" in line
+
+
+def test_churn_would_lose_the_keys_that_channels_are_to_hold() -> None:
+    assert "--skipped-keys" in refusal(RunSettings, "--churn-rate=1", "--skipped-keys=5")
+
+
+def test_a_file_may_say_a_rate_as_a_number(file: Path) -> None:
+    file.write_text("[run]\nrate = 250\nthink_seconds = 0\n")
+    assert load_settings(RunSettings, [f"--config={file}"]).rate == "250"
 
 
 @pytest.mark.parametrize(
