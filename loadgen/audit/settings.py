@@ -29,7 +29,10 @@ class AuditSettings(LoadSettings):
         default=False,
         description="fewer rounds and shapes, below five minutes; flags still win",
     )
-    rounds: int = Field(5, ge=1, le=100, description="times that each variant is run")
+    rounds: int = Field(3, ge=1, le=100, description="times that each variant is run")
+    # Some 250 loads: shorter than those of a comparison, or they would take half a day.
+    warm_up_seconds: float = Field(1, ge=0, le=3600, description="load before measuring")
+    duration_seconds: float = Field(6, gt=0, le=86_400, description="load that is measured")
     p99_objective_ms: float = Field(
         50, gt=0, description="p99 that the service has to keep while channels are added"
     )
