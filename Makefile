@@ -64,4 +64,4 @@ lock: ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --python-version 3.11 --generate-hashes --group build -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## Remove what the targets above have made
-	@rm -rf $(VENV) results
+	@rm -rf $(VENV) results .cache

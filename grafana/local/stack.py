@@ -23,7 +23,7 @@ from grafana.local.prometheus import PrometheusApi, prometheus_process
 from loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
 from loadgen.settings import StrategyName
 
-__all__ = ["STRATEGIES", "LocalStack", "StackOptions", "configuration"]
+__all__ = ["STRATEGIES", "LocalStack", "StackOptions", "configuration", "enter_all"]
 
 STRATEGIES: tuple[StrategyName, ...] = get_args(StrategyName)
 
@@ -117,9 +117,9 @@ class LocalStack:
             self.services = {
                 strategy: self._service(strategy, directory / strategy) for strategy in STRATEGIES
             }
-            await _enter_all(exits, self.services.values())
+            await enter_all(exits, self.services.values())
             loads = {name: self._load(service) for name, service in self.services.items()}
-            await _enter_all(exits, loads.values())
+            await enter_all(exits, loads.values())
             self._listeners += loads.values()
             self.loads = {name: load.address for name, load in loads.items()}
             config = directory / "prometheus.yml"
@@ -189,7 +189,7 @@ class LocalStack:
         )
 
 
-async def _enter_all(
+async def enter_all(
     exits: AsyncExitStack, contexts: Iterable[AbstractAsyncContextManager[object]]
 ) -> None:
     """Enter them side by side; whichever were entered when one fails are left by ``exits``."""
@@ -198,7 +198,9 @@ async def _enter_all(
         await asyncio.gather(*tasks)
     finally:
         for task in tasks:
-            task.cancel()
+            # Once: a second cancellation would interrupt the cleaning up that follows the first.
+            if not task.cancelling():
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
