@@ -1,5 +1,6 @@
 """Fixtures that tests of several rooms share."""
 
 from tests.support.process import start
+from tests.support.programs import programs
 
-__all__ = ["start"]
+__all__ = ["programs", "start"]

@@ -4,6 +4,8 @@ import pytest
 
 from grafana.local.programs import InstallError, Programs, find_programs
 
+__all__ = ["programs"]
+
 
 @pytest.fixture(scope="session")
 def programs() -> Programs:
