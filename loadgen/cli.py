@@ -1,8 +1,9 @@
 """The command line: ``loadgen run``, ``compare``, ``audit`` and ``bench``.
 
-Exit codes: 0 all went well; 1 the load ran, but an answer was wrong or operations failed; 2 the
-configuration is not usable; 3 the service did not start, died or could not be reached; 4 the result
-was shown, but could not be written; 130 and 143 ended by SIGINT and SIGTERM.
+Exit codes: 0 all went well; 1 the load ran, but an answer was wrong or operations failed, or a
+benchmark failed or became slower; 2 the configuration is not usable; 3 the service did not start,
+died or could not be reached; 4 the result was shown, but could not be written; 130 and 143 ended by
+SIGINT and SIGTERM.
 """
 
 import asyncio
@@ -18,9 +19,10 @@ from rich.console import Console
 from loadgen.audit.command import execute_audit
 from loadgen.audit.report import write_audit
 from loadgen.audit.settings import AuditSettings
-from loadgen.bench.command import BenchError, execute_bench, select
+from loadgen.bench.command import execute_bench, select
 from loadgen.bench.report import read_saved, write_bench
 from loadgen.bench.settings import BenchSettings
+from loadgen.bench.workers import BenchError
 from loadgen.compare import execute_compare
 from loadgen.progress import CommandProgress
 from loadgen.report import ReportError, require_writable, write_compare, write_run
@@ -107,7 +109,7 @@ async def _bench(flags: list[str]) -> int:
         return EXIT_RIGHT
     saved = read_saved(settings)
     _require_writable(settings.output / "bench.json", settings.output / "bench.html")
-    with CommandProgress(lines_in_pipe=True) as progress:
+    with CommandProgress(lines_in_pipe=False) as progress:
         result = await execute_bench(settings, progress)
     return EXIT_RIGHT if write_bench(result, saved, settings, Console()) else EXIT_WRONG
 
