@@ -1,7 +1,7 @@
 """The command line: ``loadgen run``, ``compare``, ``diff``, ``audit`` and ``bench``.
 
 Exit codes: 0 all went well; 1 the load ran, but an answer was wrong, operations failed or a bound
-was broken (``diff``, ``bench``: something got worse); 2 the configuration is not usable; 3 the
+was broken (``diff``, ``bench``: something got worse, or a benchmark failed); 2 the configuration is not usable; 3 the
 service did not start, died or could not be reached; 4 the result was shown, but could not be
 written; 130 and 143 ended by SIGINT and SIGTERM.
 """
@@ -19,9 +19,10 @@ from rich.console import Console
 from loadgen.audit.command import execute_audit
 from loadgen.audit.report import write_audit
 from loadgen.audit.settings import AuditSettings
-from loadgen.bench.command import BenchError, execute_bench, select
+from loadgen.bench.command import execute_bench, select
 from loadgen.bench.report import read_saved, write_bench
 from loadgen.bench.settings import BenchSettings
+from loadgen.bench.workers import BenchError
 from loadgen.compare import execute_compare
 from loadgen.diff import diff_results, read_result
 from loadgen.plan import plan_of_compare, plan_of_run
@@ -123,7 +124,7 @@ async def _bench(flags: list[str]) -> int:
         return EXIT_RIGHT
     saved = read_saved(settings)
     _require_writable(settings.output / "bench.json", settings.output / "bench.html")
-    with CommandProgress(lines_in_pipe=True) as progress:
+    with CommandProgress(lines_in_pipe=False) as progress:
         result = await execute_bench(settings, progress)
     return EXIT_RIGHT if write_bench(result, saved, settings, Console()) else EXIT_WRONG
 

@@ -18,6 +18,7 @@ _DISTRIBUTIONS = (
     "hdrhistogram",
     "protobuf",
     "pykka",
+    "pyperf",
     "uvloop",
 )
 _GIT_TIMEOUT = 10.0

@@ -1,32 +1,29 @@
-"""``loadgen bench``: times and counts the benchmarks asked for, in processes of their own."""
+"""``loadgen bench``: times and counts the benchmarks asked for, in processes of their own.
 
-import asyncio
-import json
-import sys
+The benchmarks of a group take turns, round by round, so that what changes slowly (the disk's mood,
+a neighbour on the machine) falls out of their ratios.
+"""
+
+import itertools
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-
-import pyperf
 
 from loadgen.bench.cases import Benchmark
 from loadgen.bench.memory import MemoryFigures
 from loadgen.bench.results import BenchResult, Row, make_row
 from loadgen.bench.settings import BenchSettings
 from loadgen.bench.suite import chosen
+from loadgen.bench.workers import count_in_worker, time_in_worker
 from loadgen.environment import describe_environment
 from loadgen.progress import CommandProgress
 from loadgen.settings import ConfigurationError
 
-__all__ = ["BenchError", "execute_bench", "select"]
+__all__ = ["execute_bench", "select"]
 
-# Long enough that a clock's tick is nothing, short enough for ninety benchmarks.
-_SECONDS_A_VALUE = "0.05"
-
-
-class BenchError(Exception):
-    """A benchmark failed; the message says which and how."""
+# Long enough that a clock's tick is nothing, short enough for a hundred benchmarks.
+_SECONDS_A_VALUE = 0.05
 
 
 def select(settings: BenchSettings) -> list[Benchmark]:
@@ -52,81 +49,60 @@ async def execute_bench(settings: BenchSettings, progress: CommandProgress) -> B
     """
     benchmarks = select(settings)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    memory: dict[str, MemoryFigures] = {}
-    times: dict[str, Sequence[float]] = {}
-    for number, benchmark in enumerate(benchmarks, 1):
-        with progress.within(f"{number} of {len(benchmarks)}: "):
-            progress.step(benchmark.name)
-            progress.tick((number - 1) / len(benchmarks), "")
-            memory[benchmark.name] = await _count(benchmark)
-            times[benchmark.name] = await _time(benchmark, settings)
+    rows: list[Row] = []
+    for name, members in itertools.groupby(benchmarks, key=lambda benchmark: benchmark.group):
+        group = list(members)
+        with progress.within(f"{len(rows) + 1} to {len(rows) + len(group)} of {len(benchmarks)}: "):
+            progress.step(name)
+            memory = {benchmark.name: await count_in_worker(benchmark) for benchmark in group}
+            rounds = await _time_in_turn(group, settings, progress)
+        rows.extend(_rows(group, rounds, memory))
     return BenchResult(
         started_at=started_at,
         settings=settings.model_dump(mode="json"),
         environment=describe_environment(Path(tempfile.gettempdir())),
-        rows=_rows(benchmarks, times, memory),
+        rows=rows,
     )
 
 
+async def _time_in_turn(
+    group: Sequence[Benchmark], settings: BenchSettings, progress: CommandProgress
+) -> dict[str, list[list[float]]]:
+    """Return the values of every benchmark, by round."""
+    rounds: dict[str, list[list[float]]] = {benchmark.name: [] for benchmark in group}
+    loops = dict.fromkeys(rounds, 0)
+    for number in range(settings.rounds):
+        # Back and forth, so that none is always first.
+        for position, benchmark in enumerate(group if number % 2 == 0 else reversed(group)):
+            done = number * len(group) + position
+            progress.tick(done / (settings.rounds * len(group)), benchmark.name)
+            timed = await time_in_worker(
+                benchmark,
+                values=settings.values,
+                seconds_a_value=_SECONDS_A_VALUE,
+                loops=loops[benchmark.name],
+            )
+            loops[benchmark.name] = timed.loops
+            rounds[benchmark.name].append(list(timed.seconds))
+    return rounds
+
+
 def _rows(
-    benchmarks: Sequence[Benchmark],
-    times: Mapping[str, Sequence[float]],
+    group: Sequence[Benchmark],
+    rounds: Mapping[str, list[list[float]]],
     memory: Mapping[str, MemoryFigures],
 ) -> list[Row]:
-    baselines = {
-        benchmark.group: times[benchmark.name] for benchmark in benchmarks if benchmark.is_baseline
-    }
+    baseline = next((rounds[one.name] for one in group if one.is_baseline), None)
     return [
         make_row(
             benchmark.name,
             group=benchmark.group,
             is_baseline=benchmark.is_baseline,
-            seconds=times[benchmark.name],
-            baseline=baselines.get(benchmark.group),
+            rounds=rounds[benchmark.name],
+            baseline=baseline,
             allocated_bytes=memory[benchmark.name].allocated_bytes,
             allocated_blocks=memory[benchmark.name].allocated_blocks,
             collections=memory[benchmark.name].collections,
         )
-        for benchmark in benchmarks
+        for benchmark in group
     ]
-
-
-async def _count(benchmark: Benchmark) -> MemoryFigures:
-    printed = await _run("-m", "loadgen.bench.memory", benchmark.name)
-    return MemoryFigures(**json.loads(printed))
-
-
-async def _time(benchmark: Benchmark, settings: BenchSettings) -> Sequence[float]:
-    processes = 1 if settings.quick else settings.processes
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        file = Path(directory, "values.json")
-        await _run(
-            *("-m", "loadgen.bench.timing", "--quiet", "--copy-env"),
-            f"--processes={processes}",
-            f"--values={settings.values}",
-            f"--min-time={_SECONDS_A_VALUE}",
-            f"--output={file}",
-            benchmark.name,
-        )
-        timed = pyperf.BenchmarkSuite.load(str(file)).get_benchmark(benchmark.name)
-    values: Sequence[float] = timed.get_values()
-    return values
-
-
-async def _run(*arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        printed, said = await process.communicate()
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode != 0:
-        lines = said.decode(errors="replace").strip().splitlines()
-        raise BenchError(f"{arguments[-1]}: {lines[-1] if lines else 'no word of why'}")
-    return printed.decode()

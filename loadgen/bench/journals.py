@@ -1,4 +1,4 @@
-"""Benchmarks of the journal on disk: records by the commit, and snapshots."""
+"""Benchmarks of the journal on disk: records by the commit, snapshots, recovery."""
 
 import itertools
 import os
@@ -7,11 +7,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from loadgen.bench.cases import Benchmark, Operation, Prepare
-from loadgen.bench.sessions import now
-from service.persistence.contract import Batch, Record, RecordKind, Snapshot
+from loadgen.bench.sessions import make_ends, now
+from service.persistence.contract import Batch, Record, RecordKind, Rejection, Snapshot
+from service.persistence.recovery import rebuild
 from service.persistence.sqlite import SqliteJournal
+from service.persistence.strategies import STRATEGIES
+from service.protocol.session import Session
 
 __all__ = ["BENCHMARKS"]
 
@@ -20,11 +24,35 @@ _RECORD = bytes(100)
 _STATE = bytes(2_400)
 
 
+class _Committed(NamedTuple):
+    """What a commit was given and what it answered, to look for in its journal."""
+
+    journal: SqliteJournal
+    batch: Batch
+    rejections: list[Rejection]
+
+
+def _is_stored(result: object) -> bool:
+    return (
+        isinstance(result, _Committed)
+        and not result.rejections
+        and all(
+            result.journal.read(record.channel, record.sequence_number, record.sequence_number)
+            == [record]
+            for record in result.batch.records
+        )
+        and all(
+            result.journal.load_snapshot(snapshot.channel) == snapshot
+            for snapshot in result.batch.snapshots
+        )
+    )
+
+
 @contextmanager
-def _journal() -> Iterator[SqliteJournal]:
+def _journal(strategy: str = "differential") -> Iterator[SqliteJournal]:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         journal = SqliteJournal(
-            Path(directory, "journal.db"), master_key=os.urandom(32), strategy="differential"
+            Path(directory, "journal.db"), master_key=os.urandom(32), strategy=strategy
         )
         try:
             yield journal
@@ -38,12 +66,13 @@ def _append(records: int, _: int) -> Iterator[Operation]:
         heights = dict.fromkeys(range(1, _CHANNELS + 1), 0)
         channels = itertools.cycle(heights)
 
-        def operation() -> list[object]:
-            batch = []
+        def operation() -> _Committed:
+            records_now = []
             for channel in itertools.islice(channels, records):
                 heights[channel] += 1
-                batch.append(Record(channel, heights[channel], RecordKind.CHANGE, _RECORD))
-            return [*journal.commit(Batch(batch))]
+                records_now.append(Record(channel, heights[channel], RecordKind.CHANGE, _RECORD))
+            batch = Batch(records_now)
+            return _Committed(journal, batch, journal.commit(batch))
 
         yield operation
 
@@ -53,12 +82,39 @@ def _save_snapshot(_: int) -> Iterator[Operation]:
     with _journal() as journal:
         numbers = itertools.count(1)
 
-        def operation() -> list[object]:
+        def operation() -> _Committed:
             number = next(numbers)
             record = Record(1, number, RecordKind.CHANGE, _RECORD)
-            return [*journal.commit(Batch([record], [Snapshot(1, number, now(), _STATE)]))]
+            batch = Batch([record], [Snapshot(1, number, now(), _STATE)])
+            return _Committed(journal, batch, journal.commit(batch))
 
         yield operation
+
+
+@contextmanager
+def _recover(strategy_name: str, records: int, _: int) -> Iterator[Operation]:
+    strategy = STRATEGIES[strategy_name]()
+    session = make_ends().service
+    with _journal(strategy_name) as journal:
+        state = strategy.state(session)
+        first = Record(1, 1, RecordKind.STATE, state)
+        journal.commit(Batch([first], [Snapshot(1, 1, now(), state)]))
+        for number in range(2, records + 2):
+            change = session.encrypt(b"", now=now(), random=os.urandom)[1]
+            kind, payload = strategy.record(session, change)
+            journal.commit(Batch([Record(1, number, kind, payload)]))
+        yield lambda: (rebuild(journal.recover(1)), session)
+
+
+def _is_recovered(records: int, result: object) -> bool:
+    match result:
+        case (Session() as recovered, Session() as written):
+            sending = recovered.ratchet.sending
+            # One message was sent before the snapshot.
+            return (
+                recovered == written and sending is not None and sending.next_index == records + 1
+            )
+    return False
 
 
 def _appends(records: int) -> Benchmark:
@@ -66,7 +122,7 @@ def _appends(records: int) -> Benchmark:
     return Benchmark(
         f"journal append: {records:,} a commit",
         prepare,
-        lambda rejections: rejections == [],
+        _is_stored,
         operations=records,
         is_baseline=records == 1,
     )
@@ -77,6 +133,16 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark(
         "journal append: 1 a commit, with a snapshot",
         _save_snapshot,
-        lambda rejections: rejections == [],
+        _is_stored,
+    ),
+    *(
+        Benchmark(
+            f"recovery, {records} records after a snapshot: {strategy}",
+            partial(_recover, strategy, records),
+            partial(_is_recovered, records),
+            is_baseline=strategy == "full",
+        )
+        for records in (0, 10, 50)
+        for strategy in STRATEGIES
     ),
 )

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 
 from loadgen.allocation import AllocationUnavailableError, measure
 from loadgen.bench.cases import Benchmark
-from loadgen.bench.sessions import make_ends, now
 from loadgen.bench.suite import SUITE
 
-__all__ = ["MemoryFigures", "blocks_of_a_long_session", "main", "measure_memory"]
+__all__ = ["MemoryFigures", "main", "measure_memory"]
 
 # Enough calls for a mean, few enough that the slowest benchmark takes a second.
 _OPERATIONS = 200
+# The collector runs once in some hundred operations: it takes more of them to see it.
+_COLLECTED_OPERATIONS = 1_000
 _WARM_UP = 3
 
 
@@ -43,6 +44,7 @@ def measure_memory(benchmark: Benchmark) -> MemoryFigures:
         allocated_blocks = counted.blocks_per_call / benchmark.operations
     except AllocationUnavailableError:
         pass
+    calls = max(_COLLECTED_OPERATIONS // benchmark.operations, 2)
     with benchmark.prepare(calls) as operation:
         gc.collect()
         before = _collections()
@@ -59,22 +61,6 @@ def measure_memory(benchmark: Benchmark) -> MemoryFigures:
 
 def _collections() -> int:
     return sum(generation["collections"] for generation in gc.get_stats())
-
-
-def blocks_of_a_long_session(stretches: int, messages: int) -> list[int]:
-    """Return the blocks alive after each stretch of messages each way on one channel.
-
-    A session that keeps nothing of what it has done holds as many at the end as at the beginning.
-    """
-    ends = make_ends()
-    alive = []
-    for _ in range(stretches):
-        for _ in range(messages):
-            ends.peer.decrypt(ends.reply(b"there"), now=now())
-            ends.service.decrypt(ends.seal(b"and back"), now=now())
-        gc.collect()
-        alive.append(sys.getallocatedblocks())
-    return alive
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from loadgen.bench.results import BenchResult, Comparison, Row, compare
 from loadgen.bench.settings import BenchSettings
+from loadgen.bench.suite import chosen
 from loadgen.report.blocks import (
     Block,
     Cell,
@@ -35,16 +36,22 @@ def read_saved(settings: BenchSettings) -> BenchResult | None:
     """Return the saved run to compare with, if one is named.
 
     Raises:
-        ConfigurationError: it is not there, or no benchmark run.
+        ConfigurationError: it is not there, no benchmark run, or has none of the benchmarks chosen.
     """
-    if settings.against is None:
+    if settings.compare is None:
         return None
     try:
-        return BenchResult.model_validate_json(settings.against.read_bytes())
+        saved = BenchResult.model_validate_json(settings.compare.read_bytes())
     except (OSError, ValueError):
         raise ConfigurationError(
-            f"--against: {settings.against} is no bench.json of this version"
+            f"--compare: {settings.compare} is no bench.json of this version"
         ) from None
+    # A comparison of nothing would pass whatever became slower.
+    if not {row.name for row in saved.rows} & {one.name for one in chosen(settings.only)}:
+        raise ConfigurationError(
+            f"--compare: {settings.compare} has none of the benchmarks that are to run"
+        )
+    return saved
 
 
 def write_bench(
@@ -81,10 +88,10 @@ def bench_page(
             "How it was measured",
             (
                 Prose(
-                    "Timed by pyperf, each benchmark in worker processes of its own; error is half"
-                    " of the mean's 99.9 % confidence interval. Allocations are requests to"
-                    " Python's allocators (not what C and Rust libraries take from the heap),"
-                    " counted in another process; so are collections of the garbage collector."
+                    "Timed by pyperf, each benchmark in worker processes of its own, those of a"
+                    " group in turn, round by round. Allocations are requests to Python's"
+                    " allocators (not what C and Rust libraries take from the heap), counted in"
+                    " another process; so are collections of the garbage collector."
                 ),
                 settings_table(result.settings),
                 environment_table(result.environment),
@@ -102,7 +109,7 @@ def _blocks(
     for group, rows in itertools.groupby(result.rows, key=lambda row: row.group):
         yield _table(group, list(rows))
     if compared:
-        yield _comparison_table(compared, threshold)
+        yield _comparison_table(compared, len(result.rows) - len(compared), threshold)
 
 
 def _table(group: str, rows: list[Row]) -> Table:
@@ -119,7 +126,9 @@ def _table(group: str, rows: list[Row]) -> Table:
             Column("Median", unit),
             Column("p95", unit, "95 of 100 values lie at or below; a value is itself a mean."),
             Column("Rate", "op/s"),
-            Column("Ratio", "", "To the group's first; in brackets by the quartiles of both."),
+            Column(
+                "Ratio", "", "To the group's baseline in the same round: median, lowest, highest."
+            ),
             Column("Allocated", "B/op", "Asked of Python's allocators."),
             Column("Blocks", "/op"),
             Column("GC", "/1,000 op", "Runs of the garbage collector, of all generations."),
@@ -158,7 +167,7 @@ def _ratio_cell(row: Row) -> Cell:
     return Cell(ratio_with_spread(row.ratio), sort_by=row.ratio.median)
 
 
-def _comparison_table(compared: Sequence[Comparison], threshold: float) -> Table:
+def _comparison_table(compared: Sequence[Comparison], new: int, threshold: float) -> Table:
     slower = sum(comparison.is_slower for comparison in compared)
     return Table(
         title=f"Beside the saved run: {count(slower)} of {count(len(compared))} slower",
@@ -183,5 +192,6 @@ def _comparison_table(compared: Sequence[Comparison], threshold: float) -> Table
         ),
         notes=(
             f"Slower is by more than {threshold:.0%}, and by more than both runs' errors explain.",
+            *([f"Not in the saved run, and so not compared: {count(new)}."] if new else ()),
         ),
     )

@@ -1,5 +1,6 @@
 """The form of a benchmark run's result, and how it compares with another."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -8,14 +9,14 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from loadgen.results import Environment, Ratio
+from loadgen.statistics import ratio_to
 
 __all__ = ["BENCH_SCHEMA", "BenchResult", "Comparison", "Row", "compare", "make_row"]
 
-BENCH_SCHEMA: Final = "connect-actor.loadgen.bench/1"
+BENCH_SCHEMA: Final = "connect-actor.loadgen.bench/2"
 
-# Two-sided 99.9 %, as BenchmarkDotNet's "Error"; with many values Student's t is the normal one.
-_CONFIDENCE = 3.29
-# Student's t for the same, by degrees of freedom, where it matters.
+# Student's t, two-sided 99.9 % as BenchmarkDotNet's "Error", by degrees of freedom. Between two of
+# them the smaller one's holds: rather too wide an error than too narrow a one.
 _STUDENT: Mapping[int, float] = {
     1: 636.6,
     2: 31.60,
@@ -27,13 +28,21 @@ _STUDENT: Mapping[int, float] = {
     8: 5.041,
     9: 4.781,
     10: 4.587,
+    11: 4.437,
     12: 4.318,
+    13: 4.221,
     14: 4.140,
+    15: 4.073,
     16: 4.015,
-    20: 3.850,
+    17: 3.965,
+    18: 3.922,
+    19: 3.883,
     24: 3.745,
-    30: 3.646,
-    60: 3.460,
+    29: 3.659,
+    39: 3.558,
+    59: 3.463,
+    99: 3.392,
+    199: 3.340,
 }
 
 
@@ -47,8 +56,8 @@ class Row(_Record):
     name: str
     group: str
     is_baseline: bool
-    seconds: list[float]
-    """One mean for each value that pyperf took, in the order taken."""
+    rounds: list[list[float]]
+    """Seconds: one mean for each value that pyperf took, by round, in the order taken."""
     mean: float
     error: float
     """Half of the mean's 99.9 % confidence interval."""
@@ -56,7 +65,7 @@ class Row(_Record):
     p95: float
     operations_per_second: float
     ratio: Ratio | None
-    """To the group's baseline: the medians, and their widest by the quartiles of both."""
+    """Of a round's median to that of the group's baseline in the same round, over the rounds."""
     allocated_bytes: float | None
     allocated_blocks: float | None
     collections: float
@@ -66,7 +75,7 @@ class Row(_Record):
 class BenchResult(_Record):
     """Result of ``loadgen bench``."""
 
-    schema_version: Literal["connect-actor.loadgen.bench/1"] = BENCH_SCHEMA
+    schema_version: Literal["connect-actor.loadgen.bench/2"] = BENCH_SCHEMA
     started_at: str
     """UTC, ISO 8601."""
     settings: dict[str, object]
@@ -91,8 +100,8 @@ def make_row(
     *,
     group: str,
     is_baseline: bool,
-    seconds: Sequence[float],
-    baseline: Sequence[float] | None,
+    rounds: Sequence[Sequence[float]],
+    baseline: Sequence[Sequence[float]] | None,
     allocated_bytes: float | None,
     allocated_blocks: float | None,
     collections: float,
@@ -103,24 +112,25 @@ def make_row(
         name: of the benchmark.
         group: what it is compared in.
         is_baseline: whether the group is divided by it.
-        seconds: of one operation, value by value.
-        baseline: the same of the group's baseline, if it was run.
+        rounds: seconds of one operation, value by value, by round.
+        baseline: the same of the group's baseline, in the same rounds, if it was run.
         allocated_bytes: of one operation, if they could be counted.
         allocated_blocks: likewise.
         collections: for 1,000 operations.
     """
+    seconds = list(itertools.chain.from_iterable(rounds))
     mean = statistics.fmean(seconds)
     return Row(
         name=name,
         group=group,
         is_baseline=is_baseline,
-        seconds=list(seconds),
+        rounds=[list(values) for values in rounds],
         mean=mean,
         error=_error(seconds),
         median=statistics.median(seconds),
         p95=_quantile(seconds, 0.95),
         operations_per_second=1 / mean,
-        ratio=None if baseline is None or is_baseline else _ratio(baseline, seconds),
+        ratio=None if baseline is None or is_baseline else _ratio(baseline, rounds),
         allocated_bytes=allocated_bytes,
         allocated_blocks=allocated_blocks,
         collections=collections,
@@ -128,11 +138,8 @@ def make_row(
 
 
 def _error(values: Sequence[float]) -> float:
-    if len(values) < 2:
-        return 0.0
     degrees = len(values) - 1
-    known = [t for freedom, t in _STUDENT.items() if freedom >= degrees]
-    t = max(known, default=_CONFIDENCE)
+    t = _STUDENT[max(known for known in _STUDENT if known <= degrees)]
     return t * statistics.stdev(values) / math.sqrt(len(values))
 
 
@@ -145,11 +152,10 @@ def _quantile(values: Sequence[float], share: float) -> float:
     return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
-def _ratio(baseline: Sequence[float], values: Sequence[float]) -> Ratio:
-    return Ratio(
-        median=statistics.median(values) / statistics.median(baseline),
-        low=_quantile(values, 0.25) / _quantile(baseline, 0.75),
-        high=_quantile(values, 0.75) / _quantile(baseline, 0.25),
+def _ratio(baseline: Sequence[Sequence[float]], rounds: Sequence[Sequence[float]]) -> Ratio | None:
+    return ratio_to(
+        [statistics.median(values) for values in baseline],
+        [statistics.median(values) for values in rounds],
     )
 
 

@@ -1,19 +1,17 @@
-"""Benchmarks of stored forms: identity keys, chains, sessions, changes, records, recovery."""
+"""Benchmarks of stored forms: identity keys, chains, whole sessions, changes, records."""
 
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from google.protobuf.message import Message
-
 from loadgen.bench.cases import Benchmark, Operation, Prepare
 from loadgen.bench.sessions import make_ends, now
 from protos.connect_actor.stored.v1 import session_pb2 as stored
-from service.persistence.contract import Record, RecordKind, Recovery, Snapshot
-from service.persistence.recovery import rebuild
+from protos.connect_actor.v1 import connect_pb2 as wire
 from service.persistence.strategies import STRATEGIES
-from service.protocol.changes import decode_change, encode_change
+from service.protocol.changes import Sent, decode_change, encode_change
 from service.protocol.session import Session
 
 __all__ = ["BENCHMARKS"]
@@ -30,9 +28,9 @@ def _encode_part(take: Callable[[Session], bytes], skipped: int, _: int) -> Iter
 
 
 @contextmanager
-def _parse(message: type[Message], take: Callable[[Session], bytes], _: int) -> Iterator[Operation]:
-    encoded = take(make_ends().service)
-    yield partial(message.FromString, encoded)
+def _parse(take: Callable[[Session], bytes], skipped: int, _: int) -> Iterator[Operation]:
+    encoded = take(make_ends(skipped_keys=skipped, dh_ratchet_every=_NEVER).service)
+    yield partial(stored.SessionState.FromString, encoded)
 
 
 @contextmanager
@@ -75,90 +73,98 @@ def _record(strategy_name: str, skipped: int, prekeys: int, _: int) -> Iterator[
     yield lambda: strategy.record(session, change)[1]
 
 
-@contextmanager
-def _recover(strategy_name: str, records: int, _: int) -> Iterator[Operation]:
-    strategy = STRATEGIES[strategy_name]()
-    session = make_ends().service
-    snapshot = Snapshot(1, 1, now(), strategy.state(session))
-    written = []
-    for number in range(2, records + 2):
-        change = session.encrypt(b"", now=now(), random=os.urandom)[1]
-        kind, payload = strategy.record(session, change)
-        written.append(Record(1, number, RecordKind(kind), payload))
-    recovery = Recovery(snapshot, written, records + 1)
-    yield partial(rebuild, recovery)
+def _held(state: stored.SessionState) -> int:
+    return sum(len(chain.keys) for chain in state.ratchet.skipped)
 
 
-def _made_bytes(result: object) -> bool:
-    return isinstance(result, bytes) and len(result) > 0
+def _is_ratchet(skipped: int, made: object) -> bool:
+    if isinstance(made, bytes):
+        made = stored.SessionState.FromString(made)
+    return (
+        isinstance(made, stored.SessionState)
+        and len(made.ratchet.root_key) == 32
+        and _held(made) == skipped
+    )
 
 
-def _made_session(result: object) -> bool:
-    return isinstance(result, Session)
+def _is_static(made: object) -> bool:
+    if isinstance(made, bytes):
+        made = stored.SessionState.FromString(made)
+    # Of the ten prekeys the handshake has used one.
+    return isinstance(made, stored.SessionState) and len(made.channel_keys.one_time_prekeys) == 9
+
+
+def _is_session(skipped: int, made: object) -> bool:
+    if isinstance(made, bytes):
+        made = Session.decode(made)
+    return isinstance(made, Session) and made.ratchet.skipped_keys == skipped
+
+
+def _is_record_of_state(skipped: int, prekeys: int, made: object) -> bool:
+    if not isinstance(made, bytes):
+        return False
+    session = Session.decode(made)
+    bundle = wire.EstablishRequest.FromString(session.handshake.request).bundle
+    return session.ratchet.skipped_keys == skipped and len(bundle.one_time_prekeys) == prekeys
+
+
+def _is_change(made: object) -> bool:
+    return isinstance(made, bytes) and isinstance(decode_change(made), Sent)
 
 
 def _records() -> Iterator[Benchmark]:
-    for skipped, prekeys in ((0, 10), (100, 10), (1_000, 10), (0, 100)):
+    for prekeys, skipped in itertools.product((10, 100), (0, 100, 1_000)):
         for strategy in STRATEGIES:
             prepare: Prepare = partial(_record, strategy, skipped, prekeys)
             yield Benchmark(
                 f"record, {skipped:,} skipped keys, {prekeys} prekeys: {strategy}",
                 prepare,
-                _made_bytes,
+                _is_change
+                if strategy == "differential"
+                else partial(_is_record_of_state, skipped, prekeys),
                 is_baseline=strategy == "full",
             )
 
 
-def _recoveries() -> Iterator[Benchmark]:
-    for records in (0, 10, 50):
-        for strategy in STRATEGIES:
-            yield Benchmark(
-                f"recovery of {records} records: {strategy}",
-                partial(_recover, strategy, records),
-                _made_session,
-                is_baseline=strategy == "full",
-            )
+def _chains(group: str, prepare: Callable[[int], Prepare]) -> Iterator[Benchmark]:
+    for skipped in _SKIPPED:
+        yield Benchmark(
+            f"{group}: {skipped:,} skipped keys",
+            prepare(skipped),
+            partial(_is_ratchet, skipped),
+            is_baseline=skipped == 0,
+        )
+
+
+def _sessions(group: str, prepare: Callable[[int], Prepare]) -> Iterator[Benchmark]:
+    for skipped in _SKIPPED:
+        yield Benchmark(
+            f"{group}: {skipped:,} skipped keys",
+            prepare(skipped),
+            partial(_is_session, skipped),
+            is_baseline=skipped == 0,
+        )
 
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark(
-        "to stored form: identity keys and handshake",
+        "identity keys and handshake: to stored form",
         partial(_encode_part, Session.encode_static, 0),
-        _made_bytes,
-    ),
-    *(
-        Benchmark(
-            f"to stored form: ratchet, {skipped:,} skipped keys",
-            partial(_encode_part, Session.encode_ratchet, skipped),
-            _made_bytes,
-        )
-        for skipped in _SKIPPED
-    ),
-    *(
-        Benchmark(
-            f"to stored form: whole session, {skipped:,} skipped keys",
-            partial(_encode_part, Session.encode, skipped),
-            _made_bytes,
-            is_baseline=skipped == 0,
-        )
-        for skipped in (0, 1_000)
+        _is_static,
+        is_baseline=True,
     ),
     Benchmark(
-        "from stored form: identity keys and handshake, parsed",
-        partial(_parse, stored.SessionState, Session.encode_static),
-        lambda made: isinstance(made, stored.SessionState) and made.HasField("channel_keys"),
+        "identity keys and handshake: parsed from it",
+        partial(_parse, Session.encode_static, 0),
+        _is_static,
     ),
-    *(
-        Benchmark(
-            f"from stored form: whole session, {skipped:,} skipped keys",
-            partial(_decode, skipped),
-            _made_session,
-            is_baseline=skipped == 0,
-        )
-        for skipped in _SKIPPED
+    *_chains(
+        "ratchet to stored form", lambda held: partial(_encode_part, Session.encode_ratchet, held)
     ),
-    Benchmark("change: encode", _encode_change, _made_bytes, is_baseline=True),
+    *_chains("ratchet parsed from it", lambda held: partial(_parse, Session.encode_ratchet, held)),
+    *_sessions("session to stored form", lambda held: partial(_encode_part, Session.encode, held)),
+    *_sessions("session from stored form", lambda held: partial(_decode, held)),
+    Benchmark("change: encode", _encode_change, _is_change, is_baseline=True),
     Benchmark("change: decode and apply", _apply_changes, lambda index: index == 2),
     *_records(),
-    *_recoveries(),
 )

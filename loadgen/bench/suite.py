@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
-from loadgen.bench import channels, journals, payloads, protocol, storage
+from loadgen.bench import channels, endurance, journals, payloads, protocol, storage
 from loadgen.bench.cases import Benchmark
 
 __all__ = ["SUITE", "chosen"]
@@ -16,18 +16,24 @@ SUITE: Mapping[str, Benchmark] = {
         *storage.BENCHMARKS,
         *journals.BENCHMARKS,
         *channels.BENCHMARKS,
+        *endurance.BENCHMARKS,
     )
 }
 
 
 def chosen(patterns: tuple[str, ...]) -> list[Benchmark]:
-    """Return the benchmarks whose names match one of the patterns (``*``, ``?``); all without."""
+    """Return the benchmarks that one of the patterns means; all without.
+
+    A pattern with ``*`` or ``?`` is held against the whole name, any other is a part of it.
+    """
     if not patterns:
         return list(SUITE.values())
     return [
         benchmark
         for name, benchmark in SUITE.items()
-        if any(
-            fnmatchcase(name, pattern) or fnmatchcase(name, f"*{pattern}*") for pattern in patterns
-        )
+        if any(_means(pattern, name) for pattern in patterns)
     ]
+
+
+def _means(pattern: str, name: str) -> bool:
+    return fnmatchcase(name, pattern) if {"*", "?"} & {*pattern} else pattern in name

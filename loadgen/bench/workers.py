@@ -1,0 +1,94 @@
+"""Processes in which benchmarks run: one at a time, and none outlives the command.
+
+Each leads a process group of its own, since pyperf starts workers in turn: who gives up ends the
+whole group.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyperf
+
+from loadgen.bench.cases import Benchmark
+from loadgen.bench.memory import MemoryFigures
+
+__all__ = ["BenchError", "Timed", "count_in_worker", "time_in_worker"]
+
+
+class BenchError(Exception):
+    """A benchmark failed; the message says which and how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """What one worker process took."""
+
+    seconds: Sequence[float]
+    """Of one operation, value by value."""
+    loops: int
+    """Calls that made a value: what the next worker need not find out again."""
+
+
+async def count_in_worker(benchmark: Benchmark) -> MemoryFigures:
+    """Check a benchmark's result, then count what it allocates and collects.
+
+    Raises:
+        BenchError: it failed, or did not do its work.
+    """
+    printed = await _run("-m", "loadgen.bench.memory", benchmark.name)
+    return MemoryFigures(**json.loads(printed))
+
+
+async def time_in_worker(
+    benchmark: Benchmark, *, values: int, seconds_a_value: float, loops: int
+) -> Timed:
+    """Time a benchmark in a fresh process, after a warm-up there.
+
+    Args:
+        benchmark: what to time.
+        values: how many values to take.
+        seconds_a_value: how long one is to last, where the calls have to be found out.
+        loops: calls that make a value; 0 to find them out.
+
+    Raises:
+        BenchError: it failed.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+        file = Path(directory, "values.json")
+        await _run(
+            *("-m", "loadgen.bench.timing", "--quiet", "--copy-env", "--processes=1"),
+            f"--values={values}",
+            f"--min-time={seconds_a_value}",
+            f"--loops={loops}",
+            f"--output={file}",
+            benchmark.name,
+        )
+        timed = pyperf.BenchmarkSuite.load(str(file)).get_benchmark(benchmark.name)
+    return Timed(timed.get_values(), timed.get_loops())
+
+
+async def _run(*arguments: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        printed, said = await process.communicate()
+    except asyncio.CancelledError:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
+        raise
+    if process.returncode != 0:
+        lines = said.decode(errors="replace").strip().splitlines()
+        raise BenchError(f"{arguments[-1]}: {lines[-1] if lines else 'no word of why'}")
+    return printed.decode()
