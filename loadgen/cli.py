@@ -1,9 +1,9 @@
 """The command line: ``loadgen run``, ``compare``, ``diff``, ``audit`` and ``bench``.
 
 Exit codes: 0 all went well; 1 the load ran, but an answer was wrong, operations failed or a bound
-was broken (``diff``, ``bench``: something got worse, or a benchmark failed); 2 the configuration is not usable; 3 the
-service did not start, died or could not be reached; 4 the result was shown, but could not be
-written; 130 and 143 ended by SIGINT and SIGTERM.
+was broken (``diff``, ``bench``: something got worse, or a benchmark failed); 2 the configuration is
+not usable; 3 the service did not start, died or could not be reached; 4 the result was shown, but
+could not be written; 130 and 143 ended by SIGINT and SIGTERM.
 """
 
 import asyncio
