@@ -126,9 +126,11 @@ def answer(prometheus: PrometheusApi, expression: str) -> list[Series]:
 
 
 @pytest.fixture(scope="module")
-def seen(programs: Programs, tmp_path_factory: pytest.TempPathFactory) -> Seen:
+def seen(programs: Programs, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Seen:
     """Watch one load, whichever test process comes first; the others get what it has seen."""
-    shared = tmp_path_factory.getbasetemp().parent / "seen-by-prometheus"
+    base = tmp_path_factory.getbasetemp()
+    # Beside the directories of all processes of this run of the tests; never of an earlier run.
+    shared = (base if worker_id == "master" else base.parent) / "seen-by-prometheus"
     with shared.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not shared.exists():
