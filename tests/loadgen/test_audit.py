@@ -17,6 +17,7 @@ from loadgen.audit.rows import AWAITING, FORWARDING, claim_rows, missed_rows
 from loadgen.audit.shapes import SHAPES, Shape
 from loadgen.audit.verdicts import Verdict
 from protos.connect_actor.stored.v1 import session_pb2 as stored
+from tests.support.compiler import needs_hook
 from tests.support.results import load, round_of
 
 
@@ -46,6 +47,7 @@ def figures(micro: list[MicroRound]) -> FigureBook:
 # --- Claims and verdicts --------------------------------------------------------------------------
 
 
+@needs_hook
 def test_every_claim_that_can_be_measured_has_its_figure(figures: FigureBook) -> None:
     asked = {claim.figure for claim in CLAIMS if claim.figure is not None}
     assert [name for name in sorted(asked) if name not in figures] == []
@@ -90,6 +92,7 @@ def test_the_awaiting_router_is_compared_with_the_forwarding_one() -> None:
 # --- Within one process ---------------------------------------------------------------------------
 
 
+@needs_hook
 def test_what_each_strategy_writes_and_allocates_is_what_it_must_be(
     micro: list[MicroRound],
 ) -> None:
@@ -107,6 +110,7 @@ def test_what_each_strategy_writes_and_allocates_is_what_it_must_be(
     assert full.message.bytes > full.record.bytes
 
 
+@needs_hook
 def test_a_reused_buffer_allocates_less_than_a_ciphertext(micro: list[MicroRound]) -> None:
     fresh, reused = micro[0].fresh, micro[0].reused
     assert fresh is not None
