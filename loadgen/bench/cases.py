@@ -18,7 +18,7 @@ class Benchmark:
     """One row of the table."""
 
     name: str
-    """What it does, behind its group: ``encrypt: 64 B``."""
+    """What it does, behind its group: ``encrypt: 64 B``. Without commas, which part names."""
     prepare: Prepare
     check: Callable[[object], bool]
     """Whether a result shows that the work was done."""

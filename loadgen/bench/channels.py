@@ -208,7 +208,7 @@ def _encrypts(group: str, channels: int, messages: int, *, paced: bool) -> Itera
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark(
-        "actor: start, one ask, stop",
+        "actor: start and one ask and stop",
         _start_and_stop,
         lambda total: total == sum(range(1, _ACTORS + 1)),
         operations=_ACTORS,
@@ -218,9 +218,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
         _create_and_close,
         _is_opened_and_closed,
     ),
-    *_encrypts(f"one channel, {_PIPELINED} pipelined", 1, _PIPELINED, paced=False),
+    *_encrypts(f"one channel with {_PIPELINED} pipelined", 1, _PIPELINED, paced=False),
     *_encrypts(f"{_PIPELINED} parallel channels", _PIPELINED, _PIPELINED, paced=False),
-    *_encrypts(
-        f"GC pressure at {_RATE:,}/s on {_CHANNELS} channels", _CHANNELS, _PACED, paced=True
-    ),
+    *_encrypts(f"GC pressure at {_RATE}/s on {_CHANNELS} channels", _CHANNELS, _PACED, paced=True),
 )

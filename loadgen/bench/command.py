@@ -30,14 +30,14 @@ def select(settings: BenchSettings) -> list[Benchmark]:
     """Return the benchmarks that the settings ask for.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: there is none for one of the patterns.
     """
-    benchmarks = chosen(settings.only)
-    if not benchmarks:
-        raise ConfigurationError(
-            f"--only: no benchmark is called like {', '.join(settings.only)}; --list names them"
-        )
-    return benchmarks
+    for pattern in settings.only:
+        if not chosen((pattern,)):
+            raise ConfigurationError(
+                f"--only: no benchmark is called like {pattern!r}; --list names them"
+            )
+    return chosen(settings.only)
 
 
 async def execute_bench(settings: BenchSettings, progress: CommandProgress) -> BenchResult:

@@ -61,7 +61,7 @@ def _is_flat(before: object) -> bool:
 
 BENCHMARKS: tuple[Benchmark, ...] = (
     Benchmark(
-        f"long session: {_MESSAGES} messages each way, memory flat",
+        f"long session: {_MESSAGES} messages each way and memory flat",
         _long_session,
         _is_flat,
         operations=2 * _MESSAGES,

@@ -120,7 +120,7 @@ def _is_recovered(records: int, result: object) -> bool:
 def _appends(records: int) -> Benchmark:
     prepare: Prepare = partial(_append, records)
     return Benchmark(
-        f"journal append: {records:,} a commit",
+        f"journal append: {records} a commit",
         prepare,
         _is_stored,
         operations=records,
@@ -131,13 +131,13 @@ def _appends(records: int) -> Benchmark:
 BENCHMARKS: tuple[Benchmark, ...] = (
     *(_appends(records) for records in (1, 10, 100, 1_000)),
     Benchmark(
-        "journal append: 1 a commit, with a snapshot",
+        "journal append: 1 a commit with a snapshot",
         _save_snapshot,
         _is_stored,
     ),
     *(
         Benchmark(
-            f"recovery, {records} records after a snapshot: {strategy}",
+            f"recovery of {records} records after a snapshot: {strategy}",
             partial(_recover, strategy, records),
             partial(_is_recovered, records),
             is_baseline=strategy == "full",

@@ -120,7 +120,7 @@ def _of_size(group: str, how: str, prepare: Prepare, size: int) -> Benchmark:
         return False
 
     return Benchmark(
-        f"{group} {size:,} B: {how}", prepare, check, is_baseline=how.startswith("fresh")
+        f"{group} {size} B: {how}", prepare, check, is_baseline=how.startswith("fresh")
     )
 
 

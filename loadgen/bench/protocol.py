@@ -96,7 +96,7 @@ def _decrypt_skipped(calls: int) -> Iterator[Operation]:
 
 
 def _sized(size: int) -> str:
-    return f"{size:,} B"
+    return f"{size} B"
 
 
 def _encrypts(size: int) -> Benchmark:
@@ -122,7 +122,7 @@ def _decrypts(size: int) -> Benchmark:
 _SIZES = (64, 512, 2_048, 65_536)
 
 BENCHMARKS: tuple[Benchmark, ...] = (
-    Benchmark("handshake: X3DH, both ends", _handshake, lambda agreed: agreed is True),
+    Benchmark("handshake: X3DH of both ends", _handshake, lambda agreed: agreed is True),
     Benchmark(
         "ratchet: symmetric step",
         _chain_step,
@@ -135,7 +135,7 @@ BENCHMARKS: tuple[Benchmark, ...] = (
     *(_encrypts(size) for size in _SIZES),
     *(_decrypts(size) for size in _SIZES),
     Benchmark(
-        "decrypt: 64 B, every other one late",
+        "decrypt: 64 B with every other one late",
         _decrypt_skipped,
         lambda read: read == bytes(64),
         operations=2,

@@ -117,7 +117,7 @@ def _records() -> Iterator[Benchmark]:
         for strategy in STRATEGIES:
             prepare: Prepare = partial(_record, strategy, skipped, prekeys)
             yield Benchmark(
-                f"record, {skipped:,} skipped keys, {prekeys} prekeys: {strategy}",
+                f"record of {skipped} skipped keys and {prekeys} prekeys: {strategy}",
                 prepare,
                 _is_change
                 if strategy == "differential"
@@ -129,7 +129,7 @@ def _records() -> Iterator[Benchmark]:
 def _chains(group: str, prepare: Callable[[int], Prepare]) -> Iterator[Benchmark]:
     for skipped in _SKIPPED:
         yield Benchmark(
-            f"{group}: {skipped:,} skipped keys",
+            f"{group}: {skipped} skipped keys",
             prepare(skipped),
             partial(_is_ratchet, skipped),
             is_baseline=skipped == 0,
@@ -139,7 +139,7 @@ def _chains(group: str, prepare: Callable[[int], Prepare]) -> Iterator[Benchmark
 def _sessions(group: str, prepare: Callable[[int], Prepare]) -> Iterator[Benchmark]:
     for skipped in _SKIPPED:
         yield Benchmark(
-            f"{group}: {skipped:,} skipped keys",
+            f"{group}: {skipped} skipped keys",
             prepare(skipped),
             partial(_is_session, skipped),
             is_baseline=skipped == 0,

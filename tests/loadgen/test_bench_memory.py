@@ -10,7 +10,7 @@ from loadgen.bench.suite import SUITE
 
 STRETCHES = 8
 MESSAGES = 100
-LONG_SESSION = "long session: 500 messages each way, memory flat"
+LONG_SESSION = "long session: 500 messages each way and memory flat"
 
 
 def blocks_a_message(alive: list[int]) -> float:
