@@ -1,18 +1,15 @@
-"""The command line: ``connect-actor serve [flags]``, ``connect-actor health [flags]``."""
+"""The command line: ``connect-actor serve [flags]``, ``connect-actor health [flags]``.
+
+What a command needs is imported when it runs: ``health`` is asked every few seconds beside a
+service, at that service's cost, and must not load a second one to do it.
+"""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-import uvloop
-
-from service.app import serve
-from service.keyfiles import KeyFileError
-from service.logs import configure_logging
-from service.persistence.contract import JournalError
+from service.exit_codes import RIGHT, UNHEALTHY, USAGE
 from service.rpc.probe import ask_health, reachable
-from service.rpc.server import ListenError
-from service.settings import SettingsError, load_settings
 
 __all__ = ["main"]
 
@@ -25,9 +22,6 @@ commands:
 
 connect-actor COMMAND --help lists the flags.
 """
-_EXIT_UNHEALTHY = 1
-_EXIT_USAGE = 2
-_EXIT_CANNOT_START = 3
 
 
 def main() -> int:
@@ -35,29 +29,20 @@ def main() -> int:
     match sys.argv[1:]:
         case ["-h" | "--help"]:
             sys.stdout.write(_USAGE)
-            return 0
+            return RIGHT
         case ["serve", *flags]:
             return _serve(flags)
         case ["health", *flags]:
             return _health(flags)
         case _:
             sys.stderr.write(_USAGE)
-            return _EXIT_USAGE
+            return USAGE
 
 
 def _serve(flags: Sequence[str]) -> int:
-    try:
-        settings = load_settings(flags)
-    except SettingsError as error:
-        sys.stderr.write(f"connect-actor: {error}\n")
-        return _EXIT_USAGE
-    configure_logging(settings.log_level)
-    try:
-        uvloop.run(serve(settings))
-    except (JournalError, KeyFileError, ListenError) as error:
-        sys.stderr.write(f"connect-actor: {error}\n")
-        return _EXIT_CANNOT_START
-    return 0
+    from service.serve_command import run_serve  # noqa: PLC0415 - see above
+
+    return run_serve(flags)
 
 
 def _health(flags: Sequence[str]) -> int:
@@ -67,14 +52,18 @@ def _health(flags: Sequence[str]) -> int:
     )
     parser.add_argument("--timeout", type=float, default=3.0, help="seconds (default: 3)")
     asked = parser.parse_args(flags)
-    try:
-        target = asked.target or reachable(load_settings([]).listen)
-    except SettingsError as error:
-        sys.stderr.write(f"connect-actor: {error}\n")
-        return _EXIT_USAGE
+    target = asked.target
+    if target is None:
+        from service.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
+
+        try:
+            target = reachable(load_settings([]).listen)
+        except SettingsError as error:
+            sys.stderr.write(f"connect-actor: {error}\n")
+            return USAGE
     status = ask_health(target, asked.timeout)
     sys.stdout.write(f"{status}\n")
-    return 0 if status == "SERVING" else _EXIT_UNHEALTHY
+    return RIGHT if status == "SERVING" else UNHEALTHY
 
 
 if __name__ == "__main__":

@@ -163,6 +163,36 @@ def test_a_service_that_does_not_answer_is_not_healthy() -> None:
     assert "no answer from 127.0.0.1:1" in asked.stdout
 
 
+def test_health_is_asked_without_a_proxy(start: Start) -> None:
+    service = start()
+    nowhere = "http://127.0.0.1:1"
+    asked = run_cli(
+        "health",
+        f"--target={service.ready['listen']}",
+        http_proxy=nowhere,
+        no_proxy="",
+        NO_PROXY="",
+    )
+    assert asked.stdout == "SERVING\n"
+
+
+def test_asking_for_health_does_not_load_a_service() -> None:
+    # It is asked every few seconds, at the cost of the service that it is asked of.
+    program = (
+        "import sys; from service.cli import main;"
+        "sys.argv[1:] = ['health', '--target=127.0.0.1:1', '--timeout=1']; assert main() == 1;"
+        "print(sorted(sys.modules.keys() & {'grpc', 'pydantic', 'pykka', 'uvloop'}))"
+    )
+    asked = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    assert asked.stdout.splitlines()[-1] == "['grpc']"
+
+
 def test_a_damaged_key_file_is_refused(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()

@@ -1,0 +1,32 @@
+"""The command ``connect-actor serve``: from flags to exit code."""
+
+import sys
+from collections.abc import Sequence
+
+import uvloop
+
+from service.app import serve
+from service.exit_codes import CANNOT_START, RIGHT, USAGE
+from service.keyfiles import KeyFileError
+from service.logs import configure_logging
+from service.persistence.contract import JournalError
+from service.rpc.server import ListenError
+from service.settings import SettingsError, load_settings
+
+__all__ = ["run_serve"]
+
+
+def run_serve(flags: Sequence[str]) -> int:
+    """Run the service until it is told to stop; return the process's exit code."""
+    try:
+        settings = load_settings(flags)
+    except SettingsError as error:
+        sys.stderr.write(f"connect-actor: {error}\n")
+        return USAGE
+    configure_logging(settings.log_level)
+    try:
+        uvloop.run(serve(settings))
+    except (JournalError, KeyFileError, ListenError) as error:
+        sys.stderr.write(f"connect-actor: {error}\n")
+        return CANNOT_START
+    return RIGHT
