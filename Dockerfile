@@ -2,7 +2,8 @@
 # The base is pinned by release; pin it by digest where your registry is at hand.
 FROM python:3.11-slim-bookworm AS build
 
-# For the allocation hook, the one thing that is compiled.
+# For the allocation hook, the one thing that is compiled. (python3-dev is for bases whose Python is
+# Debian's; the official image brings its own headers.)
 RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
  && rm -rf /var/lib/apt/lists/*
@@ -29,7 +30,9 @@ RUN /opt/build/bin/pip wheel --no-cache-dir --disable-pip-version-check \
 FROM python:3.11-slim-bookworm
 
 LABEL org.opencontainers.image.title="connect-actor" \
-      org.opencontainers.image.description="Persistent, end-to-end encrypted sessions over gRPC"
+      org.opencontainers.image.description="Persistent, end-to-end encrypted sessions over gRPC" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
 
 # Numbers, so that an orchestrator can see that it is not root.
 RUN groupadd --gid 10001 connect-actor \

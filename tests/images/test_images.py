@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ruamel.yaml import YAML
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import ConnectClient, Identity
+from service.settings import Settings
 from tests.images.compose_check import STRATEGIES
 from tests.support.process import PATIENCE
 
@@ -57,6 +59,25 @@ def test_the_dockerfile_passes_its_linter() -> None:
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+def test_the_image_says_what_it_is() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f'org.opencontainers.image.version="{project["version"]}"' in dockerfile
+    bases = [line.split()[1] for line in dockerfile.splitlines() if line.startswith("FROM ")]
+    assert len(set(bases)) == 1
+    assert f'org.opencontainers.image.base.name="docker.io/library/{bases[0]}"' in dockerfile
+
+
+def test_no_container_asks_a_registry_for_the_image_that_is_built_here(
+    compose: dict[str, dict[str, Any]],
+) -> None:
+    ours = {name: service for name, service in compose.items() if "CONNECT" in service["image"]}
+    assert len(ours) == 2 * len(STRATEGIES)
+    builders = {name for name, service in ours.items() if "build" in service}
+    assert builders == {"service-full"}
+    assert all(ours[name]["pull_policy"] == "never" for name in ours.keys() - builders)
+
+
 @pytest.fixture(scope="module")
 def compose() -> dict[str, dict[str, Any]]:
     services: dict[str, dict[str, Any]] = read_yaml("docker-compose.yml")["services"]
@@ -72,6 +93,15 @@ def test_every_container_is_hardened_and_bounded(compose: dict[str, dict[str, An
         assert service["cpus"], name
         assert service["pids_limit"], name
         assert service["healthcheck"]["test"], name
+
+
+def test_a_service_is_given_the_time_that_it_may_take_to_stop(
+    compose: dict[str, dict[str, Any]],
+) -> None:
+    grace = Settings.model_fields["shutdown_grace"].default
+    for strategy in STRATEGIES:
+        given = compose[f"service-{strategy}"]["stop_grace_period"]
+        assert float(given.removesuffix("s")) > 2 * grace
 
 
 def test_everything_is_published_on_loopback_only(compose: dict[str, dict[str, Any]]) -> None:
