@@ -214,7 +214,9 @@ class Journal(Protocol):
         """Delete all snapshots of a channel within the criteria."""
 
     def recover(self, channel: int) -> Recovery:
-        """Return the newest snapshot and every record after it.
+        """Return the newest snapshot and the records after it.
+
+        Of these, what precedes the last whole state may be left out: recovery begins there.
 
         Raises:
             CorruptRecordError: something between the snapshot (or record 1, if there is none) and

@@ -559,7 +559,14 @@ class SqliteJournal:
             raise CorruptRecordError(
                 f"channel {channel}: nothing covers the records up to {tail.highest}"
             )
-        return Recovery(snapshot, self.read(channel, covered + 1), tail.highest)
+        records: list[Record] = []
+        for number in range(tail.highest, covered, -1):
+            records.append(self._read_one(channel, tail, number))
+            # A whole state: nothing before it is of any use.
+            if records[-1].kind is RecordKind.STATE:
+                break
+        records.reverse()
+        return Recovery(snapshot, records, tail.highest)
 
     # --- Looking after the file -------------------------------------------------------------------
 

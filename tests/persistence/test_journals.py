@@ -239,6 +239,16 @@ def test_payloads_of_a_commit_that_failed_do_not_fit_the_next_ones_directory(
     journal.close()
 
 
+def test_recovery_reads_no_more_than_the_last_whole_state_and_what_follows(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    states = [Record(CHANNEL, number, RecordKind.STATE, b"s") for number in (1, 2, 4)]
+    journal.commit(Batch([*states[:2], change(3), states[2], change(5)]))
+    recovery = journal.recover(CHANNEL)
+    assert list(recovery.records) == [states[2], change(5)]
+    assert recovery.highest_sequence_number == 5
+    journal.close()
+
+
 def test_a_row_that_cannot_be_read_is_never_cleaned_away(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     journal = open_sqlite(path)
