@@ -23,6 +23,7 @@ from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
 from service.persistence.committer import Committer
 from service.persistence.contract import Batch, Record, RecordKind
+from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
 from service.protocol.handshake import ChannelLimits, Initiation, respond
@@ -54,7 +55,7 @@ async def _measure() -> float:
     ).encode()
     with tempfile.TemporaryDirectory() as directory:
         journal = SqliteJournal(
-            Path(directory) / "journal.db", master_key=bytes(32), strategy="differential"
+            Path(directory) / "journal.db", keys=KeyRing.of(bytes(32)), strategy="differential"
         )
         for first in range(1, CHANNELS + 1, _BATCH):
             records = [
@@ -71,7 +72,7 @@ async def _growth(file: Path, identity: Identity) -> float:
     gc.collect()
     before: int = process.memory_info().rss
     loop = asyncio.get_running_loop()
-    journal = SqliteJournal(file, master_key=bytes(32), strategy="differential")
+    journal = SqliteJournal(file, keys=KeyRing.of(bytes(32)), strategy="differential")
     committer = Committer(journal, loop, max_waiting=CHANNELS, timeout=60.0)
     environment = ConnectEnvironment(
         committer=committer,

@@ -37,6 +37,7 @@ from rich.table import Table
 
 from benchmarks.rounds import better_by, require, rounds_from_arguments, spread
 from service.persistence.contract import Batch, Record, RecordKind, Snapshot, SnapshotCriteria
+from service.persistence.keyring import KeyRing
 from service.persistence.sealing import Sealer
 from service.persistence.sqlite import SqliteJournal
 
@@ -67,7 +68,7 @@ def _ours(directory: Path) -> Iterator[Commit]:
 
 def _open(directory: Path) -> SqliteJournal:
     return SqliteJournal(
-        directory / "journal.db", master_key=os.urandom(32), strategy="differential"
+        directory / "journal.db", keys=KeyRing.of(os.urandom(32)), strategy="differential"
     )
 
 
@@ -92,7 +93,7 @@ class _NoSealer(Sealer):
 def _unsealed(directory: Path) -> Iterator[Commit]:
     with closing(_open(directory)) as journal:
         # The journal has no such option, and must not: only here is it of use.
-        journal._sealer = _NoSealer(bytes(32))  # noqa: SLF001
+        journal._usable().sealer = _NoSealer()  # noqa: SLF001
         yield _commit_of(journal)
 
 

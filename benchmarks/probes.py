@@ -36,6 +36,7 @@ from rich.table import Table
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.counting import Distribution
+from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
 from service.protocol.wire import payload_to_wire
 from service.rpc.exchange import Exchange
@@ -132,7 +133,9 @@ async def _serve_rounds(variant: Variant, parent: Connection, directory: Path) -
     probes = Probes.start(asyncio.get_running_loop()) if variant == "all" else None
     if variant == "hook" and AllocationProbe.install() is None:
         raise RuntimeError("the allocation hook is not built: install a C compiler, make setup")
-    journal = SqliteJournal(directory / "journal.db", master_key=bytes(32), strategy="differential")
+    journal = SqliteJournal(
+        directory / "journal.db", keys=KeyRing.of(bytes(32)), strategy="differential"
+    )
     house = House(journal, wall_clock=True)
     counted = RequestStatistics() if variant == "all" else _count_nothing(house)
     peers = [await house.establish(seed) for seed in range(1, CHANNELS + 1)]

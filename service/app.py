@@ -13,9 +13,12 @@ from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
-from service.keyfiles import load_identity, load_master_key
+from service.key_reload import KeyReload
+from service.keyfiles import load_identity
+from service.paths import IDENTITY_FILE, JOURNAL_FILE
 from service.persistence.committer import Committer
-from service.persistence.contract import Journal
+from service.persistence.contract import Journal, JournalFencedError
+from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
@@ -31,12 +34,17 @@ __all__ = ["serve"]
 
 _log = logging.getLogger(__name__)
 
+# One may be late, and one lost.
+_RENEWALS_A_LEASE = 3
+# Seconds for the actors to stop, even if the calls have used up the grace.
+_LEAST_DRAIN = 1.0
+
 
 def _clock() -> int:
     return time.time_ns() // 1_000
 
 
-def _open_journal(settings: Settings, master_key: bytes) -> Journal:
+def _open_journal(settings: Settings, keys: KeyRing) -> Journal:
     """Open the configured journal.
 
     Raises:
@@ -46,7 +54,10 @@ def _open_journal(settings: Settings, master_key: bytes) -> Journal:
         _log.warning("the journal is in memory: every channel is lost when the service stops")
         return MemoryJournal()
     journal = SqliteJournal(
-        settings.data_dir / "journal.db", master_key=master_key, strategy=settings.strategy
+        settings.data_dir / JOURNAL_FILE,
+        keys=keys,
+        strategy=settings.strategy,
+        lease=settings.journal_lease,
     )
     if journal.previous_strategy not in (None, settings.strategy):
         _log.info(
@@ -63,7 +74,7 @@ async def serve(settings: Settings) -> None:
     Prints one line of JSON on standard output once calls are served: the addresses.
 
     Raises:
-        JournalError: the journal can't be opened.
+        JournalError: the journal can't be opened, or was taken over by another service.
         KeyFileError: a key file can't be used.
         ListenError: an address can't be listened on.
     """
@@ -79,16 +90,20 @@ async def serve(settings: Settings) -> None:
 async def _serve_with(settings: Settings, probes: Probes) -> None:
     loop = asyncio.get_running_loop()
     random = BlockRandom()
-    key_file = settings.sealing_key_file or settings.data_dir / "sealing.key"
-    master_key = load_master_key(key_file, random)
-    identity = load_identity(settings.data_dir / "identity.sealed", master_key, random)
-    journal = _open_journal(settings, master_key)
+    sealed = [settings.data_dir / name for name in (IDENTITY_FILE, JOURNAL_FILE)]
+    keys = settings.key_source.load(random, may_make=not any(path.exists() for path in sealed))
+    identity = load_identity(settings.data_dir / IDENTITY_FILE, keys, random)
+    journal = _open_journal(settings, keys)
+    fenced = asyncio.Event()
     committer = Committer(
         journal,
         loop,
         max_waiting=settings.max_waiting_writes,
         timeout=settings.journal_timeout,
+        renew_every=settings.journal_lease / _RENEWALS_A_LEASE,
+        on_fenced=fenced.set,
     )
+    key_reload = KeyReload(settings, committer, random)
     try:
         environment = ConnectEnvironment(
             committer=committer,
@@ -131,7 +146,8 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             journal=journal.statistics,
             probes=probes,
         )
-        await _serve_calls(settings, router, servicer, sources, identity.public_key)
+        loop.add_signal_handler(signal.SIGHUP, key_reload.begin)
+        await _serve_calls(settings, router, servicer, sources, identity.public_key, fenced)
     finally:
         await committer.close()
 
@@ -142,6 +158,7 @@ async def _serve_calls(
     servicer: ConnectServicer,
     sources: Sources,
     identity: bytes,
+    fenced: asyncio.Event,
 ) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -170,11 +187,20 @@ async def _serve_calls(
         identity=identity.hex(),
         pid=os.getpid(),
     )
-    await stopping.wait()
+    waits = [asyncio.ensure_future(event.wait()) for event in (stopping, fenced)]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+    if fenced.is_set():
+        # Whatever is still answered would come from memory that nothing vouches for.
+        await server.stop(0)
+        metrics.shutdown()
+        raise JournalFencedError("another service has taken the journal over: this one stops")
     _log.info("stopping: finishing what was accepted")
+    until = loop.time() + settings.shutdown_grace
     await server.stop(settings.shutdown_grace)
     try:
-        await asyncio.wait_for(router.drain(), settings.shutdown_grace)
+        await asyncio.wait_for(router.drain(), max(until - loop.time(), _LEAST_DRAIN))
     except TimeoutError:
         _log.warning("some actors did not stop in time; their records are durable all the same")
     metrics.shutdown()

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     PositiveFloat,
     PositiveInt,
+    SecretStr,
     ValidationError,
     field_validator,
     model_validator,
@@ -27,6 +28,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from service.keyfiles import KeySource
 from service.persistence.strategies import STRATEGIES
 from service.protocol.handshake import ChannelLimits
 
@@ -61,7 +63,15 @@ class Settings(BaseSettings):
     data_dir: Path = Field(Path("data"), description="directory of journal and key files")
 
     sealing_key_file: Path | None = Field(
-        None, description="32-byte master key of everything at rest; default: in data_dir"
+        None,
+        description="file with the master keys of everything at rest: lines of 64 hex digits, the"
+        " first one seals; default: sealing.key in data_dir, made at the first start",
+    )
+    sealing_keys: SecretStr | None = Field(
+        None, description="the master keys themselves; for the environment, not for a command line"
+    )
+    sealing_key_command: str | None = Field(
+        None, description="command that prints the master keys, run without a shell"
     )
 
     strategy: str = Field("differential", description="full, cached or differential")
@@ -74,6 +84,11 @@ class Settings(BaseSettings):
     snapshot_interval: PositiveInt = Field(50, description="records between a channel's snapshots")
     journal_timeout: PositiveFloat = Field(
         10.0, description="seconds until a request to the journal is given up"
+    )
+    journal_lease: PositiveFloat = Field(
+        10.0,
+        description="seconds without a sign of life after which another service may take the"
+        " journal over",
     )
 
     dh_ratchet_every: PositiveInt = Field(
@@ -118,6 +133,25 @@ class Settings(BaseSettings):
     def _limits_in_range(self) -> Self:
         _ = self.channel_limits  # refuses what the protocol can't hold
         return self
+
+    @model_validator(mode="after")
+    def _one_source_of_keys(self) -> Self:
+        given = (self.sealing_key_file, self.sealing_keys, self.sealing_key_command)
+        if sum(source is not None for source in given) > 1:
+            raise ValueError(
+                "give one of sealing_key_file, sealing_keys and sealing_key_command, not several"
+            )
+        return self
+
+    @property
+    def key_source(self) -> KeySource:
+        """Where the master keys come from."""
+        return KeySource(
+            self.data_dir / "sealing.key",
+            file=self.sealing_key_file,
+            keys=None if self.sealing_keys is None else self.sealing_keys.get_secret_value(),
+            command=self.sealing_key_command,
+        )
 
     @property
     def channel_limits(self) -> ChannelLimits:

@@ -22,6 +22,7 @@ from service.actors.future import LoopFuture
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
 from service.persistence.committer import Committer
+from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
 from service.protocol.handshake import ChannelLimits, Initiation, connect_id_of
@@ -111,7 +112,7 @@ class _House:
 def _house(strategy: str = "differential") -> Iterator[_House]:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         journal = SqliteJournal(
-            Path(directory, "journal.db"), master_key=os.urandom(32), strategy=strategy
+            Path(directory, "journal.db"), keys=KeyRing.of(os.urandom(32)), strategy=strategy
         )
         house = _House(journal, strategy)
         try:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from loadgen.bench.cases import Benchmark, Operation, Prepare
 from loadgen.bench.sessions import make_ends, now
 from service.persistence.contract import Batch, Record, RecordKind, Rejection, Snapshot
+from service.persistence.keyring import KeyRing
 from service.persistence.recovery import rebuild
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
@@ -52,7 +53,7 @@ def _is_stored(result: object) -> bool:
 def _journal(strategy: str = "differential") -> Iterator[SqliteJournal]:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         journal = SqliteJournal(
-            Path(directory, "journal.db"), master_key=os.urandom(32), strategy=strategy
+            Path(directory, "journal.db"), keys=KeyRing.of(os.urandom(32)), strategy=strategy
         )
         try:
             yield journal

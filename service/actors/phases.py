@@ -309,9 +309,7 @@ class Running:
 
     def begin(self) -> object:
         """Persist a session that has just been made; its answer is the handshake's response."""
-        self._append(
-            RecordKind.STATE, self._strategy.state(self._session), self._session.handshake.response
-        )
+        self._append(RecordKind.ESTABLISHED, b"", self._session.handshake.response)
         return ANSWER_LATER
 
     def receive(self, message: object) -> object:
@@ -420,7 +418,8 @@ class Running:
         environment = actor.environment
         number = self._sequence_number = self._sequence_number + 1
         snapshot = None
-        if number % environment.snapshot_interval == 0 and kind is not RecordKind.CLOSED:
+        due = number % environment.snapshot_interval == 0
+        if kind is RecordKind.ESTABLISHED or (due and kind is not RecordKind.CLOSED):
             snapshot = self._snapshot()
         self._unsettled += 1
         environment.committer.write(

@@ -39,6 +39,7 @@ from service.persistence.contract import (
     CorruptRecordError,
     Journal,
     JournalError,
+    JournalFencedError,
     Record,
     Recovery,
     Snapshot,
@@ -125,6 +126,30 @@ class _Read:
             )
 
 
+class _Task:
+    """Something rare to be done with the journal, between two commits."""
+
+    def __init__(self, action: Callable[[Journal], None], done: asyncio.Future[None]) -> None:
+        self._action = action
+        self._done = done
+        self._error: JournalError | None = None
+
+    def run(self, journal: Journal) -> None:
+        try:
+            self._action(journal)
+        except JournalError as error:
+            self._error = error
+
+    def answered(self) -> None:
+        """Tell whoever asked and still waits."""
+        if self._done.done():
+            return
+        if self._error is None:
+            self._done.set_result(None)
+        else:
+            self._done.set_exception(self._error)
+
+
 @dataclass(slots=True)
 class CommitterStatistics:
     """Counts since the start, for whoever publishes them."""
@@ -148,7 +173,10 @@ class _Round:
     reads: list[_Read]
     forget: list[int]
     upkeep: bool
+    tasks: list["_Task"]
+    renew: bool
     failure: StorageError | None = None
+    fenced: bool = False
     rejected: frozenset[Record | Snapshot] = frozenset()
     commit_seconds: float = 0.0
     records: int = 0
@@ -157,21 +185,16 @@ class _Round:
 
     def run(self, journal: Journal) -> None:
         """Carry the round out. On the journal's thread; raises nothing that a journal raises."""
-        records = [write.record for write in self.writes if write.record is not None]
-        snapshots = [write.snapshot for write in self.writes if write.snapshot is not None]
         try:
-            if records or snapshots:
-                begun = perf_counter()
-                rejections = journal.commit(Batch(records, snapshots))
-                self.commit_seconds = perf_counter() - begun
-                self.records = len(records)
-                self.rejected = frozenset(rejection.entry for rejection in rejections)
-                for snapshot in snapshots:
-                    # One that was left out replaces nothing.
-                    if not self.rejected or snapshot not in self.rejected:
-                        _drop_replaced(journal, snapshot)
+            if self.renew:
+                journal.renew()
+            if self.writes:
+                self._commit(journal)
             for channel in self.forget:
                 journal.forget(channel)
+        except JournalFencedError as error:
+            self.fenced = True
+            self.failure = WriteRejectedError(f"{error}: try again on the one that has it")
         except JournalError as error:
             self.failure = WriteUncertainError(
                 f"the journal did not confirm the write ({error}): its outcome is unknown;"
@@ -179,11 +202,28 @@ class _Round:
             )
         for read in self.reads:
             read.run(journal)
-        if self.upkeep:
+        for task in self.tasks:
+            task.run(journal)
+        if self.upkeep and not self.fenced:
             try:
                 self.more_upkeep = journal.upkeep()
             except JournalError:
                 _log.exception("journal upkeep failed; it is tried again later")
+
+    def _commit(self, journal: Journal) -> None:
+        # Of barriers alone the batch is empty: no commit, but it makes sure of the journal.
+        records = [write.record for write in self.writes if write.record is not None]
+        snapshots = [write.snapshot for write in self.writes if write.snapshot is not None]
+        begun = perf_counter()
+        rejections = journal.commit(Batch(records, snapshots))
+        if records or snapshots:
+            self.commit_seconds = perf_counter() - begun
+            self.records = len(records)
+        self.rejected = frozenset(rejection.entry for rejection in rejections)
+        for snapshot in snapshots:
+            # One that was left out replaces nothing.
+            if not self.rejected or snapshot not in self.rejected:
+                _drop_replaced(journal, snapshot)
 
 
 def _drop_replaced(journal: Journal, snapshot: Snapshot) -> None:
@@ -204,6 +244,8 @@ class Committer:
         *,
         max_waiting: int,
         timeout: float,
+        renew_every: float = 3.0,
+        on_fenced: Callable[[], None] = lambda: None,
     ) -> None:
         """Take the journal over.
 
@@ -212,6 +254,8 @@ class Committer:
             loop: the event loop on which writes are asked for and settled.
             max_waiting: writes that may wait for the next round.
             timeout: seconds within which a round must be back.
+            renew_every: seconds between two signs of life; well within the journal's lease.
+            on_fenced: called once, if another writer has taken the journal over.
         """
         self.statistics = CommitterStatistics()
         self._journal = journal
@@ -222,6 +266,11 @@ class Committer:
         self._writes: list[Write] = []
         self._reads: list[_Read] = []
         self._forget: list[int] = []
+        self._tasks: list[_Task] = []
+        self._renew_every = renew_every
+        self._needs_renewal = self._closing = False
+        self._on_fenced: Callable[[], None] | None = on_fenced
+        self._renewal = loop.call_later(renew_every, self._renew)
         self._round: _Round | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._scheduled = False
@@ -277,6 +326,17 @@ class Committer:
         """Let the journal free its memory of a channel, in some later round."""
         self._forget.append(channel)
 
+    async def perform(self, action: Callable[[Journal], None]) -> None:
+        """Do something with the journal, on its thread and between two commits.
+
+        Raises:
+            JournalError: what the action raised.
+        """
+        done: asyncio.Future[None] = self._loop.create_future()
+        self._tasks.append(_Task(action, done))
+        self._schedule()
+        await done
+
     def _read(self, read: _Read) -> None:
         if self._hangs:
             self._loop.call_soon(read.answered, self._unreadable())
@@ -299,6 +359,12 @@ class Committer:
             f"the journal has not answered for {self._timeout:g} s: try again later"
         )
 
+    def _renew(self) -> None:
+        """Give a sign of life, and the journal its upkeep, however little there is to do."""
+        self._needs_renewal = self._needs_upkeep = True
+        self._renewal = self._loop.call_later(self._renew_every, self._renew)
+        self._schedule()
+
     # --- Rounds -----------------------------------------------------------------------------------
 
     def _schedule(self) -> None:
@@ -313,12 +379,14 @@ class Committer:
         reads, self._reads = self._reads[:_READS_A_ROUND], self._reads[_READS_A_ROUND:]
         writes, self._writes = self._writes, []
         forget, self._forget = self._forget, []
+        tasks, self._tasks = self._tasks, []
+        renew, self._needs_renewal = self._needs_renewal, False
         self._since_upkeep += 1
         idle = not writes and not reads
         upkeep = self._needs_upkeep and (idle or self._since_upkeep >= _ROUNDS_BETWEEN_UPKEEP)
         if upkeep:
             self._since_upkeep = 0
-        under_way = _Round(writes, reads, forget, upkeep)
+        under_way = _Round(writes, reads, forget, upkeep, tasks, renew)
         self._round = under_way
         self._timer = self._loop.call_later(self._timeout, self._give_up, under_way)
         self._thread.submit(self._run, under_way)
@@ -348,11 +416,17 @@ class Committer:
             or under_way.more_upkeep
             or (self._needs_upkeep and not under_way.upkeep)
         )
+        for task in under_way.tasks:
+            task.answered()
         if under_way.given_up:
             _log.warning("the journal answers again")
         else:
             self._answer(under_way)
-        if self._writes or self._reads or self._needs_upkeep:
+        if under_way.fenced and self._on_fenced is not None:
+            on_fenced, self._on_fenced = self._on_fenced, None
+            on_fenced()
+        more = self._writes or self._reads or self._tasks
+        if more or (self._needs_upkeep and not self._closing):
             self._schedule()
         else:
             self._idle.set()
@@ -403,6 +477,8 @@ class Committer:
 
     async def close(self) -> None:
         """Finish what was asked for, then release the journal."""
+        self._closing = True
+        self._renewal.cancel()
         await self._idle.wait()
         await self._loop.run_in_executor(self._thread, self._journal.close)
         self._thread.shutdown()

@@ -11,7 +11,8 @@ Promises, whatever the backend:
 3. Deleting never lowers a channel's highest sequence number.
 4. What is read back is what was written, bit for bit, or ``CorruptRecordError``: never something
    else, and never silently less.
-5. Only one process at a time has a journal open for writing.
+5. Only one writer at a time has a journal. One that stood still for longer than its lease may be
+   replaced; the journal itself refuses whatever it still wants to write.
 
 A journal is synchronous and used from one thread at a time (the committer's).
 """
@@ -21,6 +22,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
+from service.persistence.keyring import KeyRing
+
 __all__ = [
     "LATEST",
     "MAX_SEQUENCE_NUMBER",
@@ -29,6 +32,7 @@ __all__ = [
     "CorruptRecordError",
     "Journal",
     "JournalError",
+    "JournalFencedError",
     "JournalLockedError",
     "JournalStatistics",
     "JournalVersionError",
@@ -57,11 +61,15 @@ class CorruptRecordError(JournalError):
 
 
 class JournalLockedError(JournalError):
-    """Another process has this journal open."""
+    """Another writer has this journal, and is alive."""
+
+
+class JournalFencedError(JournalError):
+    """Another writer has taken the journal over; what was to be written is known not to be."""
 
 
 class JournalVersionError(JournalError):
-    """The journal was written in a format, or sealed under a key, that this service can't read."""
+    """This service can't use the journal: its format, its sealing key, or that it is a backup."""
 
 
 class RecordKind(IntEnum):
@@ -74,6 +82,9 @@ class RecordKind(IntEnum):
     CLOSED = 3
     """The channel has ended. Its commit erases all that the journal holds of the channel, itself
     included, in the same transaction; the id may be used again, from sequence number 1."""
+    ESTABLISHED = 4
+    """The channel begins. Its session is the snapshot that the same transaction holds, so that it
+    can be erased as snapshots are; the payload is empty."""
 
 
 class Record(NamedTuple):
@@ -174,8 +185,11 @@ class Journal(Protocol):
             with a rejected record or with a sequence number beyond the channel's highest, and all
             of a channel whose records are damaged.
 
+        An empty batch only makes sure that this writer still has the journal.
+
         Raises:
             CommitFailedError: the outcome of the whole batch is unknown.
+            JournalFencedError: nothing of it is written, and nothing ever will be by this writer.
         """
 
     def read(
@@ -187,8 +201,8 @@ class Journal(Protocol):
     ) -> list[Record]:
         """Return a channel's records, both bounds included, in order.
 
-        After the journal has been reopened, records at or below the channel's newest snapshot may
-        be gone, deleted or not: recovery has no use for them.
+        Records at or below the channel's newest snapshot may be gone, deleted or not: recovery has
+        no use for them.
 
         Raises:
             CorruptRecordError: a record between the bounds is damaged or missing.
@@ -205,6 +219,8 @@ class Journal(Protocol):
 
     def load_snapshot(self, channel: int, criteria: SnapshotCriteria = LATEST) -> Snapshot | None:
         """Return the newest snapshot within the criteria.
+
+        After the journal has been reopened, all but a channel's newest one may be gone.
 
         Raises:
             CorruptRecordError: it is damaged.
@@ -226,6 +242,22 @@ class Journal(Protocol):
 
     def forget(self, channel: int) -> None:
         """Free memory that the journal spends on this channel; what is stored stays stored."""
+
+    def renew(self) -> None:
+        """Give a sign of life, so that no other writer takes the journal over.
+
+        Raises:
+            JournalFencedError: one has.
+        """
+
+    def use_keys(self, keys: KeyRing) -> None:
+        """Seal under the first of these from now on, and open what any of them has sealed.
+
+        What older keys have sealed is sealed anew by ``upkeep``, bit by bit.
+
+        Raises:
+            JournalError: a key that is still needed is missing; nothing has changed.
+        """
 
     def upkeep(self) -> bool:
         """Do one bounded step of clean-up beside the commit path.

@@ -8,6 +8,8 @@ have live records. A channel's live records are always consecutive: deletion tak
 from array import array
 from collections.abc import Iterable
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from service.persistence.contract import RecordKind
 from service.persistence.log_rows import Entry
 
@@ -19,13 +21,15 @@ NEWEST_UNKNOWN = "its newest records may be among those that can't be read"
 class Tail:
     """One channel's live records: those from ``first`` to ``highest``, and where they lie."""
 
-    __slots__ = ("highest", "places", "snapshot")
+    __slots__ = ("highest", "places", "snapshot", "state_cipher")
 
     def __init__(self, highest: int, snapshot: int) -> None:
         self.highest = highest
         """The channel's highest sequence number ever."""
         self.snapshot = snapshot
         """Sequence number of its newest snapshot; 0 if it has none."""
+        self.state_cipher: AESGCM | None = None
+        """What seals whole states behind the snapshot; None until it is needed."""
         self.places = array("q")
         """In the log, by sequence number, the last one being that of ``highest``."""
 

@@ -12,9 +12,20 @@ grows along the log.
 import struct
 from collections.abc import Iterator
 
-from service.persistence.contract import CorruptRecordError
+from service.persistence.contract import CorruptRecordError, RecordKind
 
-__all__ = ["Entry", "RowWriter", "entries_of", "first_place", "record_at", "row_of"]
+__all__ = [
+    "SEALED_STATE",
+    "Entry",
+    "RowWriter",
+    "entries_of",
+    "first_place",
+    "record_at",
+    "row_of",
+]
+
+SEALED_STATE = 0x80 | RecordKind.STATE
+"""Kind of a whole state that is sealed on its own, under its channel's snapshot's key."""
 
 # Channel, sequence number, kind, length.
 _ENTRY = struct.Struct(">QQBI")

@@ -15,6 +15,7 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
+from service.persistence.keyring import KeyRing
 
 __all__ = ["MemoryJournal"]
 
@@ -45,6 +46,8 @@ class MemoryJournal:
 
     def commit(self, batch: Batch) -> list[Rejection]:
         """See ``Journal``."""
+        if not batch.records and not batch.snapshots:
+            return []
         rejections: list[Rejection] = []
         refused: set[int] = set()
         for record in batch.records:
@@ -129,6 +132,12 @@ class MemoryJournal:
 
     def forget(self, channel: int) -> None:
         """See ``Journal``; here memory is all that is stored."""
+
+    def renew(self) -> None:
+        """See ``Journal``; nobody else can reach it."""
+
+    def use_keys(self, keys: KeyRing) -> None:
+        """See ``Journal``; nothing is sealed in memory."""
 
     def upkeep(self) -> bool:
         """See ``Journal``."""

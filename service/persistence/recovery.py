@@ -28,10 +28,10 @@ def rebuild(recovery: Recovery) -> Session | None:
         elif recovery.snapshot is not None:
             session = Session.decode(recovery.snapshot.payload)
         for record in recovery.records[base + 1 :]:
-            if session is None:
+            if session is None or record.kind is not RecordKind.CHANGE:
                 raise CorruptRecordError(
-                    f"channel {record.channel}: record {record.sequence_number} is a change,"
-                    " but there is no state before it"
+                    f"channel {record.channel}: record {record.sequence_number} is no change of"
+                    " a state before it"
                 )
             session.apply(decode_change(record.payload))
     except InconsistentChangeError as error:

@@ -179,6 +179,7 @@ def respond(
         )
     except WeakKeyError:
         raise HandshakeRefusedError("a key of the request is of small order") from None
+    keys.erase_agreed()
     response = wire.EstablishResponse(
         connect_id=connect_id,
         bundle=bundle_to_wire(bundle),
@@ -299,6 +300,7 @@ class Initiation:
         except WeakKeyError:
             raise HandshakeRefusedError("a key of the response is of small order") from None
         self._keys = None
+        keys.channel.erase_agreed()
         return Session(
             channel_keys=keys.channel,
             handshake=Handshake(

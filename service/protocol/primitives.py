@@ -99,7 +99,8 @@ class KeyPair:
     """An X25519 key pair.
 
     The library derives the public half whenever it loads a private one (as dear as an exchange),
-    so the loaded key is kept from its first use on. Equality is that of the private halves.
+    so the loaded key is kept from its first use on. Equality is that of the private halves, or of
+    the public ones where the private ones have been erased.
     """
 
     __slots__ = ("_loaded", "_public", "private_key")
@@ -126,6 +127,10 @@ class KeyPair:
             self._public = self._load().public_key().public_bytes_raw()
         return self._public
 
+    def erased(self) -> "KeyPair":
+        """Return the public half alone, for when nothing more is to be agreed with the pair."""
+        return KeyPair(b"", self.public_key)
+
     def exchange(self, peer_public_key: bytes) -> bytes:
         """Return the shared secret, 32 bytes.
 
@@ -138,7 +143,11 @@ class KeyPair:
             raise WeakKeyError from None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, KeyPair) and self.private_key == other.private_key
+        return (
+            isinstance(other, KeyPair)
+            and self.private_key == other.private_key
+            and (bool(self.private_key) or self._public == other._public)
+        )
 
     def __hash__(self) -> int:
         return hash(self.private_key)

@@ -115,10 +115,8 @@ class Session:
         return stored.SessionState(
             channel_keys=stored.ChannelKeys(
                 identity_key=keys.identity_key,
-                exchange_identity_private_key=keys.exchange_identity.private_key,
                 exchange_identity_key=keys.exchange_identity.public_key,
                 signed_prekey_id=keys.signed_prekey_id,
-                signed_prekey_private_key=keys.signed_prekey.private_key,
                 signed_prekey=keys.signed_prekey.public_key,
                 signature=keys.signature,
                 one_time_prekeys=[
@@ -191,11 +189,9 @@ class Session:
         return cls(
             channel_keys=ChannelKeys(
                 identity_key=keys.identity_key,
-                exchange_identity=KeyPair(
-                    keys.exchange_identity_private_key, keys.exchange_identity_key
-                ),
+                exchange_identity=KeyPair(b"", keys.exchange_identity_key),
                 signed_prekey_id=keys.signed_prekey_id,
-                signed_prekey=KeyPair(keys.signed_prekey_private_key, keys.signed_prekey),
+                signed_prekey=KeyPair(b"", keys.signed_prekey),
                 one_time_prekeys={
                     pair.id: KeyPair(pair.private_key, pair.public_key)
                     for pair in keys.one_time_prekeys

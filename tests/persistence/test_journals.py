@@ -27,6 +27,7 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
+from service.persistence.keyring import KeyRing
 from service.persistence.log_rows import first_place, row_of
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
@@ -51,7 +52,7 @@ def eager_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_sqlite(path: Path, key: bytes = KEY, strategy: str = "full") -> SqliteJournal:
-    return SqliteJournal(path, master_key=key, strategy=strategy)
+    return SqliteJournal(path, keys=KeyRing.of(key), strategy=strategy)
 
 
 class TestMemoryJournal(JournalConformance):
@@ -80,7 +81,7 @@ class TestSqliteJournal(DurableJournalConformance):
 def place_of(path: Path, channel: int, number: int) -> int:
     """Return where a record lies in a closed journal."""
     journal = open_sqlite(path)
-    place = journal._index.tails[channel].place_of(number)
+    place = journal._usable().index.tails[channel].place_of(number)
     journal.close()
     assert place is not None
     return place
@@ -119,8 +120,10 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from service.persistence.contract import JournalLockedError\n"
+        "from service.persistence.keyring import KeyRing\n"
         "from service.persistence.sqlite import SqliteJournal\n"
-        "try: SqliteJournal(Path(sys.argv[1]), master_key=bytes(range(32)), strategy='full')\n"
+        "keys = KeyRing.of(bytes(range(32)))\n"
+        "try: SqliteJournal(Path(sys.argv[1]), keys=keys, strategy='full')\n"
         "except JournalLockedError: sys.exit(7)\n"
     )
     done = subprocess.run(  # noqa: S603 - our own script
@@ -286,6 +289,7 @@ def test_no_sealing_key_and_nonce_come_twice_even_from_a_restored_backup(tmp_pat
             sealed += [row_at(connection, first_place(1))[0]]
         connection.close()
         (tmp_path / "live.db").unlink()
+        (tmp_path / "live.db-lease").unlink()
     first, second = sealed
     # The same epoch number, counter, context and payload: only the key differs.
     assert first[:12] == second[:12]
@@ -401,9 +405,8 @@ def test_after_a_failed_commit_the_journal_says_what_is_durable(
 ) -> None:
     journal = open_sqlite(tmp_path / "j.db")
     journal.commit(Batch([change(1)]))
-    connection = journal._connection
-    assert connection is not None
-    monkeypatch.setattr(journal, "_connection", _Failing(connection, statement))
+    reader = journal._usable()
+    monkeypatch.setattr(reader, "connection", _Failing(reader.connection, statement))
     with pytest.raises(CommitFailedError):
         journal.commit(Batch([change(2)], [snapshot(2)]))
     assert numbers(journal.read(CHANNEL)) == [1]
@@ -417,8 +420,9 @@ _WRITER = """
 import sys
 from pathlib import Path
 from service.persistence.contract import Batch, Record, RecordKind, Snapshot
+from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
-journal = SqliteJournal(Path(sys.argv[1]), master_key=bytes(range(32)), strategy="full")
+journal = SqliteJournal(Path(sys.argv[1]), keys=KeyRing.of(bytes(range(32))), strategy="full")
 number = journal.highest_sequence_number(1)
 while True:
     first, number = number + 1, number + 3
@@ -486,7 +490,7 @@ def test_a_forgotten_channel_costs_no_memory(tmp_path: Path) -> None:
     journal.commit(Batch([change(1)], [snapshot(1)]))
     journal.delete_records(CHANNEL, 1)
     journal.forget(CHANNEL)
-    assert not journal._index.tails
+    assert not journal._usable().index.tails
     assert journal.highest_sequence_number(CHANNEL) == 1
     journal.close()
 

@@ -161,7 +161,7 @@ def test_a_channel_without_records_recovers_as_nothing() -> None:
 
 def test_a_change_without_a_state_before_it_is_refused() -> None:
     record = Record(CHANNEL, 1, RecordKind.CHANGE, encode_change(Sent(0)))
-    with pytest.raises(CorruptRecordError, match="no state before it"):
+    with pytest.raises(CorruptRecordError, match="no change of a state before it"):
         rebuild(Recovery(None, (record,), 1))
 
 

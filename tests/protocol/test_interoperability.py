@@ -38,6 +38,23 @@ def recorded_agreements(patch: pytest.MonkeyPatch) -> list[bytes]:
     return agreed
 
 
+class Recorded:
+    """A source that remembers what was drawn: sessions erase the private halves they have used."""
+
+    def __init__(self, seed: int) -> None:
+        self._source = seeded(seed)
+        self.drawn: list[bytes] = []
+
+    def __call__(self, size: int) -> bytes:
+        self.drawn.append(self._source(size))
+        return self.drawn[-1]
+
+    def pair_of(self, public_key: bytes) -> KeyPair:
+        """Return the whole of a key pair that was drawn here."""
+        pairs = (KeyPair(secret) for secret in self.drawn if len(secret) == 32)
+        return next(pair for pair in pairs if pair.public_key == public_key)
+
+
 class Pair:
     """A channel with our session at one end and `DoubleRatchet` at the other, after a handshake.
 
@@ -46,7 +63,7 @@ class Pair:
     """
 
     def __init__(self, mode: str, seed: int = 1) -> None:
-        source = seeded(seed)
+        source = Recorded(seed)
         with pytest.MonkeyPatch.context() as patch:
             agreed = recorded_agreements(patch)
             # The keys are forgotten once the handshake is complete.
@@ -65,7 +82,9 @@ class Pair:
             )
         else:
             self.ours = alice
-            self.theirs.begin_as_bob(bob.channel_keys.signed_prekey.private_key)
+            self.theirs.begin_as_bob(
+                source.pair_of(bob.channel_keys.signed_prekey.public_key).private_key
+            )
         self.their_turn_first = mode == "theirs is Alice"
 
     async def we_say(self, plaintext: bytes) -> Payload:
@@ -278,26 +297,20 @@ async def test_a_whole_handshake_agrees_on_what_their_responder_computes(
     prekeys: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     agreed = recorded_agreements(monkeypatch)
-    drawn: list[bytes] = []
-    source = seeded(1)
-
-    def recording(size: int) -> bytes:
-        drawn.append(source(size))
-        return drawn[-1]
-
-    initiation, bob = begin_and_answer(recording, ChannelLimits(one_time_prekeys=prekeys))
+    source = Recorded(1)
+    initiation, bob = begin_and_answer(source, ChannelLimits(one_time_prekeys=prekeys))
     response = response_of(bob)
     initiation.complete(response)
     consumed = None
     if prekeys:
         public = {prekey.id: prekey.public_key for prekey in response.bundle.one_time_prekeys}
-        consumed = next(
-            pair
-            for pair in map(KeyPair, drawn)
-            if pair.public_key == public[response.one_time_prekey_id]
-        )
-    keys = bob.channel_keys
-    state = their_state(keys.exchange_identity, keys.signed_prekey, [consumed] if consumed else [])
+        consumed = source.pair_of(public[response.one_time_prekey_id])
+    bundle = response.bundle
+    state = their_state(
+        source.pair_of(bundle.exchange_identity_key),
+        source.pair_of(bundle.signed_prekey),
+        [consumed] if consumed else [],
+    )
     theirs, _, _ = await state.get_shared_secret_passive(
         independent_x3dh.Header(
             initiation.request.bundle.exchange_identity_key,

@@ -25,7 +25,7 @@ def secrets_of(session: Session) -> set[bytes]:
     pairs = [keys.exchange_identity, keys.signed_prekey, *keys.one_time_prekeys.values()]
     if ratchet.own_key is not None:
         pairs.append(ratchet.own_key)
-    secrets = {pair.private_key for pair in pairs} | {ratchet.root_key}
+    secrets = {pair.private_key for pair in pairs if pair.private_key} | {ratchet.root_key}
     for chain in (ratchet.sending, ratchet.receiving):
         if chain is not None:
             secrets.add(chain.chain_key)
@@ -80,7 +80,7 @@ def is_bare(value: object) -> bool:
 def test_no_protocol_object_shows_a_key(end: str) -> None:
     session: Session = getattr(talkative(), end)
     secrets = secrets_of(session)
-    assert len(secrets) >= 15
+    assert len(secrets) >= 14
     shown = [part for part in parts_of(session) if not is_bare(part)]
     shown += list(session.ratchet.skipped)
     shown += list(session.channel_keys.one_time_prekeys.values())

@@ -89,8 +89,6 @@ def _agreement(*, prekey: bool) -> dict[str, Any]:
 
 def _private_keys(keys: ChannelKeys) -> dict[str, Any]:
     return {
-        "exchange_identity": keys.exchange_identity.private_key.hex(),
-        "signed_prekey": keys.signed_prekey.private_key.hex(),
         "one_time_prekeys": {
             str(prekey_id): pair.private_key.hex()
             for prekey_id, pair in keys.one_time_prekeys.items()

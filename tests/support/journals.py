@@ -55,7 +55,8 @@ class ScriptedJournal(MemoryJournal):
         if self.fail_before and self.fail_before.pop(0):
             raise CommitFailedError("on purpose, before writing")
         rejections = super().commit(batch)
-        self.batches.append(batch)
+        if batch.records or batch.snapshots:
+            self.batches.append(batch)
         if self.fail_after and self.fail_after.pop(0):
             raise CommitFailedError("on purpose, after writing")
         return rejections

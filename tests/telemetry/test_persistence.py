@@ -8,6 +8,7 @@ from service.actors import dispatcher
 from service.actors.commands import Encrypt
 from service.errors import WriteRejectedError, WriteUncertainError
 from service.persistence.contract import Batch, Record, RecordKind
+from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
 from service.telemetry.persistence import disk_written_bytes
 from tests.support.house import House, answer, until
@@ -112,7 +113,9 @@ def size_of(directory: Path) -> int:
 async def test_the_size_of_the_journals_files_is_told(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     directory.mkdir()
-    journal = SqliteJournal(directory / "journal.db", master_key=bytes(32), strategy="differential")
+    journal = SqliteJournal(
+        directory / "journal.db", keys=KeyRing.of(bytes(32)), strategy="differential"
+    )
     house = House(journal)
     await house.establish()
     await until(house.committer._idle.is_set)

@@ -84,15 +84,15 @@ Global___OneTimePrekeyPair: _TypeAlias = OneTimePrekeyPair  # noqa: Y015
 
 @_typing.final
 class ChannelKeys(_message.Message):
-    """One end's own key material for one channel."""
+    """One end's own key material for one channel. The private halves that the handshake has used are
+    erased when it is done.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     IDENTITY_KEY_FIELD_NUMBER: _builtins.int
-    EXCHANGE_IDENTITY_PRIVATE_KEY_FIELD_NUMBER: _builtins.int
     EXCHANGE_IDENTITY_KEY_FIELD_NUMBER: _builtins.int
     SIGNED_PREKEY_ID_FIELD_NUMBER: _builtins.int
-    SIGNED_PREKEY_PRIVATE_KEY_FIELD_NUMBER: _builtins.int
     SIGNED_PREKEY_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     ONE_TIME_PREKEYS_FIELD_NUMBER: _builtins.int
@@ -100,10 +100,8 @@ class ChannelKeys(_message.Message):
     """The long-lived identity that certifies the rest (public half: the private one is not stored
     with channels).
     """
-    exchange_identity_private_key: _builtins.bytes
     exchange_identity_key: _builtins.bytes
     signed_prekey_id: _builtins.int
-    signed_prekey_private_key: _builtins.bytes
     signed_prekey: _builtins.bytes
     signature: _builtins.bytes
     @_builtins.property
@@ -114,17 +112,15 @@ class ChannelKeys(_message.Message):
         self,
         *,
         identity_key: _builtins.bytes = ...,
-        exchange_identity_private_key: _builtins.bytes = ...,
         exchange_identity_key: _builtins.bytes = ...,
         signed_prekey_id: _builtins.int = ...,
-        signed_prekey_private_key: _builtins.bytes = ...,
         signed_prekey: _builtins.bytes = ...,
         signature: _builtins.bytes = ...,
         one_time_prekeys: _abc.Iterable[Global___OneTimePrekeyPair] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange_identity_key", b"exchange_identity_key", "exchange_identity_private_key", b"exchange_identity_private_key", "identity_key", b"identity_key", "one_time_prekeys", b"one_time_prekeys", "signature", b"signature", "signed_prekey", b"signed_prekey", "signed_prekey_id", b"signed_prekey_id", "signed_prekey_private_key", b"signed_prekey_private_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exchange_identity_key", b"exchange_identity_key", "identity_key", b"identity_key", "one_time_prekeys", b"one_time_prekeys", "signature", b"signature", "signed_prekey", b"signed_prekey", "signed_prekey_id", b"signed_prekey_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,123 @@
+"""The lease of a journal's one writer: who may take the journal over, and when.
+
+Safety does not rest on it: every transaction checks that its writer is still the newest
+(``service.persistence.sqlite``). The lease makes that check fail rarely: a second service is
+refused at start for as long as the first one is alive and at work.
+
+Two signs of life, both in a file beside the journal:
+
+- a lock on the byte that has the number of the writer's epoch (an open file description lock,
+  fcntl(2)). The kernel drops it with the process, so after a crash nobody waits;
+- the writer's heartbeat, on the machine's monotonic clock. A writer that holds its lock but whose
+  heartbeat is older than the lease (stopped, hung) may be replaced.
+
+The file also holds the *head*: the number of the last row that was acknowledged. A journal that
+ends before it has lost what it had promised (an old backup in its place, a lost WAL). It is written
+after each commit and never synced: it may lag behind the journal, and never leads.
+"""
+
+import fcntl
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from service.persistence.contract import JournalError, JournalLockedError
+
+__all__ = ["WriterLease"]
+
+# Boot, epoch, heartbeat in nanoseconds, head; then a check sum.
+_CONTENT = struct.Struct(">16sQQQ")
+_CHECK = struct.Struct(">I")
+_SIZE = _CONTENT.size + _CHECK.size
+# struct flock of Linux on 64 bits: type, whence, start, length, process.
+_FLOCK = struct.Struct("@hhqqi4x")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def _flock(kind: int, epoch: int) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, epoch, 1, 0)
+
+
+class WriterLease:
+    """One process's hold on a journal, or its wish for one."""
+
+    def __init__(
+        self,
+        path: Path,
+        seconds: float,
+        monotonic: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Open the lease's file, making it if there is none; nothing is held yet.
+
+        Args:
+            path: of the lease's file.
+            seconds: how old another writer's heartbeat has to be for it to be replaced.
+            monotonic: nanoseconds, on a clock that all processes of this machine share.
+
+        Raises:
+            JournalError: the file can't be used.
+        """
+        self._seconds = seconds
+        self._monotonic = monotonic
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._boot = bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
+        except OSError as error:
+            raise JournalError(f"{path} can't be used: {error.strerror}") from error
+        self._epoch = 0
+
+    def _read(self) -> tuple[bytes, int, int, int]:
+        content = os.pread(self._file, _SIZE, 0)
+        if len(content) == _SIZE:
+            (check,) = _CHECK.unpack_from(content, _CONTENT.size)
+            if check == zlib.crc32(content[: _CONTENT.size]):
+                return _CONTENT.unpack_from(content)
+        return b"", 0, 0, 0
+
+    @property
+    def head(self) -> int:
+        """Number of the last row that any writer has acknowledged; 0 if that is not known."""
+        return self._read()[3]
+
+    def held_by_another(self, epoch: int) -> bool:
+        """Tell whether the writer of an epoch lives and is at work, unless it is this one."""
+        asked = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, epoch))
+        if _FLOCK.unpack(asked)[0] == fcntl.F_UNLCK:
+            return False
+        boot, beating, heartbeat, _ = self._read()
+        silent = self._monotonic() - heartbeat
+        expired = boot == self._boot and beating == epoch and silent > self._seconds * 1e9
+        return not expired
+
+    def take(self, epoch: int, head: int) -> None:
+        """Hold the lease for an epoch of one's own.
+
+        Raises:
+            JournalLockedError: another process has taken this epoch.
+            JournalError: the file system has no such locks.
+        """
+        try:
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, epoch))
+        except BlockingIOError as error:
+            raise JournalLockedError("another service is taking the journal over") from error
+        except OSError as error:
+            raise JournalError(f"the journal's lease can't be locked: {error.strerror}") from error
+        self._epoch = epoch
+        self.renew(head)
+
+    def renew(self, head: int) -> None:
+        """Give a sign of life, and note the last row that is durable."""
+        content = _CONTENT.pack(self._boot, self._epoch, self._monotonic(), head)
+        os.pwrite(self._file, content + _CHECK.pack(zlib.crc32(content)), 0)
+
+    @property
+    def lost(self) -> bool:
+        """Whether another writer has taken over, as far as the lease shows it."""
+        return self._read()[1] != self._epoch
+
+    def release(self) -> None:
+        """Let go of it."""
+        os.close(self._file)

@@ -1,0 +1,185 @@
+"""The file of the SQLite journal: its tables, its format, and the epochs that have written it.
+
+- ``log`` has a row for each commit (``service.persistence.log_rows``), in the order of arrival.
+  Rows are numbered without gaps.
+- ``snapshots`` has a row per snapshot.
+- ``marks`` holds what no snapshot implies: records deleted without one, and the highest number
+  of a channel whose newest snapshot was deleted.
+- ``writers`` has a row per epoch: which strategy wrote, under which master key, with which salt.
+- ``backup`` has a row in a copy that ``connect-actor backup`` has made: whoever wants to write to
+  it has to say first how far it can be trusted (``connect-actor restore``).
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from service.persistence.contract import (
+    CorruptRecordError,
+    JournalError,
+    JournalLockedError,
+    JournalVersionError,
+)
+from service.persistence.keyring import KeyRing, MasterKey
+from service.persistence.sealing import Sealer, canary_context
+
+__all__ = [
+    "PAGE_SIZE",
+    "add_epoch",
+    "connect",
+    "is_backup",
+    "know_epochs",
+    "newest_epoch",
+    "open_for_reading",
+    "require_format",
+    "translated",
+]
+
+_APPLICATION_ID = 0x434F4E41  # "CONA", shown by file(1)
+_FORMAT_VERSION = 2
+# A whole session fills a third of such a page; smaller ones waste the rest of a page on each.
+PAGE_SIZE = 8_192
+_CANARY = b"connect-actor canary"
+
+_SCHEMA = """
+CREATE TABLE writers (
+    epoch INTEGER PRIMARY KEY, strategy TEXT NOT NULL, opened_at INTEGER NOT NULL,
+    key_id BLOB NOT NULL, salt BLOB NOT NULL, canary BLOB NOT NULL
+);
+CREATE TABLE log (number INTEGER PRIMARY KEY, directory BLOB NOT NULL, payloads BLOB NOT NULL);
+CREATE TABLE snapshots (
+    channel INTEGER NOT NULL, sequence_number INTEGER NOT NULL, taken_at INTEGER NOT NULL,
+    payload BLOB NOT NULL, UNIQUE (channel, sequence_number)
+);
+CREATE TABLE marks (
+    channel INTEGER PRIMARY KEY, deleted_to INTEGER NOT NULL, highest INTEGER NOT NULL
+);
+CREATE TABLE backup (head INTEGER NOT NULL, made_at INTEGER NOT NULL);
+"""
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises at opening into what a journal raises."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            raise JournalLockedError(
+                f"{path} is in use by another service: a journal has one writer"
+            ) from error
+        raise JournalError(f"{path} can't be opened: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise JournalVersionError(f"{path} is not a journal: {error}") from error
+
+
+def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """Return a connection to a file that exists; nothing has been read yet."""
+    mode = "ro" if read_only else "rw"
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=0,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+
+
+def open_for_reading(path: Path) -> sqlite3.Connection:
+    """Return a connection within a transaction that sees the journal as it is now, to the end.
+
+    A service may be writing it meanwhile.
+
+    Raises:
+        JournalError: there is no such file, or it can't be read.
+        JournalVersionError: it isn't a journal, or is of another format.
+    """
+    with translated(path):
+        connection = connect(path, read_only=True)
+        try:
+            connection.execute("BEGIN")
+            require_format(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def require_format(connection: sqlite3.Connection, path: Path) -> None:
+    """Check that this is a journal that can be read; make the tables of one that is empty.
+
+    Raises:
+        JournalVersionError: it is something else.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if tables == 0:
+        for statement in _SCHEMA.split(";"):
+            connection.execute(statement)
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {_FORMAT_VERSION}")
+    elif application != _APPLICATION_ID:
+        raise JournalVersionError(f"{path} is a database, but not a journal")
+    elif version != _FORMAT_VERSION:
+        raise JournalVersionError(
+            f"{path} has format {version}, this service reads {_FORMAT_VERSION}:"
+            " use the release that wrote it"
+        )
+
+
+def is_backup(connection: sqlite3.Connection) -> bool:
+    """Tell whether the file is a copy that no writer may use as it is."""
+    return connection.execute("SELECT 1 FROM backup").fetchone() is not None
+
+
+def newest_epoch(connection: sqlite3.Connection) -> int:
+    """Return the epoch of the newest writer; 0 if there has been none."""
+    epoch: int = connection.execute("SELECT max(epoch) FROM writers").fetchone()[0] or 0
+    return epoch
+
+
+def know_epochs(
+    connection: sqlite3.Connection, path: Path, keys: KeyRing, sealer: Sealer
+) -> str | None:
+    """Let a sealer open what all epochs have sealed; return the newest one's strategy.
+
+    Raises:
+        JournalVersionError: a master key is missing.
+    """
+    strategy: str | None = None
+    for epoch, strategy, key_id, salt, canary in connection.execute(
+        "SELECT epoch, strategy, key_id, salt, canary FROM writers ORDER BY epoch"
+    ):
+        key = keys.find(key_id)
+        if key is None:
+            raise JournalVersionError(
+                f"{path} was sealed under the master key {key_id.hex()}, which is not given:"
+                " give the one it was made with (sealing_key_file)"
+            )
+        sealer.know_epoch(epoch, key, salt, strategy)
+        try:
+            sealer.open(canary, canary_context(epoch))
+        except CorruptRecordError:
+            raise JournalVersionError(
+                f"{path} is damaged where it says who wrote it (epoch {epoch})"
+            ) from None
+    return strategy
+
+
+def add_epoch(
+    connection: sqlite3.Connection,
+    sealer: Sealer,
+    epoch: int,
+    key: MasterKey,
+    strategy: str,
+    opened_at: int,
+    salt: bytes,
+) -> None:
+    """Write an epoch down, and let the sealer seal under its key from now on."""
+    sealer.begin_epoch(epoch, key, salt, strategy)
+    connection.execute(
+        "INSERT INTO writers VALUES (?, ?, ?, ?, ?, ?)",
+        (epoch, strategy, opened_at, key.id, salt, sealer.seal(_CANARY, canary_context(epoch))),
+    )

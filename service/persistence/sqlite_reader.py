@@ -1,0 +1,239 @@
+"""Reading the SQLite journal: what its one writer and those who only look at it share.
+
+A channel's records are found by ``LogIndex``, made in memory by one scan of the log. A snapshot
+marks what it covers: records at or below a channel's newest snapshot are gone from reads.
+
+A row that is missing, or whose directory does not open, may have held anybody's records. Channels
+with a later record are whole, if their numbers join up; of the others the newest records may be
+lost, so they are refused.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from service.persistence.contract import (
+    LATEST,
+    CorruptRecordError,
+    JournalError,
+    Record,
+    RecordKind,
+    Recovery,
+    Snapshot,
+    SnapshotCriteria,
+)
+from service.persistence.log_index import NEWEST_UNKNOWN, LogIndex, Tail
+from service.persistence.log_rows import (
+    SEALED_STATE,
+    Entry,
+    entries_of,
+    first_place,
+    record_at,
+    row_of,
+)
+from service.persistence.sealing import (
+    STATE_KEY_SIZE,
+    Sealer,
+    directory_context,
+    payloads_context,
+    snapshot_context,
+    state_context,
+)
+
+__all__ = ["SqliteReader"]
+
+_SELECT_ROW = "SELECT directory, payloads FROM log WHERE number = ?"
+
+
+class SqliteReader:
+    """An open file, its index and its keys."""
+
+    def __init__(self, connection: sqlite3.Connection, sealer: Sealer, head: int) -> None:
+        """Scan the log.
+
+        Args:
+            connection: to a file of the right format.
+            sealer: knows all epochs.
+            head: number of the last row known to have been acknowledged; 0 if none is.
+        """
+        self.connection = connection
+        self.sealer = sealer
+        self.index = LogIndex()
+        self.index.build(
+            self._scan(head),
+            connection.execute("SELECT channel, deleted_to, highest FROM marks"),
+            connection.execute(
+                "SELECT channel, max(sequence_number) FROM snapshots GROUP BY channel"
+            ),
+        )
+
+    def _scan(self, head: int) -> Iterator[Entry]:
+        """Yield what the log lists, and have the index distrust what can't be read."""
+        index = self.index
+        expected: int | None = None
+        for number, directory in self.connection.execute(
+            "SELECT number, directory FROM log ORDER BY number"
+        ):
+            if expected is not None and number != expected:
+                index.distrust_before(first_place(number))
+            expected = number + 1
+            index.next_row = number + 1
+            try:
+                opened = self.sealer.open(directory, directory_context(number))
+            except (CorruptRecordError, TypeError):
+                index.distrust_before(first_place(number + 1))
+                continue
+            yield from entries_of(number, opened)
+        if index.next_row <= head:
+            # The gap that this leaves tells it to whoever reads the log later.
+            index.next_row = head + 1
+            index.distrust_before(first_place(head + 1))
+
+    # --- Channels ---------------------------------------------------------------------------------
+
+    def channels(self) -> list[int]:
+        """Return all channels of which anything is stored, whole or not."""
+        known = {*self.index.tails, *self.index.damaged}
+        known.update(
+            channel
+            for (channel,) in self.connection.execute(
+                "SELECT channel FROM snapshots UNION SELECT channel FROM marks"
+            )
+        )
+        return sorted(known)
+
+    def tail(self, channel: int) -> Tail:
+        """Return a channel's tail, looking up what a channel without live records has left.
+
+        Raises:
+            CorruptRecordError: its newest records may be lost.
+        """
+        tail = self.index.tails.get(channel)
+        if tail is None:
+            reason = self.index.damaged.get(channel)
+            if reason is not None:
+                raise CorruptRecordError(f"channel {channel}: {reason}")
+            snapshot = self.newest_snapshot(channel)
+            mark = self._select("SELECT highest FROM marks WHERE channel = ?", (channel,))
+            if self.index.distrusted and (snapshot or mark):
+                raise CorruptRecordError(f"channel {channel}: {NEWEST_UNKNOWN}")
+            tail = Tail(max(snapshot, mark[0] if mark else 0), snapshot)
+            if tail.highest:
+                self.index.tails[channel] = tail
+        return tail
+
+    def height(self, channel: int) -> int:
+        """Return a channel's highest sequence number; 0 if it is damaged, and gets no more."""
+        return 0 if channel in self.index.damaged else self.tail(channel).highest
+
+    def newest_snapshot(self, channel: int) -> int:
+        """Return the highest sequence number of a channel's snapshots; 0 if it has none."""
+        row = self._select(
+            "SELECT max(sequence_number) FROM snapshots WHERE channel = ?", (channel,)
+        )
+        return (row and row[0]) or 0
+
+    # --- Records and snapshots --------------------------------------------------------------------
+
+    def read(self, channel: int, first: int, last: int, limit: int) -> list[Record]:
+        """See ``Journal``."""
+        tail = self.tail(channel)
+        first = max(first, tail.first)
+        last = min(last, tail.highest, first + limit - 1)
+        return [self._read_one(channel, tail, number) for number in range(first, last + 1)]
+
+    def _read_one(self, channel: int, tail: Tail, number: int) -> Record:
+        place = tail.place_of(number)
+        row = None if place is None else self._select(_SELECT_ROW, (row_of(place),))
+        if place is None or row is None:
+            raise CorruptRecordError(f"channel {channel}: record {number} is missing")
+        try:
+            kind, payload = record_at(place, self.open_payloads(row_of(place), *row))
+            if kind == SEALED_STATE:
+                kind, payload = RecordKind.STATE, self._open_state(channel, tail, number, payload)
+            return Record(channel, number, RecordKind(kind), payload)
+        except (CorruptRecordError, ValueError, TypeError) as error:
+            raise CorruptRecordError(f"channel {channel}: record {number}: {error}") from error
+
+    def _open_state(self, channel: int, tail: Tail, number: int, sealed: bytes) -> bytes:
+        cipher = self.state_cipher(channel, tail)
+        if cipher is None:
+            raise CorruptRecordError("the snapshot with its key is missing")
+        return self.sealer.open_with(cipher, sealed, state_context(channel, number))
+
+    def open_payloads(self, number: int, directory: bytes, payloads: bytes) -> bytes:
+        """Return the payloads of a row.
+
+        Raises:
+            CorruptRecordError: they are damaged.
+        """
+        return self.sealer.open(payloads, payloads_context(number, directory))
+
+    def state_cipher(self, channel: int, tail: Tail) -> AESGCM | None:
+        """Return what seals whole states behind the channel's newest snapshot, if it has one.
+
+        Raises:
+            CorruptRecordError: the snapshot is damaged.
+        """
+        if tail.state_cipher is None and tail.snapshot:
+            found = self._load_snapshot(channel, LATEST)
+            if found is not None:
+                tail.state_cipher = AESGCM(found[1])
+        return tail.state_cipher
+
+    def load_snapshot(self, channel: int, criteria: SnapshotCriteria) -> Snapshot | None:
+        """See ``Journal``."""
+        found = self._load_snapshot(channel, criteria)
+        return None if found is None else found[0]
+
+    def _load_snapshot(
+        self, channel: int, criteria: SnapshotCriteria
+    ) -> tuple[Snapshot, bytes] | None:
+        """Return a snapshot, and the key of the states behind it."""
+        row = self._select(
+            "SELECT sequence_number, taken_at, payload FROM snapshots WHERE channel = ?"
+            " AND sequence_number <= ? AND taken_at <= ? ORDER BY sequence_number DESC LIMIT 1",
+            (channel, criteria.max_sequence_number, criteria.max_taken_at),
+        )
+        if row is None:
+            return None
+        number, taken_at, blob = row
+        try:
+            opened = self.sealer.open(blob, snapshot_context(channel, number, taken_at))
+        except (CorruptRecordError, TypeError) as error:
+            raise CorruptRecordError(f"channel {channel}: snapshot {number}: {error}") from error
+        return (
+            Snapshot(channel, number, taken_at, opened[STATE_KEY_SIZE:]),
+            opened[:STATE_KEY_SIZE],
+        )
+
+    def recover(self, channel: int) -> Recovery:
+        """See ``Journal``."""
+        tail = self.tail(channel)
+        snapshot = self.load_snapshot(channel, LATEST) if tail.snapshot else None
+        covered = 0 if snapshot is None else snapshot.sequence_number
+        if covered != tail.snapshot or (tail.places and tail.first > covered + 1):
+            raise CorruptRecordError(
+                f"channel {channel}: nothing covers the records before {tail.first}"
+            )
+        if not tail.places and covered < tail.highest:
+            raise CorruptRecordError(
+                f"channel {channel}: nothing covers the records up to {tail.highest}"
+            )
+        records: list[Record] = []
+        for number in range(tail.highest, covered, -1):
+            records.append(self._read_one(channel, tail, number))
+            # A whole state: nothing before it is of any use.
+            if records[-1].kind is RecordKind.STATE:
+                break
+        records.reverse()
+        return Recovery(snapshot, records, tail.highest)
+
+    def _select(self, query: str, values: tuple[object, ...]) -> tuple[Any, ...] | None:
+        try:
+            row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal can't be read: {error}") from error
+        return row
