@@ -35,6 +35,7 @@ from service.protocol.changes import (
     idempotent_send_to_stored,
 )
 from service.protocol.payload import Header, Payload
+from service.protocol.primitives import KEY_SIZE
 
 __all__ = [
     "MAX_REDELIVERY_WINDOW",
@@ -279,6 +280,13 @@ class DeliveryWindow:
         ratchet_key = b""
         for kept in window.kept:
             ratchet_key = kept.ratchet_key or ratchet_key
+            if not (
+                len(ratchet_key) == len(kept.message_key) == KEY_SIZE
+                and len(kept.digest) == (0 if kept.HasField("sent") else PAYLOAD_DIGEST_SIZE)
+            ):
+                raise InconsistentChangeError(
+                    "a stored delivery window holds a key or digest of the wrong size"
+                )
             if not kept.HasField("sent"):
                 made.add_received(ratchet_key, kept.index, kept.message_key, kept.digest)
                 continue

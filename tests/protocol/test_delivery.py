@@ -409,18 +409,39 @@ def test_a_stored_session_whose_window_and_limit_disagree_is_refused(window: int
         Session.decode(state.SerializeToString())
 
 
-@pytest.mark.parametrize("fault", ["more than it may hold", "more than there were", "twice"])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "more than it may hold",
+        "more than there were",
+        "twice",
+        "no ratchet key",
+        "a short message key",
+        "no digest",
+        "both kinds at once",
+    ],
+)
 def test_a_stored_window_that_no_channel_can_have_is_refused(fault: str) -> None:
     ends = ends_with(3)
     for _ in range(3):
         ends.at_service(ends.up())
     state = stored.SessionState.FromString(ends.service.encode())
-    if fault == "more than it may hold":
-        state.limits.redelivery_window = 2
-    elif fault == "more than there were":
-        state.deliveries.last_number = 2
-    else:
-        state.deliveries.kept[1].index = state.deliveries.kept[0].index
+    window = state.deliveries
+    match fault:
+        case "more than it may hold":
+            state.limits.redelivery_window = 2
+        case "more than there were":
+            window.last_number = 2
+        case "twice":
+            window.kept[1].index = window.kept[0].index
+        case "no ratchet key":
+            window.kept[0].ClearField("ratchet_key")
+        case "a short message key":
+            window.kept[1].message_key = bytes(31)
+        case "no digest":
+            window.kept[1].ClearField("digest")
+        case "both kinds at once":
+            window.kept[1].sent.SetInParent()
     with pytest.raises(InconsistentChangeError, match="delivery window"):
         Session.decode(state.SerializeToString())
 
