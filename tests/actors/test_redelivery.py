@@ -15,6 +15,7 @@ from service.errors import (
     WriteUncertainError,
 )
 from service.persistence.contract import RecordKind
+from service.persistence.recovery import rebuild
 from service.protocol.changes import Acknowledged, decode_change
 from service.protocol.delivery import Delivered
 from service.protocol.payload import Payload
@@ -280,6 +281,35 @@ async def test_an_acknowledgement_is_durable_before_its_answer(
     assert decode_change(record.payload) == Acknowledged(1)
     with pytest.raises(MessageReplayedError):
         await decrypt(channel, payload)
+
+
+@pytest.mark.parametrize("strategy", ["full", "cached", "differential"])
+async def test_an_acknowledgement_and_the_next_snapshot_leave_no_key_in_the_journal(
+    journal: ScriptedJournal, strategy: str
+) -> None:
+    house = House(journal, strategy=strategy, redelivery_window=4, snapshot_interval=6)
+    channel = await house.establish()
+    await encrypt(channel)
+    for _ in range(3):
+        await decrypt(channel, channel.seal(b"up"))
+    before = rebuild(journal.recover(channel.connect_id))
+    assert before is not None
+    assert before.deliveries is not None
+    keys = [delivery.message_key for delivery in before.deliveries.encode().kept]
+    assert len(keys) == 4
+    assert (strategy == "differential") != (keys[0] in held(journal, channel))
+    await answer(channel.ask(Acknowledge(4)))
+    left = held(journal, channel)
+    assert left.startswith(journal.all_snapshots[-1].payload)
+    assert not any(key in left for key in keys)
+    await house.close()
+
+
+def held(journal: ScriptedJournal, channel: PeerEnd) -> bytes:
+    """Return all that the journal holds of a channel, unsealed."""
+    recovery = journal.recover(channel.connect_id)
+    snapshot = b"" if recovery.snapshot is None else recovery.snapshot.payload
+    return snapshot + b"".join(record.payload for record in recovery.records)
 
 
 async def test_an_acknowledgement_of_nothing_writes_nothing(
