@@ -35,7 +35,8 @@ async def talk(target: str, pinned_identity: bytes | None = None) -> None:
         print("the service reads:", (await channel.decrypt(second)).decode())
         print("the service reads:", (await channel.decrypt(first)).decode())
 
-        # A message opens once.
+        # An answer that got lost could be had again until now; from here on a message opens once.
+        await channel.acknowledge()
         try:
             await channel.decrypt(first)
         except MessageReplayedError as refusal:

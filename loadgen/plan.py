@@ -16,7 +16,8 @@ def plan_of_run(settings: RunSettings) -> list[str]:
     if settings.target is None:
         service = (
             f"service: started; strategy {settings.strategy}, journal {settings.journal}, router"
-            f" {settings.router}, a snapshot every {settings.snapshot_interval} records"
+            f" {settings.router}, a snapshot every {settings.snapshot_interval} records, redelivery"
+            f" window {settings.redelivery_window}"
         )
     else:
         service = f"service: the one at {settings.target}"

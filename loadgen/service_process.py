@@ -47,6 +47,7 @@ class ServiceOptions:
     router: RouterName = "forwarding"
     dh_ratchet_every: int = 10
     snapshot_interval: int = 50
+    redelivery_window: int = 0
     listen: str = "127.0.0.1:0"
     metrics_listen: str = "127.0.0.1:0"
     command: tuple[str, ...] = DEFAULT_COMMAND
@@ -62,6 +63,7 @@ class ServiceOptions:
             router=settings.router,
             dh_ratchet_every=settings.dh_ratchet_every,
             snapshot_interval=settings.snapshot_interval,
+            redelivery_window=settings.redelivery_window,
             listen=settings.listen,
             metrics_listen=settings.metrics_listen,
             command=settings.service_command or DEFAULT_COMMAND,
@@ -80,6 +82,7 @@ class ServiceOptions:
             f"--router={self.router}",
             f"--dh-ratchet-every={self.dh_ratchet_every}",
             f"--snapshot-interval={self.snapshot_interval}",
+            f"--redelivery-window={self.redelivery_window}",
         ]
 
 

@@ -248,6 +248,9 @@ class RunSettings(LoadSettings):
     snapshot_interval: int = Field(
         50, ge=1, description="started service: records between snapshots"
     )
+    redelivery_window: int = Field(
+        0, ge=0, description="started service: answers that a channel keeps to give again"
+    )
     listen: Address = Field("127.0.0.1:0", description="started service: where it listens")
     metrics_listen: Address = Field(
         "127.0.0.1:0", description="started service: where it serves its metrics"
@@ -272,6 +275,7 @@ class RunSettings(LoadSettings):
             "router",
             "dh_ratchet_every",
             "snapshot_interval",
+            "redelivery_window",
             "listen",
             "metrics_listen",
             "data_dir",

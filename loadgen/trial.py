@@ -44,6 +44,8 @@ class Variant:
             router=self.router,
             dh_ratchet_every=self.dh_ratchet_every,
             snapshot_interval=self.snapshot_interval,
+            # The audited server keeps no answers to give again.
+            redelivery_window=0,
             command=command or DEFAULT_COMMAND,
         )
 

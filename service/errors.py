@@ -17,6 +17,7 @@ __all__ = [
     "ConnectError",
     "DeadlineExceededError",
     "HandshakeRefusedError",
+    "IdempotencyKeyReusedError",
     "MalformedRequestError",
     "MessageReplayedError",
     "MessageTooLargeError",
@@ -61,6 +62,10 @@ class ChannelExistsError(CallerError):
 
 class ChannelExpiredError(CallerError):
     """The channel has reached the end of its lifetime: establish a new one."""
+
+
+class IdempotencyKeyReusedError(CallerError):
+    """Something else was encrypted under this idempotency key: give each request its own."""
 
 
 class DeadlineExceededError(CallerError):
@@ -120,8 +125,8 @@ class WriteRejectedError(StorageError):
 class WriteUncertainError(StorageError):
     """Whether the record was written is unknown, so the result is withheld.
 
-    The channel goes on from what is durable: an Encrypt may be asked for again, a Decrypt may
-    prove to be a replay.
+    The channel goes on from what is durable: a Decrypt, or an Encrypt under an idempotency key,
+    can be repeated as it is; on a channel that keeps no deliveries it may prove to be a replay.
     """
 
 

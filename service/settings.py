@@ -30,6 +30,7 @@ from pydantic_settings import (
 
 from service.keyfiles import KeySource
 from service.persistence.strategies import STRATEGIES
+from service.protocol.delivery import MAX_REDELIVERY_WINDOW
 from service.protocol.handshake import ChannelLimits
 
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "SettingsError", "load_settings"]
@@ -98,6 +99,12 @@ class Settings(BaseSettings):
     max_skipped_keys: PositiveInt = Field(2_000, description="skipped message keys a channel keeps")
     channel_lifetime: PositiveFloat = Field(86_400.0, description="seconds until a channel expires")
     one_time_prekeys: int = Field(10, ge=0, le=200, description="one-time prekeys in our bundles")
+    redelivery_window: int = Field(
+        16,
+        ge=0,
+        le=MAX_REDELIVERY_WINDOW,
+        description="answers a new channel keeps to give again; 0: a used key is gone at once",
+    )
 
     idle_timeout: PositiveFloat = Field(60.0, description="seconds until an idle actor passivates")
     max_live_actors: PositiveInt = Field(200_000, description="live actors; beyond: refused")
@@ -162,6 +169,7 @@ class Settings(BaseSettings):
             max_skipped_keys=self.max_skipped_keys,
             lifetime=self.channel_lifetime,
             one_time_prekeys=self.one_time_prekeys,
+            redelivery_window=self.redelivery_window,
         )
 
     @classmethod

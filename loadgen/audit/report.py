@@ -27,7 +27,12 @@ from loadgen.report.files import write_whole
 from loadgen.report.findings import FIGURE, verdict_on
 from loadgen.report.findings import Verdict as RatioVerdict
 from loadgen.report.html import render
-from loadgen.report.method import caveats_of_environment, environment_table, settings_table
+from loadgen.report.method import (
+    NO_WINDOW,
+    caveats_of_environment,
+    environment_table,
+    settings_table,
+)
 from loadgen.report.numbers import count, figure, ratio_with_spread, with_spread
 from loadgen.report.terminal import show
 from loadgen.results import Ratio, Spread
@@ -130,6 +135,7 @@ def _sections(result: AuditResult) -> Iterator[Section]:
                 f"The paced load was {figure(result.paced_rate)} operations per second,"
                 " the same for every strategy."
             ),
+            Prose(NO_WINDOW),
             settings_table(result.settings),
             environment_table(result.environment),
         ),

@@ -29,6 +29,7 @@ from loadgen.report.findings import (
     what_got_worse,
 )
 from loadgen.report.method import (
+    NO_WINDOW,
     caveats_of_environment,
     caveats_of_loads,
     environment_table,
@@ -194,6 +195,7 @@ def _method(result: CompareResult) -> list[Block]:
             f" variant once, in an order drawn from seed {result.settings['seed']}. The generator"
             " is the peer of every channel and compares every byte."
         ),
+        Prose(NO_WINDOW),
         Bullets(
             tuple(
                 f"Round {number}: {', '.join(name for _, name in sorted(places))}"

@@ -8,6 +8,7 @@ from loadgen.report.numbers import share
 from loadgen.results import Environment, LoadFigures
 
 __all__ = [
+    "NO_WINDOW",
     "caveats_of_environment",
     "caveats_of_loads",
     "environment_table",
@@ -16,6 +17,12 @@ __all__ = [
 ]
 
 _FACTS = (Column("What", is_text=True), Column("Value", is_text=True))
+
+NO_WINDOW = (
+    "The service kept no answers to give again (redelivery_window 0), since the audited server has"
+    " no such window."
+)
+"""What trials fix for the service, whatever its default is."""
 
 # Shorter than this, start-up effects and one slow sync weigh on the figures.
 _SHORT_SECONDS = 10

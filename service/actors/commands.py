@@ -14,6 +14,7 @@ from service.persistence.contract import Recovery
 from service.protocol.payload import Payload
 
 __all__ = [
+    "Acknowledge",
     "Close",
     "Command",
     "CommitFailed",
@@ -44,20 +45,31 @@ class Establish(NamedTuple):
 
 
 class Encrypt(NamedTuple):
-    """Encrypt for the peer; answered with a ``Payload``."""
+    """Encrypt for the peer; answered with a ``Payload``, ``Delivered`` with an idempotency key."""
 
     plaintext: bytes
     request_id: int = 0
     deadline: float | None = None
+    idempotency_key: bytes = b""
 
     def __repr__(self) -> str:
         return f"Encrypt({len(self.plaintext)} bytes)"
 
 
 class Decrypt(NamedTuple):
-    """Decrypt what the peer sent; answered with the plaintext."""
+    """Decrypt what the peer sent; answered with the plaintext.
+
+    It is ``Delivered`` on a channel that keeps deliveries.
+    """
 
     payload: Payload
+    deadline: float | None = None
+
+
+class Acknowledge(NamedTuple):
+    """Forget the deliveries up to a number; answered with None."""
+
+    up_to_delivery_number: int
     deadline: float | None = None
 
 
@@ -73,7 +85,7 @@ class Close(NamedTuple):
     deadline: float | None = None
 
 
-Command = Establish | Encrypt | Decrypt | Restore | Close
+Command = Establish | Encrypt | Decrypt | Acknowledge | Restore | Close
 
 
 class Restored(NamedTuple):

@@ -40,6 +40,8 @@ class ActorStatistics:
     """Operations that changed a session, durable or not."""
     change_bytes: int = 0
     """Size of those changes alone, whatever the strategy wrote for them."""
+    redelivered: int = 0
+    """Answers that were given again."""
 
 
 class Guardian(Protocol):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from service.actors.actor import ANSWER_LATER
 from service.actors.commands import (
+    Acknowledge,
     Close,
     Command,
     CommitFailed,
@@ -50,7 +51,9 @@ from service.persistence.contract import (
 )
 from service.persistence.recovery import rebuild
 from service.protocol.changes import Change, change_size
+from service.protocol.delivery import Delivered
 from service.protocol.handshake import encode_request, respond
+from service.protocol.payload import Payload
 from service.protocol.session import Session
 
 if TYPE_CHECKING:
@@ -182,7 +185,15 @@ class Recovering:
                 self._rebuild(recovery)
             case RecoveryFailed(error):
                 self._give_up(error)
-            case Establish() | Encrypt() | Decrypt() | Restore() | Close() | Passivate():
+            case (
+                Establish()
+                | Encrypt()
+                | Decrypt()
+                | Acknowledge()
+                | Restore()
+                | Close()
+                | Passivate()
+            ):
                 return self._stash.add(message, self._actor.sender)
         return None
 
@@ -329,20 +340,23 @@ class Running:
             return self._encrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
         if kind is Decrypt:
             return self._decrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
+        answer: object = None
         match message:
+            case Acknowledge():
+                answer = self._acknowledge(message)
             case Restore(deadline):
-                return self._restore(deadline)
+                answer = self._restore(deadline)
             case Establish():
-                return self._establish_again(message)
+                answer = self._establish_again(message)
             case Close(deadline):
-                return self._close(deadline)
+                answer = self._close(deadline)
             case CommitFailed(phase):
                 # A failure of an earlier life has been dealt with.
                 if phase is self:
                     self._discard()
             case Passivate():
                 self._passivate()
-        return None
+        return answer
 
     def leave(self) -> None:
         """Nothing is held; what is on its way to the journal is answered all the same."""
@@ -353,6 +367,8 @@ class Running:
         environment = self._actor.environment
         _require_time(self._actor, command.deadline)
         environment.committer.require_room()
+        if command.idempotency_key:
+            return self._encrypt_once(command)
         payload, change = self._session.encrypt(
             command.plaintext,
             now=environment.clock(),
@@ -361,12 +377,54 @@ class Running:
         )
         return self._persist(change, payload)
 
+    def _encrypt_once(self, command: Encrypt) -> object:
+        environment, session = self._actor.environment, self._session
+        plaintext, request_id, _, key = command
+        now = environment.clock()
+        again = session.encrypted_before(
+            plaintext, now=now, idempotency_key=key, request_id=request_id
+        )
+        if again is not None:
+            return self._redeliver(again)
+        payload, change = session.encrypt(
+            plaintext,
+            now=now,
+            random=environment.random,
+            request_id=request_id,
+            idempotency_key=key,
+        )
+        return self._persist(change, Delivered(payload, session.last_delivery_number))
+
     def _decrypt(self, command: Decrypt) -> object:
         environment = self._actor.environment
         _require_time(self._actor, command.deadline)
         environment.committer.require_room()
+        if self._session.deliveries is not None:
+            return self._decrypt_once(command.payload)
         plaintext, change = self._session.decrypt(command.payload, now=environment.clock())
         return self._persist(change, plaintext)
+
+    def _decrypt_once(self, payload: Payload) -> object:
+        now, session = self._actor.environment.clock(), self._session
+        again = session.decrypted_before(payload, now=now)
+        if again is not None:
+            return self._redeliver(again)
+        plaintext, change = session.decrypt(payload, now=now)
+        return self._persist(change, Delivered(plaintext, session.last_delivery_number))
+
+    def _redeliver(self, again: Delivered[Payload] | Delivered[bytes]) -> object:
+        """Give an answer again, once the commit that let it out the first time is durable."""
+        self._actor.environment.statistics.redelivered += 1
+        return self._answer_when_durable(again)
+
+    def _acknowledge(self, command: Acknowledge) -> object:
+        environment = self._actor.environment
+        _require_time(self._actor, command.deadline)
+        environment.committer.require_room()
+        change = self._session.acknowledge(command.up_to_delivery_number, now=environment.clock())
+        if change is None:
+            return self._answer_when_durable(None)
+        return self._persist(change, None)
 
     def _restore(self, deadline: float | None) -> object:
         _require_time(self._actor, deadline)
@@ -433,10 +491,13 @@ class Running:
 
     def _snapshot(self) -> Snapshot:
         self._snapshot_number = self._sequence_number
+        now = self._actor.environment.clock()
+        if now >= self._session.expires_at:
+            self._session.forget_deliveries()
         return Snapshot(
             self._actor.connect_id,
             self._sequence_number,
-            self._actor.environment.clock(),
+            now,
             self._strategy.state(self._session),
         )
 

@@ -3,16 +3,22 @@
     channel.seal / channel.open          the peer's end: local, no call
     channel.encrypt / channel.decrypt    the service's end: a call
 
-What one end encrypts the other decrypts, in both directions.
+What one end encrypts the other decrypts, in both directions. A call whose answer got lost is
+repeated where that is safe: a decrypt, and an encrypt with an idempotency key.
 """
 
+import asyncio
 import os
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+import grpc
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client.errors import translated
+from service.errors import WriteUncertainError
 from service.protocol.payload import Payload
 from service.protocol.primitives import Random
 from service.protocol.session import Session
@@ -23,6 +29,11 @@ if TYPE_CHECKING:
     from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
 
 __all__ = ["Channel", "wall_clock"]
+
+_Response = TypeVar("_Response")
+
+# Long enough together for a service that restarts.
+_RETRY_PAUSES = (0.1, 0.5, 2.0)
 
 
 def wall_clock() -> int:
@@ -45,10 +56,17 @@ class Channel:
         *,
         clock: Callable[[], int] = wall_clock,
         random: Random = os.urandom,
+        retry_pauses: Sequence[float] = _RETRY_PAUSES,
     ) -> None:
-        """Join a session that has been made with the stub that reaches its other end."""
+        """Join a session that has been made with the stub that reaches its other end.
+
+        ``retry_pauses``, in seconds, come before each repetition of a call whose answer got lost.
+        """
         self.connect_id = connect_id
         self.session = session
+        self.last_delivery_number = 0
+        """The largest that an answer has named; 0 if the channel keeps no deliveries."""
+        self._retry_pauses = retry_pauses
         self._stub = stub
         self._clock = clock
         self._random = random
@@ -86,28 +104,75 @@ class Channel:
     # --- The service's end ------------------------------------------------------------------------
 
     async def encrypt(
-        self, plaintext: bytes, *, request_id: int = 0, timeout: float | None = None
+        self,
+        plaintext: bytes,
+        *,
+        request_id: int = 0,
+        idempotency_key: bytes = b"",
+        timeout: float | None = None,
     ) -> wire.CipherPayload:
         """Let the service encrypt a message for the peer.
+
+        Args:
+            plaintext: any bytes.
+            request_id: the caller's name for the message, 64 bits.
+            idempotency_key: 1 to 64 bytes, another for each message; with one the call is repeated
+                if its answer gets lost, and gives one and the same payload.
+            timeout: seconds, of each attempt.
 
         Raises:
             ConnectError: what the service said instead.
         """
         request = wire.EncryptRequest(
-            connect_id=self.connect_id, plaintext=plaintext, request_id=request_id
+            connect_id=self.connect_id,
+            plaintext=plaintext,
+            request_id=request_id,
+            idempotency_key=idempotency_key,
         )
+        call = partial(self._stub.Encrypt, request, timeout=timeout)
         with translated():
-            return (await self._stub.Encrypt(request, timeout=timeout)).payload
+            response = await (_repeated(call, self._retry_pauses) if idempotency_key else call())
+        self._note_delivery(response.delivery_number)
+        return response.payload
 
     async def decrypt(self, payload: wire.CipherPayload, *, timeout: float | None = None) -> bytes:
-        """Let the service decrypt a message of the peer.
+        """Let the service decrypt a message of the peer; repeated if its answer gets lost.
+
+        Args:
+            payload: as the peer sealed it.
+            timeout: seconds, of each attempt.
+
+        Raises:
+            ConnectError: what the service said instead; after a lost answer also
+                ``MessageReplayedError``, if the channel does not keep the delivery.
+        """
+        request = wire.DecryptRequest(connect_id=self.connect_id, payload=payload)
+        call = partial(self._stub.Decrypt, request, timeout=timeout)
+        with translated():
+            response = await _repeated(call, self._retry_pauses)
+        self._note_delivery(response.delivery_number)
+        return response.plaintext
+
+    async def acknowledge(self, up_to: int | None = None, *, timeout: float | None = None) -> None:
+        """Let the service forget how to give answers again.
+
+        Args:
+            up_to: a delivery number; without it, the largest that an answer has named, which takes
+                that no earlier answer is still awaited.
+            timeout: seconds.
 
         Raises:
             ConnectError: what the service said instead.
         """
-        request = wire.DecryptRequest(connect_id=self.connect_id, payload=payload)
+        number = self.last_delivery_number if up_to is None else up_to
+        if not number:
+            return  # there is nothing to forget
+        request = wire.AcknowledgeRequest(connect_id=self.connect_id, up_to_delivery_number=number)
         with translated():
-            return (await self._stub.Decrypt(request, timeout=timeout)).plaintext
+            await self._stub.Acknowledge(request, timeout=timeout)
+
+    def _note_delivery(self, number: int) -> None:
+        self.last_delivery_number = max(self.last_delivery_number, number)
 
     async def restore(self, *, timeout: float | None = None) -> wire.RestoreResponse:
         """Ask the service whether the channel can go on, and where it stands.
@@ -128,3 +193,19 @@ class Channel:
         """
         with translated():
             await self._stub.Close(wire.CloseRequest(connect_id=self.connect_id), timeout=timeout)
+
+
+async def _repeated(call: Callable[[], Awaitable[_Response]], pauses: Sequence[float]) -> _Response:
+    """Make a call, and again after each pause for as long as its outcome is unknown."""
+    for pause in pauses:
+        try:
+            with translated():
+                return await call()
+        except WriteUncertainError:
+            pass
+        except grpc.aio.AioRpcError as error:
+            # Without a status of ours: the connection broke, or the service is not there (yet).
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+        await asyncio.sleep(pause)
+    return await call()

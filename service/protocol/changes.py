@@ -10,10 +10,15 @@ from typing import NamedTuple
 from google.protobuf.message import DecodeError
 
 from protos.connect_actor.stored.v1 import session_pb2
-from service.protocol.primitives import KEY_SIZE
+from service.protocol.primitives import KEY_SIZE, NONCE_SIZE
 
 __all__ = [
+    "MAX_IDEMPOTENCY_KEY_SIZE",
+    "PAYLOAD_DIGEST_SIZE",
+    "PLAINTEXT_DIGEST_SIZE",
+    "Acknowledged",
     "Change",
+    "IdempotentSend",
     "InconsistentChangeError",
     "Received",
     "ReceivedSkipped",
@@ -21,11 +26,30 @@ __all__ = [
     "change_size",
     "decode_change",
     "encode_change",
+    "idempotent_send_from_stored",
+    "idempotent_send_to_stored",
 ]
+
+MAX_IDEMPOTENCY_KEY_SIZE = 64
+PAYLOAD_DIGEST_SIZE = 16
+PLAINTEXT_DIGEST_SIZE = 32
 
 
 class InconsistentChangeError(Exception):
     """A change does not follow from the session it was applied to, or can't be read."""
+
+
+class IdempotentSend(NamedTuple):
+    """What makes the same payload again from its message key, and proves that it is the same."""
+
+    key: bytes
+    """The caller's idempotency key, 1 to 64 bytes."""
+    digest: bytes
+    """Over plaintext and request id, 32 bytes (``delivery.plaintext_digest``)."""
+    nonce: bytes
+    request_id: int
+    created_at: int
+    """Microseconds since the epoch."""
 
 
 class Sent(NamedTuple):
@@ -34,6 +58,8 @@ class Sent(NamedTuple):
     message_number: int
     ratchet_private_key: bytes = b""
     """The new ratchet key, if this message turned the ratchet."""
+    once: IdempotentSend | None = None
+    """Set if the message may be asked for again."""
 
     def __repr__(self) -> str:
         return (
@@ -49,6 +75,8 @@ class Received(NamedTuple):
     """The peer's new public ratchet key, if this message turned the ratchet."""
     previous_chain_length: int = 0
     """The peer's PN, if this message turned the ratchet."""
+    digest: bytes = b""
+    """Over the payload, 16 bytes (``delivery.payload_digest``), if the channel keeps deliveries."""
 
 
 class ReceivedSkipped(NamedTuple):
@@ -56,47 +84,92 @@ class ReceivedSkipped(NamedTuple):
 
     message_number: int
     chain_number: int
+    digest: bytes = b""
+    """As in ``Received``."""
 
 
-Change = Sent | Received | ReceivedSkipped
+class Acknowledged(NamedTuple):
+    """The caller has what was delivered up to here, and will not ask for it again."""
+
+    delivery_number: int
+
+
+Change = Sent | Received | ReceivedSkipped | Acknowledged
 
 _Stored = session_pb2.Change
 
 
 def encode_change(change: Change) -> bytes:
-    """Return the stored form: 4 bytes for a typical message, about 38 where a ratchet turned."""
+    """Return the stored form.
+
+    It takes 4 bytes for a typical message, about 38 where a ratchet turned; 18 more for a received
+    one if the channel keeps deliveries.
+    """
     match change:
-        case Sent(index, private_key):
+        case Sent(index, private_key, once):
             stored = _Stored(kind=_Stored.SENT, index=index)
             if private_key:
                 stored.ratchet_key = private_key
-        case Received(index, ratchet_key, previous):
+            if once is not None:
+                idempotent_send_to_stored(once, stored.sent)
+        case Received(index, ratchet_key, previous, digest):
             stored = _Stored(kind=_Stored.RECEIVED, index=index)
             if ratchet_key:
                 stored.ratchet_key = ratchet_key
             if previous:
                 stored.previous_chain_length = previous
-        case ReceivedSkipped(index, chain_number):
-            stored = _Stored(kind=_Stored.RECEIVED_SKIPPED, index=index, chain_number=chain_number)
+            if digest:
+                stored.digest = digest
+        case ReceivedSkipped(index, chain_number, digest):
+            stored = _Stored(
+                kind=_Stored.RECEIVED_SKIPPED, index=index, chain_number=chain_number, digest=digest
+            )
+        case Acknowledged(number):
+            stored = _Stored(kind=_Stored.ACKNOWLEDGED, delivery_number=number)
     return stored.SerializeToString()
 
 
 def change_size(change: Change) -> int:
     """Return the length of what ``encode_change`` returns, without making it."""
     match change:
-        case Sent(index, key):
-            size = 2 + _field_size(index)
-        case Received(index, key, previous):
-            size = 2 + _field_size(index) + _field_size(previous)
-        case ReceivedSkipped(index, chain_number):
-            return 2 + _field_size(index) + _field_size(chain_number)
-    # A key is shorter than 128 bytes: one for the tag, one for the length.
-    return size + 2 + len(key) if key else size
+        case Sent(index, key, once):
+            size = 2 + _number_size(index) + _bytes_size(key)
+            return size if once is None else size + 1 + _sized(_idempotent_send_size(once))
+        case Received(index, key, previous, digest):
+            size = 2 + _number_size(index) + _number_size(previous) + _bytes_size(key)
+        case ReceivedSkipped(index, chain_number, digest):
+            size = 2 + _number_size(index) + _number_size(chain_number)
+        case Acknowledged(number):
+            return 2 + _number_size(number)
+    return size + _bytes_size(digest)
 
 
-def _field_size(value: int) -> int:
+def _idempotent_send_size(once: IdempotentSend) -> int:
+    return (
+        _bytes_size(once.key)
+        + _bytes_size(once.digest)
+        + _bytes_size(once.nonce)
+        + _number_size(once.request_id)
+        + _number_size(once.created_at & 0xFFFF_FFFF_FFFF_FFFF)
+    )
+
+
+def _number_size(value: int) -> int:
     """Size of a varint field with a tag of one byte; 0 is not stored."""
-    return 1 + (value.bit_length() + 6) // 7 if value else 0
+    return 1 + _varint_size(value) if value else 0
+
+
+def _bytes_size(value: bytes) -> int:
+    """Size of a field of bytes with a tag of one byte; none are not stored."""
+    return 1 + _sized(len(value)) if value else 0
+
+
+def _sized(length: int) -> int:
+    return _varint_size(length) + length
+
+
+def _varint_size(value: int) -> int:
+    return (value.bit_length() + 6) // 7
 
 
 def decode_change(stored: bytes) -> Change:
@@ -113,10 +186,47 @@ def decode_change(stored: bytes) -> Change:
         raise InconsistentChangeError(
             f"a stored change's ratchet key has {len(change.ratchet_key)} bytes"
         )
+    if len(change.digest) not in (0, PAYLOAD_DIGEST_SIZE):
+        raise InconsistentChangeError(f"a stored change's digest has {len(change.digest)} bytes")
     if change.kind == _Stored.SENT:
-        return Sent(change.index, change.ratchet_key)
+        once = idempotent_send_from_stored(change.sent) if change.HasField("sent") else None
+        return Sent(change.index, change.ratchet_key, once)
     if change.kind == _Stored.RECEIVED:
-        return Received(change.index, change.ratchet_key, change.previous_chain_length)
+        return Received(
+            change.index, change.ratchet_key, change.previous_chain_length, change.digest
+        )
     if change.kind == _Stored.RECEIVED_SKIPPED:
-        return ReceivedSkipped(change.index, change.chain_number)
+        return ReceivedSkipped(change.index, change.chain_number, change.digest)
+    if change.kind == _Stored.ACKNOWLEDGED:
+        return Acknowledged(change.delivery_number)
     raise InconsistentChangeError(f"unknown kind of change: {change.kind}")
+
+
+def idempotent_send_to_stored(once: IdempotentSend, message: session_pb2.IdempotentSend) -> None:
+    """Write into the stored message."""
+    message.key = once.key
+    message.digest = once.digest
+    message.nonce = once.nonce
+    message.request_id = once.request_id
+    message.created_at_unix_micros = once.created_at
+
+
+def idempotent_send_from_stored(message: session_pb2.IdempotentSend) -> IdempotentSend:
+    """Return what ``idempotent_send_to_stored`` wrote.
+
+    Raises:
+        InconsistentChangeError: a part has a size that none was ever written with.
+    """
+    if not (
+        0 < len(message.key) <= MAX_IDEMPOTENCY_KEY_SIZE
+        and len(message.digest) == PLAINTEXT_DIGEST_SIZE
+        and len(message.nonce) == NONCE_SIZE
+    ):
+        raise InconsistentChangeError("a part of a stored idempotent send has the wrong size")
+    return IdempotentSend(
+        message.key,
+        message.digest,
+        message.nonce,
+        message.request_id,
+        message.created_at_unix_micros,
+    )

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.errors import ChannelExistsError, HandshakeRefusedError
 from service.protocol import primitives, x3dh
+from service.protocol.delivery import MAX_REDELIVERY_WINDOW, DeliveryWindow
 from service.protocol.keys import (
     DEFAULT_ONE_TIME_PREKEYS,
     MAX_ONE_TIME_PREKEYS,
@@ -55,6 +56,8 @@ class ChannelLimits:
     lifetime: float = DEFAULT_LIFETIME
     """Seconds."""
     one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS
+    redelivery_window: int = 0
+    """Deliveries kept to be given again; by default none, as the specification has it."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -64,6 +67,7 @@ class ChannelLimits:
             ("max_skipped_keys", self.max_skipped_keys, 0, _UINT32 - 1),
             ("lifetime", self.lifetime, 0, _MAX_LIFETIME),
             ("one_time_prekeys", self.one_time_prekeys, 0, MAX_ONE_TIME_PREKEYS),
+            ("redelivery_window", self.redelivery_window, 0, MAX_REDELIVERY_WINDOW),
         ):
             if not least <= value <= most:
                 raise ValueError(f"{name} is {value}, expected {least} to {most}")
@@ -194,6 +198,7 @@ def respond(
         ),
         expires_at=expires_at,
         ratchet=ratchet,
+        deliveries=(DeliveryWindow(limits.redelivery_window) if limits.redelivery_window else None),
     )
 
 

@@ -31,13 +31,7 @@ from service.errors import (
     SkipLimitExceededError,
 )
 from service.protocol import primitives
-from service.protocol.changes import (
-    Change,
-    InconsistentChangeError,
-    Received,
-    ReceivedSkipped,
-    Sent,
-)
+from service.protocol.changes import InconsistentChangeError, Received, ReceivedSkipped, Sent
 from service.protocol.payload import Header, Payload
 from service.protocol.primitives import KeyPair, Random, WeakKeyError
 
@@ -203,8 +197,11 @@ class Ratchet:
 
     def encrypt(
         self, plaintext: bytes, *, request_id: int, created_at: int, random: Random
-    ) -> tuple[Payload, Sent]:
+    ) -> tuple[Payload, Sent, bytes]:
         """Encrypt the next message of the sending chain, turning the ratchet first if that is due.
+
+        Returns:
+            The payload, the change, and the message key, which the ratchet itself has forgotten.
 
         Raises:
             ChannelExpiredError: the chain has no index left.
@@ -227,19 +224,20 @@ class Ratchet:
         header = Header(sending.ratchet_key, previous_chain_length, number, request_id, created_at)
         message_key, chain_key = primitives.step_chain(sending.chain_key)
         nonce = random(primitives.NONCE_SIZE)
-        ciphertext = primitives.encrypt(
-            message_key, nonce, plaintext, self.associated_data + header.encode()
-        )
+        payload = self.seal(header, nonce, plaintext, message_key)
         # From here on nothing can fail.
         if turn is not None:
             self._turn_sending(turn)
         sending.chain_key = chain_key
         sending.next_index = number + 1
         private_key = b"" if turn is None else turn.own_key.private_key
-        return Payload(header, nonce, ciphertext), Sent(number, private_key)
+        return payload, Sent(number, private_key), message_key
 
-    def decrypt(self, payload: Payload) -> tuple[bytes, Change]:
+    def decrypt(self, payload: Payload) -> tuple[bytes, Received | ReceivedSkipped, bytes]:
         """Decrypt one message, in any order of arrival.
+
+        Returns:
+            The plaintext, the change, and the message key, which the ratchet itself has forgotten.
 
         Raises:
             AuthenticationFailedError: forged, damaged, or of another channel.
@@ -254,47 +252,80 @@ class Ratchet:
                 return self._decrypt_skipped(payload)
             self._require_skip(header.message_number - receiving.next_index)
             advance = _advance(receiving, header.message_number)
-            plaintext = self._authenticate(payload, advance.message_key)
+            plaintext = self.open(payload, advance.message_key)
             self._move_receiving(receiving, advance)
-            return plaintext, Received(header.message_number)
+            return plaintext, Received(header.message_number), advance.message_key
         if any(chain.ratchet_key == header.ratchet_key for chain in self.skipped):
             return self._decrypt_skipped(payload)
         return self._decrypt_turning(payload)
 
-    def apply(self, change: Change) -> None:
+    def apply(self, change: Sent | Received | ReceivedSkipped) -> tuple[bytes, bytes]:
         """Make a change again, on a ratchet as it was before the operation that yielded it.
+
+        Returns:
+            The ratchet key of the message's chain, and the message key, forgotten again.
 
         Raises:
             InconsistentChangeError: the change does not follow from this state. The state is then
                 of no more use.
         """
         match change:
-            case Sent(index, private_key):
-                self._apply_sent(index, private_key)
-            case Received(index, ratchet_key, previous_chain_length):
-                self._apply_received(index, ratchet_key, previous_chain_length)
-            case ReceivedSkipped(index, chain_number):
+            case Sent():
+                return self._apply_sent(change.message_number, change.ratchet_private_key)
+            case Received(index, ratchet_key, previous_chain_length, _):
+                return self._apply_received(index, ratchet_key, previous_chain_length)
+            case ReceivedSkipped(index, chain_number, _):
                 for position, chain in enumerate(self.skipped):
                     if chain.number == chain_number and index in chain.keys:
+                        message_key = chain.keys[index]
                         self._drop_skipped(position, index)
-                        return
+                        return chain.ratchet_key, message_key
                 raise InconsistentChangeError(f"no skipped key {index} on chain {chain_number}")
+
+    # --- One message by its key -------------------------------------------------------------------
+
+    def seal(self, header: Header, nonce: bytes, plaintext: bytes, message_key: bytes) -> Payload:
+        """Return the payload of a plaintext by its message key; the state plays no part in it."""
+        ciphertext = primitives.encrypt(
+            message_key, nonce, plaintext, self.associated_data + header.encode()
+        )
+        return Payload(header, nonce, ciphertext)
+
+    def open(self, payload: Payload, message_key: bytes) -> bytes:
+        """Return the plaintext of a payload by its message key; the state plays no part in it.
+
+        Raises:
+            AuthenticationFailedError: its tag does not fit.
+        """
+        plaintext = primitives.decrypt(
+            message_key,
+            payload.nonce,
+            payload.ciphertext,
+            self.associated_data + payload.header.encode(),
+        )
+        if plaintext is None:
+            raise AuthenticationFailedError(
+                "the message's tag does not fit: it is forged, damaged or of another channel"
+            )
+        return plaintext
 
     # --- Decrypting, by where the message's key comes from ---------------------------------------
 
-    def _decrypt_skipped(self, payload: Payload) -> tuple[bytes, ReceivedSkipped]:
+    def _decrypt_skipped(self, payload: Payload) -> tuple[bytes, ReceivedSkipped, bytes]:
         header = payload.header
         for position, chain in enumerate(self.skipped):
             if chain.ratchet_key == header.ratchet_key and header.message_number in chain.keys:
-                plaintext = self._authenticate(payload, chain.keys[header.message_number])
+                message_key = chain.keys[header.message_number]
+                plaintext = self.open(payload, message_key)
                 self._drop_skipped(position, header.message_number)
-                return plaintext, ReceivedSkipped(header.message_number, chain.number)
+                change = ReceivedSkipped(header.message_number, chain.number)
+                return plaintext, change, message_key
         raise MessageReplayedError(
             f"message {header.message_number} of its chain was decrypted before,"
             " or its key was given up: don't send it again"
         )
 
-    def _decrypt_turning(self, payload: Payload) -> tuple[bytes, Received]:
+    def _decrypt_turning(self, payload: Payload) -> tuple[bytes, Received, bytes]:
         header = payload.header
         own_key = self.own_key
         if own_key is None:
@@ -318,29 +349,15 @@ class Ratchet:
         # Authenticate on the new chain before any work for the old one.
         turned = Chain(header.ratchet_key, chain_key, 0)
         advance = _advance(turned, header.message_number)
-        plaintext = self._authenticate(payload, advance.message_key)
+        plaintext = self.open(payload, advance.message_key)
         self._turn_receiving(root_key, turned, header.previous_chain_length)
         self._move_receiving(turned, advance)
-        return plaintext, Received(
-            header.message_number, header.ratchet_key, header.previous_chain_length
-        )
+        change = Received(header.message_number, header.ratchet_key, header.previous_chain_length)
+        return plaintext, change, advance.message_key
 
     def _derive_turn(self, own_key: KeyPair, peer_key: bytes) -> _SendingTurn:
         root_key, chain_key = primitives.step_root(self.root_key, own_key.exchange(peer_key))
         return _SendingTurn(root_key, own_key, Chain(own_key.public_key, chain_key, 0))
-
-    def _authenticate(self, payload: Payload, message_key: bytes) -> bytes:
-        plaintext = primitives.decrypt(
-            message_key,
-            payload.nonce,
-            payload.ciphertext,
-            self.associated_data + payload.header.encode(),
-        )
-        if plaintext is None:
-            raise AuthenticationFailedError(
-                "the message's tag does not fit: it is forged, damaged or of another channel"
-            )
-        return plaintext
 
     def _require_skip(self, missing: int) -> None:
         if missing > self.limits.max_skip:
@@ -396,7 +413,7 @@ class Ratchet:
 
     # --- Making a stored change again -----------------------------------------------------------
 
-    def _apply_sent(self, index: int, private_key: bytes) -> None:
+    def _apply_sent(self, index: int, private_key: bytes) -> tuple[bytes, bytes]:
         if private_key:
             if self.pending_peer_key is None:
                 raise InconsistentChangeError("a turn of the sending chain that was not due")
@@ -404,10 +421,13 @@ class Ratchet:
         sending = self.sending
         if sending is None or sending.next_index != index:
             raise InconsistentChangeError(f"message {index} is not the next one to send")
-        _, sending.chain_key = primitives.step_chain(sending.chain_key)
+        message_key, sending.chain_key = primitives.step_chain(sending.chain_key)
         sending.next_index = index + 1
+        return sending.ratchet_key, message_key
 
-    def _apply_received(self, index: int, ratchet_key: bytes, previous_chain_length: int) -> None:
+    def _apply_received(
+        self, index: int, ratchet_key: bytes, previous_chain_length: int
+    ) -> tuple[bytes, bytes]:
         if ratchet_key:
             if self.own_key is None:
                 raise InconsistentChangeError("a turn of the receiving chain that was not due")
@@ -423,7 +443,9 @@ class Ratchet:
         if receiving is None or index < receiving.next_index:
             raise InconsistentChangeError(f"message {index} is not ahead on its chain")
         self._require_recorded_skip(index - receiving.next_index)
-        self._move_receiving(receiving, _advance(receiving, index))
+        advance = _advance(receiving, index)
+        self._move_receiving(receiving, advance)
+        return receiving.ratchet_key, advance.message_key
 
     def _require_recorded_skip(self, missing: int) -> None:
         # Bounds the work that a record can cause, as ``_require_skip`` does for a message.

@@ -2,6 +2,8 @@
 
 It is made by ``service.protocol.handshake``, changed by ``encrypt`` and ``decrypt``, each of which
 yields its result and a change, and made again from its stored form and the changes after it.
+If it keeps deliveries, ``encrypted_before`` and ``decrypted_before`` give an answer again: they
+change nothing, so they yield no change.
 """
 
 from dataclasses import dataclass, field
@@ -10,8 +12,23 @@ from typing import Self
 from google.protobuf.message import DecodeError
 
 from protos.connect_actor.stored.v1 import session_pb2 as stored
-from service.errors import ChannelExpiredError
-from service.protocol.changes import Change, InconsistentChangeError, Sent
+from service.errors import ChannelExpiredError, IdempotencyKeyReusedError, MalformedRequestError
+from service.protocol.changes import (
+    MAX_IDEMPOTENCY_KEY_SIZE,
+    Acknowledged,
+    Change,
+    IdempotentSend,
+    InconsistentChangeError,
+    Received,
+    ReceivedSkipped,
+    Sent,
+)
+from service.protocol.delivery import (
+    Delivered,
+    DeliveryWindow,
+    payload_digest,
+    plaintext_digest,
+)
 from service.protocol.keys import ChannelKeys
 from service.protocol.payload import Payload, require_well_formed
 from service.protocol.primitives import KeyPair, Random
@@ -41,9 +58,17 @@ class Session:
     expires_at: int
     """Microseconds since the epoch."""
     ratchet: Ratchet
+    deliveries: DeliveryWindow | None = None
+    """What can be delivered again; None if the channel keeps nothing."""
 
     def encrypt(
-        self, plaintext: bytes, *, now: int, random: Random, request_id: int = 0
+        self,
+        plaintext: bytes,
+        *,
+        now: int,
+        random: Random,
+        request_id: int = 0,
+        idempotency_key: bytes = b"",
     ) -> tuple[Payload, Sent]:
         """Encrypt one message to the other end.
 
@@ -52,15 +77,49 @@ class Session:
             now: microseconds since the epoch.
             random: source of nonces and of new ratchet keys.
             request_id: the caller's name for the message, 64 bits; travels authenticated.
+            idempotency_key: 1 to 64 bytes to keep the message as a delivery under; none by default.
 
         Raises:
             ChannelExpiredError: the session's lifetime is over.
-            MalformedRequestError: the request id or the time doesn't fit 64 bits.
+            IdempotencyKeyReusedError: the key is in use: see ``encrypted_before``.
+            MalformedRequestError: the request id or the time doesn't fit 64 bits, or there is an
+                idempotency key that is too long, or no window to keep it in.
         """
         self.require_alive(now)
-        return self.ratchet.encrypt(plaintext, request_id=request_id, created_at=now, random=random)
+        if idempotency_key:
+            return self._encrypt_once(plaintext, request_id, now, random, idempotency_key)
+        payload, change, _ = self.ratchet.encrypt(
+            plaintext, request_id=request_id, created_at=now, random=random
+        )
+        return payload, change
 
-    def decrypt(self, payload: Payload, *, now: int) -> tuple[bytes, Change]:
+    def _encrypt_once(
+        self, plaintext: bytes, request_id: int, now: int, random: Random, idempotency_key: bytes
+    ) -> tuple[Payload, Sent]:
+        window = self._require_window(idempotency_key)
+        if window.holds(idempotency_key):
+            raise IdempotencyKeyReusedError("this idempotency key has been used: take another")
+        payload, change, message_key = self.ratchet.encrypt(
+            plaintext, request_id=request_id, created_at=now, random=random
+        )
+        header = payload.header
+        once = IdempotentSend(
+            idempotency_key,
+            plaintext_digest(plaintext, request_id, message_key),
+            payload.nonce,
+            request_id,
+            now,
+        )
+        window.add_sent(
+            header.ratchet_key,
+            header.message_number,
+            message_key,
+            header.previous_chain_length,
+            once,
+        )
+        return payload, change._replace(once=once)
+
+    def decrypt(self, payload: Payload, *, now: int) -> tuple[bytes, Received | ReceivedSkipped]:
         """Decrypt one message of the other end, in any order of arrival.
 
         Raises:
@@ -70,7 +129,93 @@ class Session:
         """
         self.require_alive(now)
         require_well_formed(payload)
-        return self.ratchet.decrypt(payload)
+        plaintext, change, message_key = self.ratchet.decrypt(payload)
+        window = self.deliveries
+        if window is None:
+            return plaintext, change
+        digest = payload_digest(payload)
+        header = payload.header
+        window.add_received(header.ratchet_key, header.message_number, message_key, digest)
+        return plaintext, change._replace(digest=digest)
+
+    # --- Delivering again -------------------------------------------------------------------------
+
+    def encrypted_before(
+        self, plaintext: bytes, *, now: int, idempotency_key: bytes, request_id: int = 0
+    ) -> Delivered[Payload] | None:
+        """Return the payload that this very request was answered with, if it is kept.
+
+        Raises:
+            ChannelExpiredError: the session's lifetime is over.
+            IdempotencyKeyReusedError: something else was encrypted under this key.
+            MalformedRequestError: the key is too long, there is no window to keep it in, or the
+                request id doesn't fit 64 bits.
+        """
+        self.require_alive(now)
+        window = self._require_window(idempotency_key)
+        delivery = window.find_sent(idempotency_key, plaintext, request_id)
+        if delivery is None:
+            return None
+        # No second use of the (key, nonce) pair: the digest has proved plaintext and request id to
+        # be the same, all else is kept or constant, so these are the same bytes once more.
+        payload = self.ratchet.seal(
+            delivery.header, delivery.once.nonce, plaintext, delivery.message_key
+        )
+        return Delivered(payload, delivery.number, redelivered=True)
+
+    def decrypted_before(self, payload: Payload, *, now: int) -> Delivered[bytes] | None:
+        """Return the plaintext that this very payload was answered with, if it is kept.
+
+        Raises:
+            ChannelExpiredError: the session's lifetime is over.
+            MalformedRequestError: a part of the payload has the wrong size or range.
+            MessageReplayedError: another payload was decrypted at its place.
+        """
+        self.require_alive(now)
+        require_well_formed(payload)
+        delivery = None if self.deliveries is None else self.deliveries.find_received(payload)
+        if delivery is None:
+            return None
+        plaintext = self.ratchet.open(payload, delivery.message_key)
+        return Delivered(plaintext, delivery.number, redelivered=True)
+
+    def acknowledge(self, up_to: int, *, now: int) -> Acknowledged | None:
+        """Forget every delivery up to this number; None if there was nothing to forget.
+
+        Raises:
+            ChannelExpiredError: the session's lifetime is over.
+            MalformedRequestError: no delivery has had this number.
+        """
+        self.require_alive(now)
+        if self.deliveries is None:
+            raise MalformedRequestError(
+                "this channel keeps no deliveries (redelivery_window is 0), so there is none to"
+                " acknowledge"
+            )
+        return Acknowledged(up_to) if self.deliveries.acknowledge(up_to) else None
+
+    @property
+    def last_delivery_number(self) -> int:
+        """Number of the newest delivery, 0 if there has been none."""
+        return 0 if self.deliveries is None else self.deliveries.last_number
+
+    def forget_deliveries(self) -> None:
+        """Drop every delivery, without a change: for a session that is of no more use."""
+        if self.deliveries is not None:
+            self.deliveries.drop_all()
+
+    def _require_window(self, idempotency_key: bytes) -> DeliveryWindow:
+        if len(idempotency_key) > MAX_IDEMPOTENCY_KEY_SIZE:
+            raise MalformedRequestError(
+                f"idempotency_key has {len(idempotency_key)} bytes, at most"
+                f" {MAX_IDEMPOTENCY_KEY_SIZE} are accepted"
+            )
+        if self.deliveries is None:
+            raise MalformedRequestError(
+                "this channel keeps no deliveries (redelivery_window is 0), so an Encrypt can't be"
+                " repeated: send it without idempotency_key"
+            )
+        return self.deliveries
 
     def apply(self, change: Change) -> None:
         """Make a recorded change again.
@@ -78,15 +223,35 @@ class Session:
         Raises:
             InconsistentChangeError: it does not follow from this session.
         """
-        self.ratchet.apply(change)
+        window = self.deliveries
+        if isinstance(change, Acknowledged):
+            if window is None or not 0 <= window.last_number - change.delivery_number < len(window):
+                raise InconsistentChangeError(f"no delivery {change.delivery_number} is kept")
+            window.acknowledge(change.delivery_number)
+            return
+        ratchet_key, message_key = self.ratchet.apply(change)
+        index = change.message_number
+        if isinstance(change, Sent):
+            once = change.once
+            if once is None:
+                return
+            if window is None or window.holds(once.key):
+                raise InconsistentChangeError("no room for a delivery under its idempotency key")
+            previous = self.ratchet.previous_chain_length
+            window.add_sent(ratchet_key, index, message_key, previous, once)
+        elif window is not None and change.digest:
+            window.add_received(ratchet_key, index, message_key, change.digest)
+        elif window is not None or change.digest:
+            raise InconsistentChangeError("a digest without a window to keep it in, or none for it")
 
     def require_alive(self, now: int) -> None:
         """Check the lifetime.
 
         Raises:
-            ChannelExpiredError: it is over.
+            ChannelExpiredError: it is over; what could be delivered again is forgotten.
         """
         if now >= self.expires_at:
+            self.forget_deliveries()
             raise ChannelExpiredError("the channel's lifetime is over: establish a new one")
 
     # --- Stored form ------------------------------------------------------------------------------
@@ -94,7 +259,7 @@ class Session:
     def encode(self) -> bytes:
         """Build and serialise the whole session."""
         state = self._static_state()
-        state.ratchet.CopyFrom(self._ratchet_state())
+        state.MergeFrom(self._changing_state())
         return state.SerializeToString()
 
     def encode_static(self) -> bytes:
@@ -107,7 +272,7 @@ class Session:
 
     def encode_ratchet(self) -> bytes:
         """Serialise only what changes with every message, as a partial session."""
-        return stored.SessionState(ratchet=self._ratchet_state()).SerializeToString()
+        return self._changing_state().SerializeToString()
 
     def _static_state(self) -> stored.SessionState:
         keys = self.channel_keys
@@ -136,7 +301,14 @@ class Session:
                 max_skip=limits.max_skip,
                 max_skipped_keys=limits.max_skipped_keys,
                 expires_at_unix_micros=self.expires_at,
+                redelivery_window=0 if self.deliveries is None else self.deliveries.size,
             ),
+        )
+
+    def _changing_state(self) -> stored.SessionState:
+        return stored.SessionState(
+            ratchet=self._ratchet_state(),
+            deliveries=None if self.deliveries is None else self.deliveries.encode(),
         )
 
     def _ratchet_state(self) -> stored.RatchetState:
@@ -178,6 +350,7 @@ class Session:
             and state.HasField("handshake")
             and state.HasField("limits")
             and state.HasField("ratchet")
+            and state.HasField("deliveries") == bool(state.limits.redelivery_window)
         ):
             raise InconsistentChangeError("a stored session lacks a part")
         keys, ratchet = state.channel_keys, state.ratchet
@@ -224,6 +397,11 @@ class Session:
                     )
                     for chain in ratchet.skipped
                 ],
+            ),
+            deliveries=(
+                DeliveryWindow.decode(state.limits.redelivery_window, state.deliveries)
+                if state.limits.redelivery_window
+                else None
             ),
         )
 

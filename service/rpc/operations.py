@@ -1,4 +1,4 @@
-"""The five operations, from the wire to a command and from its answer back to the wire.
+"""The six operations, from the wire to a command and from its answer back to the wire.
 
 Shared by unary calls and streams: one ``OperationKind`` each, found by its name in the wire's
 ``Operation.request``.
@@ -10,6 +10,7 @@ from typing import Any
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.actors.commands import (
+    Acknowledge,
     Close,
     Command,
     Decrypt,
@@ -19,6 +20,7 @@ from service.actors.commands import (
     Restored,
 )
 from service.errors import ChannelNotFoundError, MalformedRequestError, MessageTooLargeError
+from service.protocol.delivery import Delivered
 from service.protocol.handshake import connect_id_of
 from service.protocol.payload import Payload
 from service.protocol.wire import payload_from_wire, payload_to_wire
@@ -75,7 +77,7 @@ def _encrypt(
     _require_size(len(plaintext), max_bytes, "plaintext")
     return (
         _require_known_form(request.connect_id),
-        Encrypt(plaintext, request.request_id, deadline),
+        Encrypt(plaintext, request.request_id, deadline, request.idempotency_key),
     )
 
 
@@ -85,6 +87,15 @@ def _decrypt(
     payload = payload_from_wire(request.payload)
     _require_size(len(payload.ciphertext), max_bytes, "payload.ciphertext")
     return _require_known_form(request.connect_id), Decrypt(payload, deadline)
+
+
+def _acknowledge(
+    request: wire.AcknowledgeRequest, deadline: float | None, _: int
+) -> tuple[int, Command]:
+    return (
+        _require_known_form(request.connect_id),
+        Acknowledge(request.up_to_delivery_number, deadline),
+    )
 
 
 def _restore(request: wire.RestoreRequest, deadline: float | None, _: int) -> tuple[int, Command]:
@@ -99,13 +110,23 @@ def _fill_established(response: wire.EstablishResponse, answer: bytes) -> None:
     response.MergeFromString(answer)
 
 
-def _fill_encrypted(response: wire.EncryptResponse, answer: Payload) -> None:
-    payload_to_wire(answer, response.payload)
+def _fill_encrypted(response: wire.EncryptResponse, answer: Payload | Delivered[Payload]) -> None:
+    if isinstance(answer, Delivered):
+        payload_to_wire(answer.result, response.payload)
+        response.delivery_number = answer.number
+        response.redelivered = answer.redelivered
+    else:
+        payload_to_wire(answer, response.payload)
 
 
-def _fill_decrypted(response: wire.DecryptResponse, answer: bytes) -> None:
-    response.plaintext = answer
-    response.SetInParent()
+def _fill_decrypted(response: wire.DecryptResponse, answer: bytes | Delivered[bytes]) -> None:
+    if isinstance(answer, Delivered):
+        response.plaintext = answer.result
+        response.delivery_number = answer.number
+        response.redelivered = answer.redelivered
+    else:
+        response.plaintext = answer
+        response.SetInParent()
 
 
 def _fill_restored(response: wire.RestoreResponse, answer: Restored) -> None:
@@ -115,7 +136,7 @@ def _fill_restored(response: wire.RestoreResponse, answer: Restored) -> None:
     response.expires_at_unix_micros = answer.expires_at
 
 
-def _fill_closed(response: wire.CloseResponse, _: None) -> None:
+def _fill_empty(response: wire.AcknowledgeResponse | wire.CloseResponse, _: None) -> None:
     response.SetInParent()
 
 
@@ -125,7 +146,8 @@ OPERATIONS: Mapping[str, OperationKind] = {
         OperationKind("establish", wire.EstablishResponse, _establish, _fill_established),
         OperationKind("encrypt", wire.EncryptResponse, _encrypt, _fill_encrypted),
         OperationKind("decrypt", wire.DecryptResponse, _decrypt, _fill_decrypted),
+        OperationKind("acknowledge", wire.AcknowledgeResponse, _acknowledge, _fill_empty),
         OperationKind("restore", wire.RestoreResponse, _restore, _fill_restored),
-        OperationKind("close", wire.CloseResponse, _close, _fill_closed),
+        OperationKind("close", wire.CloseResponse, _close, _fill_empty),
     )
 }

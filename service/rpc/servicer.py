@@ -56,6 +56,12 @@ class ConnectServicer(ConnectServiceServicer):
         """See connect.proto."""
         return await self._call("decrypt", request, context, wire.DecryptResponse())
 
+    async def Acknowledge(  # noqa: N802 - gRPC's naming
+        self, request: wire.AcknowledgeRequest, context: _Context
+    ) -> wire.AcknowledgeResponse:
+        """See connect.proto."""
+        return await self._call("acknowledge", request, context, wire.AcknowledgeResponse())
+
     async def Restore(  # noqa: N802 - gRPC's naming
         self, request: wire.RestoreRequest, context: _Context
     ) -> wire.RestoreResponse:

@@ -39,6 +39,7 @@ STATUSES: dict[type[ConnectError], StatusRule] = {
     errors.ChannelNotFoundError: StatusRule(_CODE.NOT_FOUND, "CHANNEL_NOT_FOUND"),
     errors.ChannelExistsError: StatusRule(_CODE.ALREADY_EXISTS, "CHANNEL_EXISTS"),
     errors.ChannelExpiredError: StatusRule(_CODE.FAILED_PRECONDITION, "CHANNEL_EXPIRED"),
+    errors.IdempotencyKeyReusedError: StatusRule(_CODE.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"),
     errors.DeadlineExceededError: StatusRule(_CODE.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     errors.HandshakeRefusedError: StatusRule(_CODE.INVALID_ARGUMENT, "HANDSHAKE_REFUSED"),
     errors.AuthenticationFailedError: StatusRule(_CODE.INVALID_ARGUMENT, "AUTHENTICATION_FAILED"),

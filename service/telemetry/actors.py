@@ -50,3 +50,4 @@ def actor_metrics(
     yield counter(
         "change_bytes", "Size of those changes in differential form.", actors.change_bytes
     )
+    yield counter("redeliveries", "Answers given again.", actors.redelivered)

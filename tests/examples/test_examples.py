@@ -45,6 +45,7 @@ def test_the_generic_client_lists_what_reflection_tells(start: Start) -> None:
         "rpc Establish(EstablishRequest) returns (EstablishResponse)",
         "rpc Encrypt(EncryptRequest) returns (EncryptResponse)",
         "rpc Decrypt(DecryptRequest) returns (DecryptResponse)",
+        "rpc Acknowledge(AcknowledgeRequest) returns (AcknowledgeResponse)",
         "rpc Restore(RestoreRequest) returns (RestoreResponse)",
         "rpc Close(CloseRequest) returns (CloseResponse)",
         "rpc Exchange(stream OperationFrame) returns (stream ResultFrame)",

@@ -9,7 +9,10 @@ import pytest
 
 from loadgen.cli import main
 from loadgen.compare import VARIANTS, order_of_rounds, warnings_of
-from tests.support.results import load, round_of
+from loadgen.report.compare_page import compare_page
+from loadgen.report.html import render
+from loadgen.trial import Variant
+from tests.support.results import load, make_compare, round_of
 
 TINY = (
     "--rounds=1",
@@ -40,6 +43,14 @@ def test_a_comparison_shows_what_must_hold_on_any_machine(tmp_path: Path) -> Non
     assert result["settings"]["channels"] == 4
     assert result["environment"]["cpus"] >= 1
     assert result["environment"]["versions"]["grpcio"] != "not installed"
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_what_is_compared_keeps_no_answers_and_the_report_says_so(
+    variant: Variant, tmp_path: Path
+) -> None:
+    assert "--redelivery-window=0" in variant.options(tmp_path, None).command_line()
+    assert "redelivery_window 0" in render(compare_page(make_compare()))
 
 
 def require_verified(load: dict[str, Any], cost: dict[str, Any]) -> None:

@@ -7,13 +7,13 @@ each journal recovers is compared with the live session of that moment.
 
 import contextlib
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import PeerError
+from service.errors import IdempotencyKeyReusedError, PeerError
 from service.persistence.contract import (
     Batch,
     CorruptRecordError,
@@ -33,58 +33,121 @@ from tests.support.channels import NOW, Ends, make_ends
 
 CHANNEL = 7
 
-# What happens next: the service sends, the peer sends, or a message in flight arrives or is lost.
+Move = tuple[Callable[["History", int], None], int]
+
+
+class History:
+    """What the service's end goes through: the session after each change, and the changes."""
+
+    def __init__(self, ends: Ends) -> None:
+        self.ends = ends
+        self.sessions = [copy.deepcopy(ends.service)]
+        self.changes: list[Change] = []
+        self.snapshot_after: set[int] = set()
+        self._to_service: list[Payload] = []
+        self._arrived: list[Payload] = []
+        self._to_peer: list[Payload] = []
+
+    def service(self, _: int) -> None:
+        payload, change = self.ends.service.encrypt(b"down", now=NOW, random=self.ends.random)
+        self._to_peer.append(payload)
+        self._note(change)
+
+    def service_once(self, choice: int) -> None:
+        """Encrypt under one of a few idempotency keys, anew or again."""
+        session = self.ends.service
+        if session.deliveries is None:
+            return
+        key, plaintext = b"%d" % (choice % 5), b"down %d" % (choice % 7)
+        change = None
+        try:
+            again = session.encrypted_before(plaintext, now=NOW, idempotency_key=key)
+        except IdempotencyKeyReusedError:
+            pass
+        else:
+            if again is None:
+                payload, change = session.encrypt(
+                    plaintext, now=NOW, random=self.ends.random, idempotency_key=key
+                )
+                self._to_peer.append(payload)
+        self._note(change)
+
+    def peer(self, _: int) -> None:
+        self._to_service.append(self.ends.up())
+
+    def to_service(self, choice: int) -> None:
+        if not self._to_service:
+            return
+        payload = self._to_service.pop(choice % len(self._to_service))
+        try:
+            plaintext, change = self.ends.service.decrypt(payload, now=NOW)
+        except PeerError:
+            # So late that its key has been given up.
+            self._note(None)
+            return
+        assert plaintext == b"up"
+        self._arrived.append(payload)
+        self._note(change)
+
+    def to_service_again(self, choice: int) -> None:
+        if self._arrived:
+            payload = self._arrived[-1 - choice % len(self._arrived)]
+            again = self.ends.service.decrypted_before(payload, now=NOW)
+            assert again is None or again.result == b"up"
+            self._note(None)
+
+    def to_peer(self, choice: int) -> None:
+        if self._to_peer:
+            payload = self._to_peer.pop(choice % len(self._to_peer))
+            with contextlib.suppress(PeerError):
+                assert self.ends.at_peer(payload).startswith(b"down")
+
+    def lose(self, choice: int) -> None:
+        if self._to_service:
+            self._to_service.pop(choice % len(self._to_service))
+
+    def acknowledge(self, choice: int) -> None:
+        if newest := self.ends.service.last_delivery_number:
+            self._note(self.ends.service.acknowledge(1 + choice % newest, now=NOW))
+
+    def snapshot(self, _: int) -> None:
+        self.snapshot_after.add(len(self.changes))
+
+    def _note(self, change: Change | None) -> None:
+        if change is None:
+            assert self.ends.service == self.sessions[-1]
+        else:
+            self.changes.append(change)
+            self.sessions.append(copy.deepcopy(self.ends.service))
+
+
+# What happens next: the service sends, the peer sends, a message in flight arrives or is lost, or,
+# where deliveries are kept, something is asked for again or acknowledged.
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["service", "peer", "to_service", "to_peer", "lose", "snapshot"]),
+        st.sampled_from(
+            [
+                History.service,
+                History.service_once,
+                History.peer,
+                History.to_service,
+                History.to_service_again,
+                History.to_peer,
+                History.lose,
+                History.acknowledge,
+                History.snapshot,
+            ]
+        ),
         st.integers(0, 1_000),
     ),
     max_size=60,
 )
 
 
-@dataclass
-class History:
-    """What the service's end went through: the session after each change, and the changes."""
-
-    sessions: list[Session]
-    changes: list[Change]
-    snapshot_after: set[int]
-
-
-def live_through(ends: Ends, moves: list[tuple[str, int]]) -> History:
-    history = History([copy.deepcopy(ends.service)], [], set())
-    to_service: list[Payload] = []
-    to_peer: list[Payload] = []
-
-    def note(change: Change) -> None:
-        history.changes.append(change)
-        history.sessions.append(copy.deepcopy(ends.service))
-
+def live_through(ends: Ends, moves: list[Move]) -> History:
+    history = History(ends)
     for move, choice in moves:
-        if move == "service":
-            payload, change = ends.service.encrypt(b"down", now=NOW, random=ends.random)
-            to_peer.append(payload)
-            note(change)
-        elif move == "peer":
-            to_service.append(ends.peer.encrypt(b"up", now=NOW, random=ends.random)[0])
-        elif move == "to_service" and to_service:
-            payload = to_service.pop(choice % len(to_service))
-            try:
-                plaintext, received = ends.service.decrypt(payload, now=NOW)
-            except PeerError:
-                # So late that its key has been given up.
-                assert ends.service == history.sessions[-1]
-                continue
-            assert plaintext == b"up"
-            note(received)
-        elif move == "to_peer" and to_peer:
-            with contextlib.suppress(PeerError):
-                assert ends.at_peer(to_peer.pop(choice % len(to_peer))) == b"down"
-        elif move == "lose" and to_service:
-            to_service.pop(choice % len(to_service))
-        elif move == "snapshot":
-            history.snapshot_after.add(len(history.changes))
+        move(history, choice)
     return history
 
 
@@ -96,13 +159,15 @@ def records_of(history: History, strategy: Strategy) -> list[Record]:
     return records
 
 
+@pytest.mark.parametrize("window", [0, 1, 5])
 @pytest.mark.parametrize("every", [1, 2, 10])
 @given(moves=steps, seed=st.integers(0, 1_000))
 @settings(max_examples=40, deadline=None)
 def test_every_strategy_recovers_the_live_session_after_a_crash_at_any_record(
-    every: int, moves: list[tuple[str, int]], seed: int
+    every: int, window: int, moves: list[Move], seed: int
 ) -> None:
-    ends = make_ends(seed, ChannelLimits(dh_ratchet_every=every, max_skipped_keys=8))
+    limits = ChannelLimits(dh_ratchet_every=every, max_skipped_keys=8, redelivery_window=window)
+    ends = make_ends(seed, limits)
     history = live_through(ends, moves)
     for make in STRATEGIES.values():
         strategy = make()
@@ -122,10 +187,8 @@ def test_every_strategy_recovers_the_live_session_after_a_crash_at_any_record(
 
 @given(moves=steps, seed=st.integers(0, 1_000))
 @settings(max_examples=25, deadline=None)
-def test_a_recovered_session_goes_on_talking_with_its_peer(
-    moves: list[tuple[str, int]], seed: int
-) -> None:
-    ends = make_ends(seed)
+def test_a_recovered_session_goes_on_talking_with_its_peer(moves: list[Move], seed: int) -> None:
+    ends = make_ends(seed, ChannelLimits(redelivery_window=5))
     history = live_through(ends, moves)
     for make in STRATEGIES.values():
         records = records_of(history, make())

@@ -39,6 +39,7 @@ def test_the_environment_can_name_the_file(file: Path, monkeypatch: pytest.Monke
         ("unknown_key = 1", "unknown_key"),
         ("snapshot_interval = -1", "snapshot_interval"),
         ("one_time_prekeys = 201", "one_time_prekeys"),
+        ("redelivery_window = 1025", "redelivery_window"),
         ("dh_ratchet_every = 4294967296", "dh_ratchet_every"),
         ("channel_lifetime = inf", "lifetime"),
         ('strategy = "fastest"', "one of full, cached, differential"),
@@ -73,8 +74,16 @@ def test_settings_never_change() -> None:
 
 def test_new_channels_get_the_limits_that_are_set() -> None:
     limits = load_settings(
-        ["--dh-ratchet-every=1", "--max-skip=7", "--max-skipped-keys=9", "--one-time-prekeys=3"]
+        [
+            "--dh-ratchet-every=1",
+            "--max-skip=7",
+            "--max-skipped-keys=9",
+            "--one-time-prekeys=3",
+            "--redelivery-window=5",
+        ]
     ).channel_limits
     assert (limits.dh_ratchet_every, limits.max_skip, limits.max_skipped_keys) == (1, 7, 9)
     assert limits.one_time_prekeys == 3
+    assert limits.redelivery_window == 5
+    assert load_settings([]).channel_limits.redelivery_window == 16
     assert limits.lifetime == 86_400

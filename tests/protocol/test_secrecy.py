@@ -31,6 +31,8 @@ def secrets_of(session: Session) -> set[bytes]:
             secrets.add(chain.chain_key)
     for skipped in ratchet.skipped:
         secrets |= set(skipped.keys.values())
+    if session.deliveries is not None:
+        secrets |= {kept.message_key for kept in session.deliveries.encode().kept}
     return secrets
 
 
@@ -60,9 +62,10 @@ def parts_of(value: object) -> Iterator[object]:
 
 def talkative() -> Ends:
     """Make ends with every kind of secret at hand."""
-    ends = make_ends(1, ChannelLimits(dh_ratchet_every=1))
+    ends = make_ends(1, ChannelLimits(dh_ratchet_every=1, redelivery_window=4))
     ends.up()
     ends.round_trip()
+    ends.service.encrypt(b"once", now=NOW, random=ends.random, idempotency_key=b"a key")
     ends.up()
     ends.at_service(ends.up())
     ends.down()

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from protos.connect_actor.stored.v1 import session_pb2 as stored
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.protocol.changes import (
+    Acknowledged,
     Change,
+    IdempotentSend,
     InconsistentChangeError,
     Received,
     ReceivedSkipped,
@@ -28,18 +30,13 @@ from service.protocol.wire import (
     payload_to_wire,
 )
 from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS
+from tests.support.changes import CHANGES
 from tests.support.channels import NOW, make_ends, seeded
 
 LARGEST = 2**32 - 1
 
 uint32 = st.integers(0, LARGEST)
 key = st.binary(min_size=32, max_size=32)
-changes: st.SearchStrategy[Change] = st.one_of(
-    st.builds(Sent, uint32, st.just(b"") | key),
-    st.builds(Received, uint32, st.just(b""), st.just(0)),
-    st.builds(Received, uint32, key, uint32),
-    st.builds(ReceivedSkipped, uint32, uint32),
-)
 payloads = st.builds(
     Payload,
     st.builds(
@@ -53,14 +50,14 @@ payloads = st.builds(
 # --- Changes ----------------------------------------------------------------------------------
 
 
-@given(changes)
+@given(CHANGES)
 def test_a_change_comes_back_as_it_was_stored(change: Change) -> None:
     again = decode_change(encode_change(change))
     assert again == change
     assert type(again) is type(change)
 
 
-@given(changes, changes)
+@given(CHANGES, CHANGES)
 def test_no_two_changes_are_stored_alike(one: Change, other: Change) -> None:
     alike = encode_change(one) == encode_change(other)
     assert alike == ((type(one), one) == (type(other), other))
@@ -74,6 +71,15 @@ def test_a_change_takes_16_bytes_at_most_and_64_with_a_turn_up_to_the_largest_in
     assert len(encode_change(Received(LARGEST, bytes(32), LARGEST))) == 48
 
 
+def test_a_delivery_adds_18_bytes_to_what_was_received_and_some_70_to_what_was_sent() -> None:
+    digest = bytes(16)
+    assert len(encode_change(Received(9, digest=digest))) == 4 + 18
+    assert len(encode_change(ReceivedSkipped(9, 3, digest))) == 6 + 18
+    once = IdempotentSend(b"8 bytes.", bytes(32), bytes(12), 0, NOW)
+    assert len(encode_change(Sent(9, once=once))) == 4 + 69
+    assert len(encode_change(Acknowledged(9))) == 4
+
+
 def test_a_typical_change_takes_4_bytes_and_about_40_with_a_turn() -> None:
     assert len(encode_change(Sent(9))) == 4
     assert len(encode_change(Received(9))) == 4
@@ -82,7 +88,7 @@ def test_a_typical_change_takes_4_bytes_and_about_40_with_a_turn() -> None:
     assert len(encode_change(Received(0, bytes(32), 10))) == 38
 
 
-@pytest.mark.parametrize("kind", [0, 4, 99])
+@pytest.mark.parametrize("kind", [0, 5, 99])
 def test_an_unknown_kind_of_change_is_refused(kind: int) -> None:
     # As a later version would write it: tag of field 1, then the number.
     with pytest.raises(InconsistentChangeError, match=f"unknown kind of change: {kind}"):
@@ -103,6 +109,30 @@ def test_bytes_that_are_no_change_are_refused() -> None:
 def test_a_change_with_a_key_of_another_size_is_refused(size: int) -> None:
     garbled = stored.Change(kind=stored.Change.SENT, index=1, ratchet_key=bytes(size))
     with pytest.raises(InconsistentChangeError, match=f"{size} bytes"):
+        decode_change(garbled.SerializeToString())
+
+
+@pytest.mark.parametrize("size", [1, 15, 17])
+def test_a_change_with_a_digest_of_another_size_is_refused(size: int) -> None:
+    garbled = stored.Change(kind=stored.Change.RECEIVED, index=1, digest=bytes(size))
+    with pytest.raises(InconsistentChangeError, match=f"{size} bytes"):
+        decode_change(garbled.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("key_size", "digest_size", "nonce_size"),
+    [(0, 32, 12), (65, 32, 12), (1, 31, 12), (1, 32, 11)],
+)
+def test_an_idempotent_send_with_a_part_of_another_size_is_refused(
+    key_size: int, digest_size: int, nonce_size: int
+) -> None:
+    garbled = stored.Change(
+        kind=stored.Change.SENT,
+        sent=stored.IdempotentSend(
+            key=bytes(key_size), digest=bytes(digest_size), nonce=bytes(nonce_size)
+        ),
+    )
+    with pytest.raises(InconsistentChangeError, match="wrong size"):
         decode_change(garbled.SerializeToString())
 
 

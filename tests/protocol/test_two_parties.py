@@ -121,7 +121,8 @@ class Conversation(RuleBasedStateMachine):
     @initialize(seed=st.integers(0, 3))
     def establish(self, seed: int) -> None:
         if seed not in self._ends:
-            limits = ChannelLimits(self.every, MAX_SKIP, MAX_SKIPPED_KEYS)
+            # Deliveries at the service's end only; at neither do they change what is accepted.
+            limits = ChannelLimits(self.every, MAX_SKIP, MAX_SKIPPED_KEYS, redelivery_window=3)
             ends = make_ends(seed, limits)
             self._ends[seed] = (ends.peer, ends.service)
         peer, service = copy.deepcopy(self._ends[seed])

@@ -72,6 +72,7 @@ class House:
         journal_timeout: float = 30.0,
         restart_backoff: float = 0.05,
         wall_clock: bool = False,
+        redelivery_window: int = 0,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.journal = journal
@@ -83,7 +84,7 @@ class House:
             strategy=STRATEGIES[strategy],
             snapshot_interval=snapshot_interval,
             identity=Identity.generate(seeded(0)),
-            limits=ChannelLimits(),
+            limits=ChannelLimits(redelivery_window=redelivery_window),
             clock=real_clock if wall_clock else lambda: self.now,
             monotonic=loop.time,
             random=os.urandom,

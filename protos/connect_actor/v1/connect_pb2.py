@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%protos/connect_actor/v1/connect.proto\x12\x10\x63onnect_actor.v1\x1a\x17google/rpc/status.proto\"\xb3\x01\n\rCipherPayload\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x15\n\rratchet_index\x18\x03 \x01(\r\x12\x1d\n\x15previous_chain_length\x18\x04 \x01(\r\x12\x12\n\nciphertext\x18\x05 \x01(\x0c\x12\x1e\n\x16\x63reated_at_unix_micros\x18\x06 \x01(\x03\x12\x15\n\rdh_public_key\x18\x07 \x01(\x0c\"/\n\rOneTimePrekey\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"\xc2\x01\n\x0cPrekeyBundle\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x1d\n\x15\x65xchange_identity_key\x18\x02 \x01(\x0c\x12\x18\n\x10signed_prekey_id\x18\x03 \x01(\r\x12\x15\n\rsigned_prekey\x18\x04 \x01(\x0c\x12\x39\n\x10one_time_prekeys\x18\x05 \x03(\x0b\x32\x1f.connect_actor.v1.OneTimePrekey\x12\x11\n\tsignature\x18\x06 \x01(\x0c\"n\n\x10\x45stablishRequest\x12.\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1e.connect_actor.v1.PrekeyBundle\x12\x15\n\rephemeral_key\x18\x02 \x01(\x0c\x12\x13\n\x0bratchet_key\x18\x03 \x01(\x0c\"\xc9\x01\n\x11\x45stablishResponse\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\x12.\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1e.connect_actor.v1.PrekeyBundle\x12\x1f\n\x12one_time_prekey_id\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x16\x65xpires_at_unix_micros\x18\x04 \x01(\x03\x12\x18\n\x10\x64h_ratchet_every\x18\x05 \x01(\rB\x15\n\x13_one_time_prekey_id\"K\n\x0e\x45ncryptRequest\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\x12\x11\n\tplaintext\x18\x02 \x01(\x0c\x12\x12\n\nrequest_id\x18\x03 \x01(\x04\"C\n\x0f\x45ncryptResponse\x12\x30\n\x07payload\x18\x01 \x01(\x0b\x32\x1f.connect_actor.v1.CipherPayload\"V\n\x0e\x44\x65\x63ryptRequest\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\x12\x30\n\x07payload\x18\x02 \x01(\x0b\x32\x1f.connect_actor.v1.CipherPayload\"$\n\x0f\x44\x65\x63ryptResponse\x12\x11\n\tplaintext\x18\x01 \x01(\x0c\"$\n\x0eRestoreRequest\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\"\x8d\x01\n\x0fRestoreResponse\x12\x1c\n\x14sending_chain_length\x18\x01 \x01(\r\x12\x1e\n\x16receiving_chain_length\x18\x02 \x01(\r\x12\x1c\n\x14skipped_message_keys\x18\x03 \x01(\r\x12\x1e\n\x16\x65xpires_at_unix_micros\x18\x04 \x01(\x03\"\"\n\x0c\x43loseRequest\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\"\x0f\n\rCloseResponse\"\xb5\x02\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\x04\x12\x37\n\testablish\x18\x02 \x01(\x0b\x32\".connect_actor.v1.EstablishRequestH\x00\x12\x33\n\x07\x65ncrypt\x18\x03 \x01(\x0b\x32 .connect_actor.v1.EncryptRequestH\x00\x12\x33\n\x07\x64\x65\x63rypt\x18\x04 \x01(\x0b\x32 .connect_actor.v1.DecryptRequestH\x00\x12\x33\n\x07restore\x18\x05 \x01(\x0b\x32 .connect_actor.v1.RestoreRequestH\x00\x12/\n\x05\x63lose\x18\x06 \x01(\x0b\x32\x1e.connect_actor.v1.CloseRequestH\x00\x42\t\n\x07request\"\xe5\x02\n\x0fOperationResult\x12\x14\n\x0coperation_id\x18\x01 \x01(\x04\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x38\n\testablish\x18\x03 \x01(\x0b\x32#.connect_actor.v1.EstablishResponseH\x00\x12\x34\n\x07\x65ncrypt\x18\x04 \x01(\x0b\x32!.connect_actor.v1.EncryptResponseH\x00\x12\x34\n\x07\x64\x65\x63rypt\x18\x05 \x01(\x0b\x32!.connect_actor.v1.DecryptResponseH\x00\x12\x34\n\x07restore\x18\x06 \x01(\x0b\x32!.connect_actor.v1.RestoreResponseH\x00\x12\x30\n\x05\x63lose\x18\x07 \x01(\x0b\x32\x1f.connect_actor.v1.CloseResponseH\x00\x42\t\n\x07outcome\"A\n\x0eOperationFrame\x12/\n\noperations\x18\x01 \x03(\x0b\x32\x1b.connect_actor.v1.Operation\"A\n\x0bResultFrame\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.connect_actor.v1.OperationResult2\xf1\x03\n\x0e\x43onnectService\x12T\n\tEstablish\x12\".connect_actor.v1.EstablishRequest\x1a#.connect_actor.v1.EstablishResponse\x12N\n\x07\x45ncrypt\x12 .connect_actor.v1.EncryptRequest\x1a!.connect_actor.v1.EncryptResponse\x12N\n\x07\x44\x65\x63rypt\x12 .connect_actor.v1.DecryptRequest\x1a!.connect_actor.v1.DecryptResponse\x12N\n\x07Restore\x12 .connect_actor.v1.RestoreRequest\x1a!.connect_actor.v1.RestoreResponse\x12H\n\x05\x43lose\x12\x1e.connect_actor.v1.CloseRequest\x1a\x1f.connect_actor.v1.CloseResponse\x12O\n\x08\x45xchange\x12 .connect_actor.v1.OperationFrame\x1a\x1d.connect_actor.v1.ResultFrame(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%protos/connect_actor/v1/connect.proto\x12\x10\x63onnect_actor.v1\x1a\x17google/rpc/status.proto\"\xb3\x01\n\rCipherPayload\x12\x12\n\nrequest_id\x18\x01 \x01(\x04\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x15\n\rratchet_index\x18\x03 \x01(\r\x12\x1d\n\x15previous_chain_length\x18\x04 \x01(\r\x12\x12\n\nciphertext\x18\x05 \x01(\x0c\x12\x1e\n\x16\x63reated_at_unix_micros\x18\x06 \x01(\x03\x12\x15\n\rdh_public_key\x18\x07 \x01(\x0c\"/\n\rOneTimePrekey\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\npublic_key\x18\x02 \x01(\x0c\"\xc2\x01\n\x0cPrekeyBundle\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x1d\n\x15\x65xchange_identity_key\x18\x02 \x01(\x0c\x12\x18\n\x10signed_prekey_id\x18\x03 \x01(\r\x12\x15\n\rsigned_prekey\x18\x04 \x01(\x0c\x12\x39\n\x10one_time_prekeys\x18\x05 \x03(\x0b\x32\x1f.connect_actor.v1.OneTimePrekey\x12\x11\n\tsignature\x18\x06 \x01(\x0c\"n\n\x10\x45stablishRequest\x12.\n\x06\x62undle\x18\x01 \x01(\x0b\x32\x1e.connect_actor.v1.PrekeyBundle\x12\x15\n\rephemeral_key\x18\x02 \x01(\x0c\x12\x13\n\x0bratchet_key\x18\x03 \x01(\x0c\"\xc9\x01\n\x11\x45stablishResponse\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\x12.\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1e.connect_actor.v1.PrekeyBundle\x12\x1f\n\x12one_time_prekey_id\x18\x03 \x01(\rH\x00\x88\x01\x01\x12\x1e\n\x16\x65xpires_at_unix_micros\x18\x04 \x01(\x03\x12\x18\n\x10\x64h_ratchet_every\x18\x05 \x01(\rB\x15\n\x13_one_time_prekey_id\"d\n\x0e\x45ncryptRequest\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\x12\x11\n\tplaintext\x18\x02 \x01(\x0c\x12\x12\n\nrequest_id\x18\x03 \x01(\x04\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\x0c\"q\n\x0f\x45ncryptResponse\x12\x30\n\x07payload\x18\x01 \x01(\x0b\x32\x1f.connect_actor.v1.CipherPayload\x12\x17\n\x0f\x64\x65livery_number\x18\x02 \x01(\x04\x12\x13\n\x0bredelivered\x18\x03 \x01(\x08\"V\n\x0e\x44\x65\x63ryptRequest\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\x12\x30\n\x07payload\x18\x02 \x01(\x0b\x32\x1f.connect_actor.v1.CipherPayload\"R\n\x0f\x44\x65\x63ryptResponse\x12\x11\n\tplaintext\x18\x01 \x01(\x0c\x12\x17\n\x0f\x64\x65livery_number\x18\x02 \x01(\x04\x12\x13\n\x0bredelivered\x18\x03 \x01(\x08\"G\n\x12\x41\x63knowledgeRequest\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\x12\x1d\n\x15up_to_delivery_number\x18\x02 \x01(\x04\"\x15\n\x13\x41\x63knowledgeResponse\"$\n\x0eRestoreRequest\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\"\x8d\x01\n\x0fRestoreResponse\x12\x1c\n\x14sending_chain_length\x18\x01 \x01(\r\x12\x1e\n\x16receiving_chain_length\x18\x02 \x01(\r\x12\x1c\n\x14skipped_message_keys\x18\x03 \x01(\r\x12\x1e\n\x16\x65xpires_at_unix_micros\x18\x04 \x01(\x03\"\"\n\x0c\x43loseRequest\x12\x12\n\nconnect_id\x18\x01 \x01(\x06\"\x0f\n\rCloseResponse\"\xf2\x02\n\tOperation\x12\x14\n\x0coperation_id\x18\x01 \x01(\x04\x12\x37\n\testablish\x18\x02 \x01(\x0b\x32\".connect_actor.v1.EstablishRequestH\x00\x12\x33\n\x07\x65ncrypt\x18\x03 \x01(\x0b\x32 .connect_actor.v1.EncryptRequestH\x00\x12\x33\n\x07\x64\x65\x63rypt\x18\x04 \x01(\x0b\x32 .connect_actor.v1.DecryptRequestH\x00\x12\x33\n\x07restore\x18\x05 \x01(\x0b\x32 .connect_actor.v1.RestoreRequestH\x00\x12/\n\x05\x63lose\x18\x06 \x01(\x0b\x32\x1e.connect_actor.v1.CloseRequestH\x00\x12;\n\x0b\x61\x63knowledge\x18\x07 \x01(\x0b\x32$.connect_actor.v1.AcknowledgeRequestH\x00\x42\t\n\x07request\"\xa3\x03\n\x0fOperationResult\x12\x14\n\x0coperation_id\x18\x01 \x01(\x04\x12#\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x12\x38\n\testablish\x18\x03 \x01(\x0b\x32#.connect_actor.v1.EstablishResponseH\x00\x12\x34\n\x07\x65ncrypt\x18\x04 \x01(\x0b\x32!.connect_actor.v1.EncryptResponseH\x00\x12\x34\n\x07\x64\x65\x63rypt\x18\x05 \x01(\x0b\x32!.connect_actor.v1.DecryptResponseH\x00\x12\x34\n\x07restore\x18\x06 \x01(\x0b\x32!.connect_actor.v1.RestoreResponseH\x00\x12\x30\n\x05\x63lose\x18\x07 \x01(\x0b\x32\x1f.connect_actor.v1.CloseResponseH\x00\x12<\n\x0b\x61\x63knowledge\x18\x08 \x01(\x0b\x32%.connect_actor.v1.AcknowledgeResponseH\x00\x42\t\n\x07outcome\"A\n\x0eOperationFrame\x12/\n\noperations\x18\x01 \x03(\x0b\x32\x1b.connect_actor.v1.Operation\"A\n\x0bResultFrame\x12\x32\n\x07results\x18\x01 \x03(\x0b\x32!.connect_actor.v1.OperationResult2\xcd\x04\n\x0e\x43onnectService\x12T\n\tEstablish\x12\".connect_actor.v1.EstablishRequest\x1a#.connect_actor.v1.EstablishResponse\x12N\n\x07\x45ncrypt\x12 .connect_actor.v1.EncryptRequest\x1a!.connect_actor.v1.EncryptResponse\x12N\n\x07\x44\x65\x63rypt\x12 .connect_actor.v1.DecryptRequest\x1a!.connect_actor.v1.DecryptResponse\x12Z\n\x0b\x41\x63knowledge\x12$.connect_actor.v1.AcknowledgeRequest\x1a%.connect_actor.v1.AcknowledgeResponse\x12N\n\x07Restore\x12 .connect_actor.v1.RestoreRequest\x1a!.connect_actor.v1.RestoreResponse\x12H\n\x05\x43lose\x12\x1e.connect_actor.v1.CloseRequest\x1a\x1f.connect_actor.v1.CloseResponse\x12O\n\x08\x45xchange\x12 .connect_actor.v1.OperationFrame\x1a\x1d.connect_actor.v1.ResultFrame(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,29 +43,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ESTABLISHRESPONSE']._serialized_start=625
   _globals['_ESTABLISHRESPONSE']._serialized_end=826
   _globals['_ENCRYPTREQUEST']._serialized_start=828
-  _globals['_ENCRYPTREQUEST']._serialized_end=903
-  _globals['_ENCRYPTRESPONSE']._serialized_start=905
-  _globals['_ENCRYPTRESPONSE']._serialized_end=972
-  _globals['_DECRYPTREQUEST']._serialized_start=974
-  _globals['_DECRYPTREQUEST']._serialized_end=1060
-  _globals['_DECRYPTRESPONSE']._serialized_start=1062
-  _globals['_DECRYPTRESPONSE']._serialized_end=1098
-  _globals['_RESTOREREQUEST']._serialized_start=1100
-  _globals['_RESTOREREQUEST']._serialized_end=1136
-  _globals['_RESTORERESPONSE']._serialized_start=1139
-  _globals['_RESTORERESPONSE']._serialized_end=1280
-  _globals['_CLOSEREQUEST']._serialized_start=1282
-  _globals['_CLOSEREQUEST']._serialized_end=1316
-  _globals['_CLOSERESPONSE']._serialized_start=1318
-  _globals['_CLOSERESPONSE']._serialized_end=1333
-  _globals['_OPERATION']._serialized_start=1336
-  _globals['_OPERATION']._serialized_end=1645
-  _globals['_OPERATIONRESULT']._serialized_start=1648
-  _globals['_OPERATIONRESULT']._serialized_end=2005
-  _globals['_OPERATIONFRAME']._serialized_start=2007
-  _globals['_OPERATIONFRAME']._serialized_end=2072
-  _globals['_RESULTFRAME']._serialized_start=2074
-  _globals['_RESULTFRAME']._serialized_end=2139
-  _globals['_CONNECTSERVICE']._serialized_start=2142
-  _globals['_CONNECTSERVICE']._serialized_end=2639
+  _globals['_ENCRYPTREQUEST']._serialized_end=928
+  _globals['_ENCRYPTRESPONSE']._serialized_start=930
+  _globals['_ENCRYPTRESPONSE']._serialized_end=1043
+  _globals['_DECRYPTREQUEST']._serialized_start=1045
+  _globals['_DECRYPTREQUEST']._serialized_end=1131
+  _globals['_DECRYPTRESPONSE']._serialized_start=1133
+  _globals['_DECRYPTRESPONSE']._serialized_end=1215
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_start=1217
+  _globals['_ACKNOWLEDGEREQUEST']._serialized_end=1288
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_start=1290
+  _globals['_ACKNOWLEDGERESPONSE']._serialized_end=1311
+  _globals['_RESTOREREQUEST']._serialized_start=1313
+  _globals['_RESTOREREQUEST']._serialized_end=1349
+  _globals['_RESTORERESPONSE']._serialized_start=1352
+  _globals['_RESTORERESPONSE']._serialized_end=1493
+  _globals['_CLOSEREQUEST']._serialized_start=1495
+  _globals['_CLOSEREQUEST']._serialized_end=1529
+  _globals['_CLOSERESPONSE']._serialized_start=1531
+  _globals['_CLOSERESPONSE']._serialized_end=1546
+  _globals['_OPERATION']._serialized_start=1549
+  _globals['_OPERATION']._serialized_end=1919
+  _globals['_OPERATIONRESULT']._serialized_start=1922
+  _globals['_OPERATIONRESULT']._serialized_end=2341
+  _globals['_OPERATIONFRAME']._serialized_start=2343
+  _globals['_OPERATIONFRAME']._serialized_end=2408
+  _globals['_RESULTFRAME']._serialized_start=2410
+  _globals['_RESULTFRAME']._serialized_end=2475
+  _globals['_CONNECTSERVICE']._serialized_start=2478
+  _globals['_CONNECTSERVICE']._serialized_end=3067
 # @@protoc_insertion_point(module_scope)

@@ -213,20 +213,26 @@ class EncryptRequest(_message.Message):
     CONNECT_ID_FIELD_NUMBER: _builtins.int
     PLAINTEXT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     connect_id: _builtins.int
     plaintext: _builtins.bytes
     request_id: _builtins.int
     """Comes back, authenticated, as CipherPayload.request_id."""
+    idempotency_key: _builtins.bytes
+    """The caller's own name for this request, 1 to 64 bytes, under which it may be repeated if the
+    answer got lost. Empty: the request can't be repeated, only made anew.
+    """
     def __init__(
         self,
         *,
         connect_id: _builtins.int = ...,
         plaintext: _builtins.bytes = ...,
         request_id: _builtins.int = ...,
+        idempotency_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_id", b"connect_id", "plaintext", b"plaintext", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_id", b"connect_id", "idempotency_key", b"idempotency_key", "plaintext", b"plaintext", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -237,16 +243,24 @@ class EncryptResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAYLOAD_FIELD_NUMBER: _builtins.int
+    DELIVERY_NUMBER_FIELD_NUMBER: _builtins.int
+    REDELIVERED_FIELD_NUMBER: _builtins.int
+    delivery_number: _builtins.int
+    """Number of this delivery on the channel, from 1; 0 if it is not kept for being repeated."""
+    redelivered: _builtins.bool
+    """Whether this answer was given before."""
     @_builtins.property
     def payload(self) -> Global___CipherPayload: ...
     def __init__(
         self,
         *,
         payload: Global___CipherPayload | None = ...,
+        delivery_number: _builtins.int = ...,
+        redelivered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_number", b"delivery_number", "payload", b"payload", "redelivered", b"redelivered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -280,19 +294,65 @@ class DecryptResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PLAINTEXT_FIELD_NUMBER: _builtins.int
+    DELIVERY_NUMBER_FIELD_NUMBER: _builtins.int
+    REDELIVERED_FIELD_NUMBER: _builtins.int
     plaintext: _builtins.bytes
+    delivery_number: _builtins.int
+    """Number of this delivery on the channel, from 1; 0 if it is not kept for being repeated."""
+    redelivered: _builtins.bool
+    """Whether this answer was given before."""
     def __init__(
         self,
         *,
         plaintext: _builtins.bytes = ...,
+        delivery_number: _builtins.int = ...,
+        redelivered: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["plaintext", b"plaintext"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["delivery_number", b"delivery_number", "plaintext", b"plaintext", "redelivered", b"redelivered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DecryptResponse: _TypeAlias = DecryptResponse  # noqa: Y015
+
+@_typing.final
+class AcknowledgeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONNECT_ID_FIELD_NUMBER: _builtins.int
+    UP_TO_DELIVERY_NUMBER_FIELD_NUMBER: _builtins.int
+    connect_id: _builtins.int
+    up_to_delivery_number: _builtins.int
+    """The newest delivery whose answer has arrived, and those of all deliveries before it."""
+    def __init__(
+        self,
+        *,
+        connect_id: _builtins.int = ...,
+        up_to_delivery_number: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["connect_id", b"connect_id", "up_to_delivery_number", b"up_to_delivery_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeRequest: _TypeAlias = AcknowledgeRequest  # noqa: Y015
+
+@_typing.final
+class AcknowledgeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcknowledgeResponse: _TypeAlias = AcknowledgeResponse  # noqa: Y015
 
 @_typing.final
 class RestoreRequest(_message.Message):
@@ -388,6 +448,7 @@ class Operation(_message.Message):
     DECRYPT_FIELD_NUMBER: _builtins.int
     RESTORE_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.int
     """The caller's own number for this operation, unique among those in flight on the stream."""
     @_builtins.property
@@ -400,6 +461,8 @@ class Operation(_message.Message):
     def restore(self) -> Global___RestoreRequest: ...
     @_builtins.property
     def close(self) -> Global___CloseRequest: ...
+    @_builtins.property
+    def acknowledge(self) -> Global___AcknowledgeRequest: ...
     def __init__(
         self,
         *,
@@ -409,12 +472,13 @@ class Operation(_message.Message):
         decrypt: Global___DecryptRequest | None = ...,
         restore: Global___RestoreRequest | None = ...,
         close: Global___CloseRequest | None = ...,
+        acknowledge: Global___AcknowledgeRequest | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "decrypt", b"decrypt", "encrypt", b"encrypt", "establish", b"establish", "request", b"request", "restore", b"restore"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "close", b"close", "decrypt", b"decrypt", "encrypt", b"encrypt", "establish", b"establish", "request", b"request", "restore", b"restore"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "decrypt", b"decrypt", "encrypt", b"encrypt", "establish", b"establish", "operation_id", b"operation_id", "request", b"request", "restore", b"restore"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "close", b"close", "decrypt", b"decrypt", "encrypt", b"encrypt", "establish", b"establish", "operation_id", b"operation_id", "request", b"request", "restore", b"restore"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["establish", "encrypt", "decrypt", "restore", "close"]  # noqa: Y015
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["establish", "encrypt", "decrypt", "restore", "close", "acknowledge"]  # noqa: Y015
     _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
 
@@ -431,6 +495,7 @@ class OperationResult(_message.Message):
     DECRYPT_FIELD_NUMBER: _builtins.int
     RESTORE_FIELD_NUMBER: _builtins.int
     CLOSE_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.int
     @_builtins.property
     def error(self) -> _status_pb2.Status: ...
@@ -444,6 +509,8 @@ class OperationResult(_message.Message):
     def restore(self) -> Global___RestoreResponse: ...
     @_builtins.property
     def close(self) -> Global___CloseResponse: ...
+    @_builtins.property
+    def acknowledge(self) -> Global___AcknowledgeResponse: ...
     def __init__(
         self,
         *,
@@ -454,12 +521,13 @@ class OperationResult(_message.Message):
         decrypt: Global___DecryptResponse | None = ...,
         restore: Global___RestoreResponse | None = ...,
         close: Global___CloseResponse | None = ...,
+        acknowledge: Global___AcknowledgeResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "decrypt", b"decrypt", "encrypt", b"encrypt", "error", b"error", "establish", b"establish", "outcome", b"outcome", "restore", b"restore"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "close", b"close", "decrypt", b"decrypt", "encrypt", b"encrypt", "error", b"error", "establish", b"establish", "outcome", b"outcome", "restore", b"restore"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["close", b"close", "decrypt", b"decrypt", "encrypt", b"encrypt", "error", b"error", "establish", b"establish", "operation_id", b"operation_id", "outcome", b"outcome", "restore", b"restore"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "close", b"close", "decrypt", b"decrypt", "encrypt", b"encrypt", "error", b"error", "establish", b"establish", "operation_id", b"operation_id", "outcome", b"outcome", "restore", b"restore"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "establish", "encrypt", "decrypt", "restore", "close"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["error", "establish", "encrypt", "decrypt", "restore", "close", "acknowledge"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 

@@ -49,6 +49,11 @@ class ConnectServiceStub:
                 request_serializer=protos_dot_connect__actor_dot_v1_dot_connect__pb2.DecryptRequest.SerializeToString,
                 response_deserializer=protos_dot_connect__actor_dot_v1_dot_connect__pb2.DecryptResponse.FromString,
                 _registered_method=True)
+        self.Acknowledge = channel.unary_unary(
+                '/connect_actor.v1.ConnectService/Acknowledge',
+                request_serializer=protos_dot_connect__actor_dot_v1_dot_connect__pb2.AcknowledgeRequest.SerializeToString,
+                response_deserializer=protos_dot_connect__actor_dot_v1_dot_connect__pb2.AcknowledgeResponse.FromString,
+                _registered_method=True)
         self.Restore = channel.unary_unary(
                 '/connect_actor.v1.ConnectService/Restore',
                 request_serializer=protos_dot_connect__actor_dot_v1_dot_connect__pb2.RestoreRequest.SerializeToString,
@@ -78,14 +83,23 @@ class ConnectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Encrypt(self, request, context):
-        """Encrypts one message on the service's end of a channel.
+        """Encrypts one message on the service's end of a channel. Repeating it with the same idempotency
+        key is answered with the very same payload, for as long as the channel keeps that delivery.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Decrypt(self, request, context):
-        """Decrypts one message that the peer has encrypted.
+        """Decrypts one message that the peer has encrypted. Repeating it with the very same payload is
+        answered with the same plaintext, for as long as the channel keeps that delivery.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Acknowledge(self, request, context):
+        """Says that answers have arrived: nothing up to this delivery will be asked for again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,6 +146,11 @@ def add_ConnectServiceServicer_to_server(servicer, server):
                     servicer.Decrypt,
                     request_deserializer=protos_dot_connect__actor_dot_v1_dot_connect__pb2.DecryptRequest.FromString,
                     response_serializer=protos_dot_connect__actor_dot_v1_dot_connect__pb2.DecryptResponse.SerializeToString,
+            ),
+            'Acknowledge': grpc.unary_unary_rpc_method_handler(
+                    servicer.Acknowledge,
+                    request_deserializer=protos_dot_connect__actor_dot_v1_dot_connect__pb2.AcknowledgeRequest.FromString,
+                    response_serializer=protos_dot_connect__actor_dot_v1_dot_connect__pb2.AcknowledgeResponse.SerializeToString,
             ),
             'Restore': grpc.unary_unary_rpc_method_handler(
                     servicer.Restore,
@@ -230,6 +249,33 @@ class ConnectService:
             '/connect_actor.v1.ConnectService/Decrypt',
             protos_dot_connect__actor_dot_v1_dot_connect__pb2.DecryptRequest.SerializeToString,
             protos_dot_connect__actor_dot_v1_dot_connect__pb2.DecryptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Acknowledge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/connect_actor.v1.ConnectService/Acknowledge',
+            protos_dot_connect__actor_dot_v1_dot_connect__pb2.AcknowledgeRequest.SerializeToString,
+            protos_dot_connect__actor_dot_v1_dot_connect__pb2.AcknowledgeResponse.FromString,
             options,
             channel_credentials,
             insecure,

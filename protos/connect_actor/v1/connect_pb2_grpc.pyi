@@ -41,9 +41,15 @@ class ConnectServiceStub:
     is answered with the very same response.
     """
     Encrypt: _grpc.UnaryUnaryMultiCallable[_connect_pb2.EncryptRequest, _connect_pb2.EncryptResponse]
-    """Encrypts one message on the service's end of a channel."""
+    """Encrypts one message on the service's end of a channel. Repeating it with the same idempotency
+    key is answered with the very same payload, for as long as the channel keeps that delivery.
+    """
     Decrypt: _grpc.UnaryUnaryMultiCallable[_connect_pb2.DecryptRequest, _connect_pb2.DecryptResponse]
-    """Decrypts one message that the peer has encrypted."""
+    """Decrypts one message that the peer has encrypted. Repeating it with the very same payload is
+    answered with the same plaintext, for as long as the channel keeps that delivery.
+    """
+    Acknowledge: _grpc.UnaryUnaryMultiCallable[_connect_pb2.AcknowledgeRequest, _connect_pb2.AcknowledgeResponse]
+    """Says that answers have arrived: nothing up to this delivery will be asked for again."""
     Restore: _grpc.UnaryUnaryMultiCallable[_connect_pb2.RestoreRequest, _connect_pb2.RestoreResponse]
     """Says whether a channel can go on, and where its chains stand."""
     Close: _grpc.UnaryUnaryMultiCallable[_connect_pb2.CloseRequest, _connect_pb2.CloseResponse]
@@ -63,9 +69,15 @@ class ConnectServiceAsyncStub(ConnectServiceStub):
     is answered with the very same response.
     """
     Encrypt: _aio.UnaryUnaryMultiCallable[_connect_pb2.EncryptRequest, _connect_pb2.EncryptResponse]  # type: ignore[assignment]
-    """Encrypts one message on the service's end of a channel."""
+    """Encrypts one message on the service's end of a channel. Repeating it with the same idempotency
+    key is answered with the very same payload, for as long as the channel keeps that delivery.
+    """
     Decrypt: _aio.UnaryUnaryMultiCallable[_connect_pb2.DecryptRequest, _connect_pb2.DecryptResponse]  # type: ignore[assignment]
-    """Decrypts one message that the peer has encrypted."""
+    """Decrypts one message that the peer has encrypted. Repeating it with the very same payload is
+    answered with the same plaintext, for as long as the channel keeps that delivery.
+    """
+    Acknowledge: _aio.UnaryUnaryMultiCallable[_connect_pb2.AcknowledgeRequest, _connect_pb2.AcknowledgeResponse]  # type: ignore[assignment]
+    """Says that answers have arrived: nothing up to this delivery will be asked for again."""
     Restore: _aio.UnaryUnaryMultiCallable[_connect_pb2.RestoreRequest, _connect_pb2.RestoreResponse]  # type: ignore[assignment]
     """Says whether a channel can go on, and where its chains stand."""
     Close: _aio.UnaryUnaryMultiCallable[_connect_pb2.CloseRequest, _connect_pb2.CloseResponse]  # type: ignore[assignment]
@@ -94,7 +106,9 @@ class ConnectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _connect_pb2.EncryptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_connect_pb2.EncryptResponse, _abc.Awaitable[_connect_pb2.EncryptResponse]]:
-        """Encrypts one message on the service's end of a channel."""
+        """Encrypts one message on the service's end of a channel. Repeating it with the same idempotency
+        key is answered with the very same payload, for as long as the channel keeps that delivery.
+        """
 
     @_abc_1.abstractmethod
     def Decrypt(
@@ -102,7 +116,17 @@ class ConnectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _connect_pb2.DecryptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_connect_pb2.DecryptResponse, _abc.Awaitable[_connect_pb2.DecryptResponse]]:
-        """Decrypts one message that the peer has encrypted."""
+        """Decrypts one message that the peer has encrypted. Repeating it with the very same payload is
+        answered with the same plaintext, for as long as the channel keeps that delivery.
+        """
+
+    @_abc_1.abstractmethod
+    def Acknowledge(
+        self,
+        request: _connect_pb2.AcknowledgeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_connect_pb2.AcknowledgeResponse, _abc.Awaitable[_connect_pb2.AcknowledgeResponse]]:
+        """Says that answers have arrived: nothing up to this delivery will be asked for again."""
 
     @_abc_1.abstractmethod
     def Restore(

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,protos/connect_actor/stored/v1/session.proto\x12\x17\x63onnect_actor.stored.v1\"\xea\x01\n\x0cSessionState\x12:\n\x0c\x63hannel_keys\x18\x01 \x01(\x0b\x32$.connect_actor.stored.v1.ChannelKeys\x12\x35\n\thandshake\x18\x02 \x01(\x0b\x32\".connect_actor.stored.v1.Handshake\x12/\n\x06limits\x18\x03 \x01(\x0b\x32\x1f.connect_actor.stored.v1.Limits\x12\x36\n\x07ratchet\x18\x04 \x01(\x0b\x32%.connect_actor.stored.v1.RatchetState\"H\n\x11OneTimePrekeyPair\x12\n\n\x02id\x18\x01 \x01(\r\x12\x13\n\x0bprivate_key\x18\x02 \x01(\x0c\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\"\xd8\x01\n\x0b\x43hannelKeys\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x1d\n\x15\x65xchange_identity_key\x18\x03 \x01(\x0c\x12\x18\n\x10signed_prekey_id\x18\x04 \x01(\r\x12\x15\n\rsigned_prekey\x18\x06 \x01(\x0c\x12\x11\n\tsignature\x18\x07 \x01(\x0c\x12\x44\n\x10one_time_prekeys\x18\x08 \x03(\x0b\x32*.connect_actor.stored.v1.OneTimePrekeyPairJ\x04\x08\x02\x10\x03J\x04\x08\x05\x10\x06\"G\n\tHandshake\x12\x0f\n\x07request\x18\x01 \x01(\x0c\x12\x10\n\x08response\x18\x02 \x01(\x0c\x12\x17\n\x0f\x61ssociated_data\x18\x03 \x01(\x0c\"n\n\x06Limits\x12\x18\n\x10\x64h_ratchet_every\x18\x01 \x01(\r\x12\x10\n\x08max_skip\x18\x02 \x01(\r\x12\x18\n\x10max_skipped_keys\x18\x03 \x01(\r\x12\x1e\n\x16\x65xpires_at_unix_micros\x18\x04 \x01(\x03\"C\n\x05\x43hain\x12\x13\n\x0bratchet_key\x18\x01 \x01(\x0c\x12\x11\n\tchain_key\x18\x02 \x01(\x0c\x12\x12\n\nnext_index\x18\x03 \x01(\r\"0\n\nSkippedKey\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0bmessage_key\x18\x02 \x01(\x0c\"f\n\x0cSkippedChain\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x13\n\x0bratchet_key\x18\x02 \x01(\x0c\x12\x31\n\x04keys\x18\x03 \x03(\x0b\x32#.connect_actor.stored.v1.SkippedKey\"\xab\x02\n\x0cRatchetState\x12\x10\n\x08root_key\x18\x01 \x01(\x0c\x12\x1b\n\x13ratchet_private_key\x18\x02 \x01(\x0c\x12/\n\x07sending\x18\x03 \x01(\x0b\x32\x1e.connect_actor.stored.v1.Chain\x12\x1d\n\x15previous_chain_length\x18\x04 \x01(\r\x12\x31\n\treceiving\x18\x05 \x01(\x0b\x32\x1e.connect_actor.stored.v1.Chain\x12\x17\n\x0freceiving_turns\x18\x06 \x01(\r\x12\x18\n\x10pending_peer_key\x18\x07 \x01(\x0c\x12\x36\n\x07skipped\x18\x08 \x03(\x0b\x32%.connect_actor.stored.v1.SkippedChain\"\xe1\x01\n\x06\x43hange\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.connect_actor.stored.v1.Change.Kind\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bratchet_key\x18\x03 \x01(\x0c\x12\x1d\n\x15previous_chain_length\x18\x04 \x01(\r\x12\x14\n\x0c\x63hain_number\x18\x05 \x01(\r\"J\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04SENT\x10\x01\x12\x0c\n\x08RECEIVED\x10\x02\x12\x14\n\x10RECEIVED_SKIPPED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,protos/connect_actor/stored/v1/session.proto\x12\x17\x63onnect_actor.stored.v1\"\xa7\x02\n\x0cSessionState\x12:\n\x0c\x63hannel_keys\x18\x01 \x01(\x0b\x32$.connect_actor.stored.v1.ChannelKeys\x12\x35\n\thandshake\x18\x02 \x01(\x0b\x32\".connect_actor.stored.v1.Handshake\x12/\n\x06limits\x18\x03 \x01(\x0b\x32\x1f.connect_actor.stored.v1.Limits\x12\x36\n\x07ratchet\x18\x04 \x01(\x0b\x32%.connect_actor.stored.v1.RatchetState\x12;\n\ndeliveries\x18\x05 \x01(\x0b\x32\'.connect_actor.stored.v1.DeliveryWindow\"H\n\x11OneTimePrekeyPair\x12\n\n\x02id\x18\x01 \x01(\r\x12\x13\n\x0bprivate_key\x18\x02 \x01(\x0c\x12\x12\n\npublic_key\x18\x03 \x01(\x0c\"\xd8\x01\n\x0b\x43hannelKeys\x12\x14\n\x0cidentity_key\x18\x01 \x01(\x0c\x12\x1d\n\x15\x65xchange_identity_key\x18\x03 \x01(\x0c\x12\x18\n\x10signed_prekey_id\x18\x04 \x01(\r\x12\x15\n\rsigned_prekey\x18\x06 \x01(\x0c\x12\x11\n\tsignature\x18\x07 \x01(\x0c\x12\x44\n\x10one_time_prekeys\x18\x08 \x03(\x0b\x32*.connect_actor.stored.v1.OneTimePrekeyPairJ\x04\x08\x02\x10\x03J\x04\x08\x05\x10\x06\"G\n\tHandshake\x12\x0f\n\x07request\x18\x01 \x01(\x0c\x12\x10\n\x08response\x18\x02 \x01(\x0c\x12\x17\n\x0f\x61ssociated_data\x18\x03 \x01(\x0c\"\x89\x01\n\x06Limits\x12\x18\n\x10\x64h_ratchet_every\x18\x01 \x01(\r\x12\x10\n\x08max_skip\x18\x02 \x01(\r\x12\x18\n\x10max_skipped_keys\x18\x03 \x01(\r\x12\x1e\n\x16\x65xpires_at_unix_micros\x18\x04 \x01(\x03\x12\x19\n\x11redelivery_window\x18\x05 \x01(\r\"C\n\x05\x43hain\x12\x13\n\x0bratchet_key\x18\x01 \x01(\x0c\x12\x11\n\tchain_key\x18\x02 \x01(\x0c\x12\x12\n\nnext_index\x18\x03 \x01(\r\"0\n\nSkippedKey\x12\r\n\x05index\x18\x01 \x01(\r\x12\x13\n\x0bmessage_key\x18\x02 \x01(\x0c\"f\n\x0cSkippedChain\x12\x0e\n\x06number\x18\x01 \x01(\r\x12\x13\n\x0bratchet_key\x18\x02 \x01(\x0c\x12\x31\n\x04keys\x18\x03 \x03(\x0b\x32#.connect_actor.stored.v1.SkippedKey\"\xab\x02\n\x0cRatchetState\x12\x10\n\x08root_key\x18\x01 \x01(\x0c\x12\x1b\n\x13ratchet_private_key\x18\x02 \x01(\x0c\x12/\n\x07sending\x18\x03 \x01(\x0b\x32\x1e.connect_actor.stored.v1.Chain\x12\x1d\n\x15previous_chain_length\x18\x04 \x01(\r\x12\x31\n\treceiving\x18\x05 \x01(\x0b\x32\x1e.connect_actor.stored.v1.Chain\x12\x17\n\x0freceiving_turns\x18\x06 \x01(\r\x12\x18\n\x10pending_peer_key\x18\x07 \x01(\x0c\x12\x36\n\x07skipped\x18\x08 \x03(\x0b\x32%.connect_actor.stored.v1.SkippedChain\"p\n\x0eIdempotentSend\x12\x0b\n\x03key\x18\x01 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x02 \x01(\x0c\x12\r\n\x05nonce\x18\x03 \x01(\x0c\x12\x12\n\nrequest_id\x18\x04 \x01(\x04\x12\x1e\n\x16\x63reated_at_unix_micros\x18\x05 \x01(\x03\"\xa9\x01\n\x08\x44\x65livery\x12\x13\n\x0bratchet_key\x18\x01 \x01(\x0c\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bmessage_key\x18\x03 \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x04 \x01(\x0c\x12\x35\n\x04sent\x18\x05 \x01(\x0b\x32\'.connect_actor.stored.v1.IdempotentSend\x12\x1d\n\x15previous_chain_length\x18\x06 \x01(\r\"V\n\x0e\x44\x65liveryWindow\x12\x13\n\x0blast_number\x18\x01 \x01(\x04\x12/\n\x04kept\x18\x02 \x03(\x0b\x32!.connect_actor.stored.v1.Delivery\"\xd3\x02\n\x06\x43hange\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.connect_actor.stored.v1.Change.Kind\x12\r\n\x05index\x18\x02 \x01(\r\x12\x13\n\x0bratchet_key\x18\x03 \x01(\x0c\x12\x1d\n\x15previous_chain_length\x18\x04 \x01(\r\x12\x14\n\x0c\x63hain_number\x18\x05 \x01(\r\x12\x0e\n\x06\x64igest\x18\x06 \x01(\x0c\x12\x35\n\x04sent\x18\x07 \x01(\x0b\x32\'.connect_actor.stored.v1.IdempotentSend\x12\x17\n\x0f\x64\x65livery_number\x18\x08 \x01(\x04\"\\\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x08\n\x04SENT\x10\x01\x12\x0c\n\x08RECEIVED\x10\x02\x12\x14\n\x10RECEIVED_SKIPPED\x10\x03\x12\x10\n\x0c\x41\x43KNOWLEDGED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,25 +32,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'protos.connect_actor.stored
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SESSIONSTATE']._serialized_start=74
-  _globals['_SESSIONSTATE']._serialized_end=308
-  _globals['_ONETIMEPREKEYPAIR']._serialized_start=310
-  _globals['_ONETIMEPREKEYPAIR']._serialized_end=382
-  _globals['_CHANNELKEYS']._serialized_start=385
-  _globals['_CHANNELKEYS']._serialized_end=601
-  _globals['_HANDSHAKE']._serialized_start=603
-  _globals['_HANDSHAKE']._serialized_end=674
-  _globals['_LIMITS']._serialized_start=676
-  _globals['_LIMITS']._serialized_end=786
-  _globals['_CHAIN']._serialized_start=788
-  _globals['_CHAIN']._serialized_end=855
-  _globals['_SKIPPEDKEY']._serialized_start=857
-  _globals['_SKIPPEDKEY']._serialized_end=905
-  _globals['_SKIPPEDCHAIN']._serialized_start=907
-  _globals['_SKIPPEDCHAIN']._serialized_end=1009
-  _globals['_RATCHETSTATE']._serialized_start=1012
-  _globals['_RATCHETSTATE']._serialized_end=1311
-  _globals['_CHANGE']._serialized_start=1314
-  _globals['_CHANGE']._serialized_end=1539
-  _globals['_CHANGE_KIND']._serialized_start=1465
-  _globals['_CHANGE_KIND']._serialized_end=1539
+  _globals['_SESSIONSTATE']._serialized_end=369
+  _globals['_ONETIMEPREKEYPAIR']._serialized_start=371
+  _globals['_ONETIMEPREKEYPAIR']._serialized_end=443
+  _globals['_CHANNELKEYS']._serialized_start=446
+  _globals['_CHANNELKEYS']._serialized_end=662
+  _globals['_HANDSHAKE']._serialized_start=664
+  _globals['_HANDSHAKE']._serialized_end=735
+  _globals['_LIMITS']._serialized_start=738
+  _globals['_LIMITS']._serialized_end=875
+  _globals['_CHAIN']._serialized_start=877
+  _globals['_CHAIN']._serialized_end=944
+  _globals['_SKIPPEDKEY']._serialized_start=946
+  _globals['_SKIPPEDKEY']._serialized_end=994
+  _globals['_SKIPPEDCHAIN']._serialized_start=996
+  _globals['_SKIPPEDCHAIN']._serialized_end=1098
+  _globals['_RATCHETSTATE']._serialized_start=1101
+  _globals['_RATCHETSTATE']._serialized_end=1400
+  _globals['_IDEMPOTENTSEND']._serialized_start=1402
+  _globals['_IDEMPOTENTSEND']._serialized_end=1514
+  _globals['_DELIVERY']._serialized_start=1517
+  _globals['_DELIVERY']._serialized_end=1686
+  _globals['_DELIVERYWINDOW']._serialized_start=1688
+  _globals['_DELIVERYWINDOW']._serialized_end=1774
+  _globals['_CHANGE']._serialized_start=1777
+  _globals['_CHANGE']._serialized_end=2116
+  _globals['_CHANGE_KIND']._serialized_start=2024
+  _globals['_CHANGE_KIND']._serialized_end=2116
 # @@protoc_insertion_point(module_scope)

@@ -29,6 +29,7 @@ class SessionState(_message.Message):
     HANDSHAKE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     RATCHET_FIELD_NUMBER: _builtins.int
+    DELIVERIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def channel_keys(self) -> Global___ChannelKeys:
         """The parts that never change once the channel is established: fields 1 to 3."""
@@ -39,7 +40,11 @@ class SessionState(_message.Message):
     def limits(self) -> Global___Limits: ...
     @_builtins.property
     def ratchet(self) -> Global___RatchetState:
-        """The part that changes with every message."""
+        """The parts that change with every message: fields 4 and 5."""
+
+    @_builtins.property
+    def deliveries(self) -> Global___DeliveryWindow:
+        """Absent if the channel keeps no deliveries (its `redelivery_window` is 0)."""
 
     def __init__(
         self,
@@ -48,10 +53,11 @@ class SessionState(_message.Message):
         handshake: Global___Handshake | None = ...,
         limits: Global___Limits | None = ...,
         ratchet: Global___RatchetState | None = ...,
+        deliveries: Global___DeliveryWindow | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["channel_keys", b"channel_keys", "handshake", b"handshake", "limits", b"limits", "ratchet", b"ratchet"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["channel_keys", b"channel_keys", "deliveries", b"deliveries", "handshake", b"handshake", "limits", b"limits", "ratchet", b"ratchet"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_keys", b"channel_keys", "handshake", b"handshake", "limits", b"limits", "ratchet", b"ratchet"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_keys", b"channel_keys", "deliveries", b"deliveries", "handshake", b"handshake", "limits", b"limits", "ratchet", b"ratchet"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,10 +170,13 @@ class Limits(_message.Message):
     MAX_SKIP_FIELD_NUMBER: _builtins.int
     MAX_SKIPPED_KEYS_FIELD_NUMBER: _builtins.int
     EXPIRES_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    REDELIVERY_WINDOW_FIELD_NUMBER: _builtins.int
     dh_ratchet_every: _builtins.int
     max_skip: _builtins.int
     max_skipped_keys: _builtins.int
     expires_at_unix_micros: _builtins.int
+    redelivery_window: _builtins.int
+    """0 is also what a channel has that was made before there were windows."""
     def __init__(
         self,
         *,
@@ -175,10 +184,11 @@ class Limits(_message.Message):
         max_skip: _builtins.int = ...,
         max_skipped_keys: _builtins.int = ...,
         expires_at_unix_micros: _builtins.int = ...,
+        redelivery_window: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dh_ratchet_every", b"dh_ratchet_every", "expires_at_unix_micros", b"expires_at_unix_micros", "max_skip", b"max_skip", "max_skipped_keys", b"max_skipped_keys"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dh_ratchet_every", b"dh_ratchet_every", "expires_at_unix_micros", b"expires_at_unix_micros", "max_skip", b"max_skip", "max_skipped_keys", b"max_skipped_keys", "redelivery_window", b"redelivery_window"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -307,6 +317,108 @@ class RatchetState(_message.Message):
 Global___RatchetState: _TypeAlias = RatchetState  # noqa: Y015
 
 @_typing.final
+class IdempotentSend(_message.Message):
+    """What an Encrypt that may be repeated needs besides its message key, to be answered again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    NONCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CREATED_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
+    key: _builtins.bytes
+    """The caller's idempotency key, 1 to 64 bytes."""
+    digest: _builtins.bytes
+    """Keyed BLAKE2b over plaintext and request id, 32 bytes."""
+    nonce: _builtins.bytes
+    request_id: _builtins.int
+    created_at_unix_micros: _builtins.int
+    def __init__(
+        self,
+        *,
+        key: _builtins.bytes = ...,
+        digest: _builtins.bytes = ...,
+        nonce: _builtins.bytes = ...,
+        request_id: _builtins.int = ...,
+        created_at_unix_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_unix_micros", b"created_at_unix_micros", "digest", b"digest", "key", b"key", "nonce", b"nonce", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IdempotentSend: _TypeAlias = IdempotentSend  # noqa: Y015
+
+@_typing.final
+class Delivery(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RATCHET_KEY_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    MESSAGE_KEY_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SENT_FIELD_NUMBER: _builtins.int
+    PREVIOUS_CHAIN_LENGTH_FIELD_NUMBER: _builtins.int
+    ratchet_key: _builtins.bytes
+    """The chain's; empty if it is that of the delivery before this one."""
+    index: _builtins.int
+    message_key: _builtins.bytes
+    digest: _builtins.bytes
+    """Of a received message: BLAKE2b over the whole payload, 16 bytes."""
+    previous_chain_length: _builtins.int
+    @_builtins.property
+    def sent(self) -> Global___IdempotentSend:
+        """Of a sent one."""
+
+    def __init__(
+        self,
+        *,
+        ratchet_key: _builtins.bytes = ...,
+        index: _builtins.int = ...,
+        message_key: _builtins.bytes = ...,
+        digest: _builtins.bytes = ...,
+        sent: Global___IdempotentSend | None = ...,
+        previous_chain_length: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sent", b"sent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "index", b"index", "message_key", b"message_key", "previous_chain_length", b"previous_chain_length", "ratchet_key", b"ratchet_key", "sent", b"sent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+@_typing.final
+class DeliveryWindow(_message.Message):
+    """What can be delivered again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_NUMBER_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    last_number: _builtins.int
+    """Of the newest delivery that there has been, kept or not."""
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
+        """Oldest first, numbered without a gap up to `last_number`."""
+
+    def __init__(
+        self,
+        *,
+        last_number: _builtins.int = ...,
+        kept: _abc.Iterable[Global___Delivery] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept", "last_number", b"last_number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeliveryWindow: _TypeAlias = DeliveryWindow  # noqa: Y015
+
+@_typing.final
 class Change(_message.Message):
     """What one operation changed: a record of the strategy `differential`. Whatever can be derived
     again from the session before it is left out.
@@ -329,6 +441,8 @@ class Change(_message.Message):
         """
         RECEIVED_SKIPPED: Change._Kind.ValueType  # 3
         """A message was decrypted with a key skipped before, on chain `chain_number`."""
+        ACKNOWLEDGED: Change._Kind.ValueType  # 4
+        """Deliveries up to `delivery_number` were acknowledged."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper): ...
     KIND_UNSPECIFIED: Change.Kind.ValueType  # 0
@@ -340,17 +454,29 @@ class Change(_message.Message):
     """
     RECEIVED_SKIPPED: Change.Kind.ValueType  # 3
     """A message was decrypted with a key skipped before, on chain `chain_number`."""
+    ACKNOWLEDGED: Change.Kind.ValueType  # 4
+    """Deliveries up to `delivery_number` were acknowledged."""
 
     KIND_FIELD_NUMBER: _builtins.int
     INDEX_FIELD_NUMBER: _builtins.int
     RATCHET_KEY_FIELD_NUMBER: _builtins.int
     PREVIOUS_CHAIN_LENGTH_FIELD_NUMBER: _builtins.int
     CHAIN_NUMBER_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    SENT_FIELD_NUMBER: _builtins.int
+    DELIVERY_NUMBER_FIELD_NUMBER: _builtins.int
     kind: Global___Change.Kind.ValueType
     index: _builtins.int
     ratchet_key: _builtins.bytes
     previous_chain_length: _builtins.int
     chain_number: _builtins.int
+    digest: _builtins.bytes
+    """Of a received message, if the channel keeps deliveries: as in `Delivery`."""
+    delivery_number: _builtins.int
+    @_builtins.property
+    def sent(self) -> Global___IdempotentSend:
+        """Of a sent message, if it may be asked for again."""
+
     def __init__(
         self,
         *,
@@ -359,10 +485,13 @@ class Change(_message.Message):
         ratchet_key: _builtins.bytes = ...,
         previous_chain_length: _builtins.int = ...,
         chain_number: _builtins.int = ...,
+        digest: _builtins.bytes = ...,
+        sent: Global___IdempotentSend | None = ...,
+        delivery_number: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sent", b"sent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_number", b"chain_number", "index", b"index", "kind", b"kind", "previous_chain_length", b"previous_chain_length", "ratchet_key", b"ratchet_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chain_number", b"chain_number", "delivery_number", b"delivery_number", "digest", b"digest", "index", b"index", "kind", b"kind", "previous_chain_length", b"previous_chain_length", "ratchet_key", b"ratchet_key", "sent", b"sent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
