@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -66,16 +67,16 @@ def test_a_stale_writer_is_refused_for_good(tmp_path: Path, clock: Clock, asked:
     successor = open_at(path, clock)
     assert numbers(successor.read(CHANNEL)) == [1, 2]
     successor.commit(Batch([change(3)]))
-    attempt = {
+    attempts: dict[str, Callable[[], object]] = {
         "commit": lambda: stale.commit(Batch([change(3)])),
         "empty commit": lambda: stale.commit(Batch()),
         "renew": stale.renew,
         "snapshot": lambda: stale.commit(Batch(snapshots=[snapshot(2)])),
         "delete": lambda: stale.delete_records(CHANNEL, 1),
-    }[asked]
+    }
     for _ in range(2):
         with pytest.raises(JournalFencedError, match="taken over"):
-            attempt()
+            attempts[asked]()
     # Nor does it come back when its successor has gone.
     assert numbers(successor.read(CHANNEL)) == [1, 2, 3]
     successor.close()

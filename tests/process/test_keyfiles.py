@@ -94,7 +94,7 @@ def test_a_damaged_identity_is_refused_and_left_alone(tmp_path: Path) -> None:
     intact = path.read_bytes()
     for damaged in (intact[:-1], intact[:-1] + bytes([intact[-1] ^ 1])):
         path.write_bytes(damaged)
-        with pytest.raises(KeyFileError, match="damaged|bytes, expected"):
+        with pytest.raises(KeyFileError, match=r"damaged|bytes, expected"):
             load_identity(path, KeyRing.of(OLD), os.urandom)
         assert path.read_bytes() == damaged
 
