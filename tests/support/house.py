@@ -17,8 +17,9 @@ from service.client.channel import wall_clock as real_clock
 from service.persistence.committer import Committer
 from service.persistence.contract import Journal
 from service.persistence.strategies import STRATEGIES
+from service.protocol.delivery import Delivered
 from service.protocol.handshake import ChannelLimits, connect_id_of
-from service.protocol.keys import Identity
+from service.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
 from service.protocol.payload import Payload
 from service.protocol.session import Session
 from tests.support.channels import NOW, establish_request, seeded
@@ -51,8 +52,8 @@ class PeerEnd:
         return payload
 
     async def decrypt(self, payload: Payload) -> bytes:
-        plaintext: bytes = await answer(self.ask(Decrypt(payload)))
-        return plaintext
+        answered: bytes | Delivered[bytes] = await answer(self.ask(Decrypt(payload)))
+        return answered.result if isinstance(answered, Delivered) else answered
 
 
 class House:
@@ -73,6 +74,7 @@ class House:
         restart_backoff: float = 0.05,
         wall_clock: bool = False,
         redelivery_window: int = 0,
+        one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.journal = journal
@@ -84,7 +86,9 @@ class House:
             strategy=STRATEGIES[strategy],
             snapshot_interval=snapshot_interval,
             identity=Identity.generate(seeded(0)),
-            limits=ChannelLimits(redelivery_window=redelivery_window),
+            limits=ChannelLimits(
+                redelivery_window=redelivery_window, one_time_prekeys=one_time_prekeys
+            ),
             clock=real_clock if wall_clock else lambda: self.now,
             monotonic=loop.time,
             random=os.urandom,
