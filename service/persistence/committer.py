@@ -42,6 +42,7 @@ from service.persistence.contract import (
     Journal,
     JournalError,
     Record,
+    RecordKind,
     Recovery,
     Snapshot,
     SnapshotCriteria,
@@ -162,7 +163,13 @@ class _Round:
     def run(self, journal: Journal) -> None:
         """Carry the round out. On the journal's thread; raises nothing that a journal raises."""
         records = [write.record for write in self.writes if write.record is not None]
-        snapshots = [write.snapshot for write in self.writes if write.snapshot is not None]
+        # A channel that ends in this very round has no use for one, and its journal refuses it.
+        ended = {record.channel for record in records if record.kind is RecordKind.CLOSED}
+        snapshots = [
+            write.snapshot
+            for write in self.writes
+            if write.snapshot is not None and write.channel not in ended
+        ]
         try:
             if records or snapshots:
                 begun = perf_counter()
