@@ -1,4 +1,4 @@
-"""``python -m tests.simulation``: run many schedules, or show one."""
+"""Run many schedules, or show one: ``python -m tests.simulation``."""
 
 import argparse
 import logging
@@ -6,6 +6,14 @@ import sys
 from collections import Counter
 
 from tests.simulation.schedule import run_schedule
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+def _table(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.most_common())
 
 
 def main() -> int:
@@ -16,24 +24,21 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true", help="print every step")
     arguments = parser.parse_args()
     logging.getLogger("service").setLevel(logging.ERROR)
-    watch = print if arguments.trace else None
     faults: Counter[str] = Counter()
     answers: Counter[str] = Counter()
     steps = 0
     for seed in range(arguments.first, arguments.first + arguments.seeds):
-        outcome = run_schedule(seed, watch=watch)
+        outcome = run_schedule(seed, watch=_say if arguments.trace else None)
         faults += outcome.faults
         answers += outcome.answers
         steps += outcome.steps
         if outcome.violation is not None:
-            print(
-                f"seed {seed}: {outcome.violation}\n"
-                f"replay: python -m tests.simulation --first {seed} --seeds 1 --trace"
-            )
+            _say(f"seed {seed}, step {outcome.steps}: {outcome.violation}")
+            _say(f"replay: python -m tests.simulation --first {seed} --seeds 1 --trace")
             return 1
-    print(f"{arguments.seeds} schedules, {steps} steps: every rule held")
-    print("faults:", ", ".join(f"{name} {count}" for name, count in faults.most_common()))
-    print("answers:", ", ".join(f"{name} {count}" for name, count in answers.most_common()))
+    _say(f"{arguments.seeds} schedules, {steps} steps: every rule held")
+    _say(f"faults: {_table(faults)}")
+    _say(f"answers: {_table(answers)}")
     return 0
 
 

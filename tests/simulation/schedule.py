@@ -10,14 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from service.persistence.strategies import STRATEGIES
+from tests.simulation.process import Shape
 from tests.simulation.storage import NO_FAULT, Fault, Plan
-from tests.simulation.world import DEFECTS, Shape, Violation, World
+from tests.simulation.world import DEFECTS, Violation, World
 
 __all__ = ["Outcome", "run_schedule"]
 
 _STEPS = 140
 # A round has some calls: a commit, what its snapshots replace, reads.
-_CALLS = (0, 0, 0, 0, 1, 1, 2, 3)
+_CALLS = (0, 0, 0, 0, 0, 1, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,21 @@ class _Driver:
     def __init__(self, world: World, rng: random.Random) -> None:
         self._world = world
         self._rng = rng
-        swarm: Callable[[float], float] = lambda rate: rng.choice((0.0, 0.0, rate, 4 * rate))
-        self._journal_fault = rng.choice((0.0, 0.05, 0.2))
+
+        def swarm(rate: float) -> float:
+            return rng.choice((0.0, 0.0, rate, 4 * rate))
+
+        self._journal_fault = rng.choice((0.0, 0.1, 0.4))
         self._faults = [fault for fault in Fault if fault is not Fault.NONE and rng.random() < 0.5]
         self._steps: list[tuple[float, Callable[[], object]]] = [
             (10.0, self._callback),
             (rng.choice((1.0, 4.0, 10.0)), self._journal),
-            (rng.choice((0.1, 0.5, 2.0)), world.pass_time),
+            (rng.choice((0.05, 0.2, 1.0)), world.pass_time),
             (8.0, self._command),
             (1.0, lambda: world.open(self._slot(), self._position())),
             (swarm(0.05), world.crash),
             (swarm(0.03), world.stop),
-            (swarm(0.2), lambda: world.plant_defect(rng.choice(DEFECTS))),
+            (swarm(0.05), lambda: world.plant_defect(rng.choice(DEFECTS))),
             (swarm(0.03), lambda: world.damage(self._slot())),
             (swarm(0.2), lambda: world.write_from_elsewhere(self._slot())),
             (swarm(0.1), lambda: world.close(self._slot())),
@@ -86,8 +90,8 @@ class _Driver:
     def _position(self) -> int:
         return self._rng.randrange(8)
 
-    def _deadline(self) -> float | None:
-        return 0.0 if self._rng.random() < self._haste else None
+    def _late(self) -> bool:
+        return self._rng.random() < self._haste
 
     def _callback(self) -> None:
         if self._world.ready:
@@ -105,7 +109,7 @@ class _Driver:
 
     def _command(self) -> None:
         world, slot = self._world, self._slot()
-        if world.peers[slot].session is None and self._rng.random() < 0.7:
+        if world.peers[slot].session is None and self._rng.random() < 0.3:
             world.establish(slot)
         elif self._rng.random() < self._malice:
             if self._rng.random() < 0.5:
@@ -113,16 +117,16 @@ class _Driver:
             else:
                 world.deliver_forged(slot, self._position(), self._position())
         else:
-            self._rng.choice((self._encrypt, self._encrypt, self._decrypt, self._decrypt, self._rest))(
-                slot
-            )
+            self._rng.choice(
+                (self._encrypt, self._encrypt, self._decrypt, self._decrypt, self._rest)
+            )(slot)
 
     def _encrypt(self, slot: int) -> None:
-        self._world.encrypt(slot, self._deadline())
+        self._world.encrypt(slot, late=self._late())
 
     def _decrypt(self, slot: int) -> None:
         self._world.seal(slot)
-        self._world.deliver(slot, self._rng.choice((-1, -1, 0, 1)), self._deadline())
+        self._world.deliver(slot, self._rng.choice((-1, -1, 0, 1)), late=self._late())
 
     def _rest(self, slot: int) -> None:
         self._rng.choice((self._world.restore, self._world.seal, self._world.establish))(slot)
@@ -152,8 +156,8 @@ def run_schedule(
         seed,
         world.digest,
         world.steps,
-        world.commands,
-        world.answers,
+        world.ledger.commands,
+        world.ledger.answers,
         world.faults + world.journal.faults,
         violation,
     )

@@ -11,9 +11,13 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, Future
 from contextvars import Context
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 __all__ = ["Clock", "SteppedLoop", "SteppedThread"]
+
+
+_Args = TypeVarTuple("_Args")
+_Result = TypeVar("_Result")
 
 
 class Clock:
@@ -40,7 +44,7 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         return self._clock.now
 
     def call_soon(
-        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+        self, callback: Callable[[*_Args], object], *args: *_Args, context: Context | None = None
     ) -> asyncio.Handle:
         handle = asyncio.Handle(callback, args, self, context)
         self._ready.append(handle)
@@ -51,8 +55,8 @@ class SteppedLoop(asyncio.AbstractEventLoop):
     def call_later(
         self,
         delay: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
@@ -60,8 +64,8 @@ class SteppedLoop(asyncio.AbstractEventLoop):
     def call_at(
         self,
         when: float,
-        callback: Callable[..., object],
-        *args: Any,
+        callback: Callable[[*_Args], object],
+        *args: *_Args,
         context: Context | None = None,
     ) -> asyncio.TimerHandle:
         handle = asyncio.TimerHandle(when, callback, args, self, context)
@@ -81,9 +85,9 @@ class SteppedLoop(asyncio.AbstractEventLoop):
         return asyncio.Task(coro, loop=self, name=name, context=context)
 
     def run_in_executor(  # type: ignore[override] # no default executor here
-        self, executor: Executor, func: Callable[..., Any], *args: Any
-    ) -> asyncio.Future[Any]:
-        done = self.create_future()
+        self, executor: Executor, func: Callable[[*_Args], _Result], *args: *_Args
+    ) -> asyncio.Future[_Result]:
+        done: asyncio.Future[_Result] = self.create_future()
         executor.submit(lambda: done.set_result(func(*args)))
         return done
 
@@ -129,7 +133,7 @@ class SteppedThread(Executor):
     def __init__(self) -> None:
         self.jobs: deque[Callable[[], object]] = deque()
 
-    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 - as the base class
         self.jobs.append(lambda: work(*args, **kwargs))
         return Future()
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 from service.persistence.contract import (
     Batch,
@@ -34,12 +34,14 @@ __all__ = [
     "NO_FAULT",
     "AllStrategies",
     "Fault",
-    "History",
+    "Place",
     "Plan",
     "ProcessCrash",
     "SimulatedJournal",
     "Spot",
 ]
+
+_Result = TypeVar("_Result")
 
 Forms = Mapping[str, tuple[RecordKind, bytes]]
 
@@ -80,7 +82,7 @@ class Spot(NamedTuple):
     """One message's place: a chain's ratchet key, and the index on it."""
 
     ratchet_key: bytes
-    index: int
+    number: int
 
 
 class Place(NamedTuple):
@@ -146,7 +148,7 @@ class History:
         """
         found = []
         for name in STRATEGIES:
-            for snapshot in {None: None, self.snapshot and self.snapshot[0]: self.snapshot}.values():
+            for snapshot in (None, self.snapshot) if self.snapshot else (None,):
                 covered = 0 if snapshot is None else snapshot[0]
                 recovery = Recovery(
                     None if snapshot is None else Snapshot(0, covered, 0, snapshot[1][name][1]),
@@ -211,11 +213,10 @@ class SimulatedJournal(MemoryJournal):
         """Channels that something else has written to, or that were refused on purpose."""
         self.damaged: set[int] = set()
         self.faults: Counter[str] = Counter()
-        self.touched: set[int] = set()
-        """Channels that the last round wrote to."""
         self._blame = blame
         self._plan = NO_FAULT
         self._calls = 0
+        self._rejecting = False
 
     def expect(self, plan: Plan) -> None:
         """Let the next round go as planned."""
@@ -225,7 +226,7 @@ class SimulatedJournal(MemoryJournal):
     # --- The journal, with its faults -----------------------------------------------------------
 
     def commit(self, batch: Batch) -> list[Rejection]:
-        return self._call(lambda reject: self._commit(batch, reject=reject))
+        return self._call(lambda: self._commit(batch))
 
     def recover(self, channel: int) -> Recovery:
         return self._read(channel, super().recover)
@@ -235,29 +236,28 @@ class SimulatedJournal(MemoryJournal):
 
     def delete_records(self, channel: int, to_sequence_number: int) -> None:
         delete = super().delete_records
-        self._call(lambda _: delete(channel, to_sequence_number))
+        self._call(lambda: delete(channel, to_sequence_number))
 
     def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
         delete = super().delete_snapshots
-        self._call(lambda _: delete(channel, criteria))
+        self._call(lambda: delete(channel, criteria))
 
     def forget(self, channel: int) -> None:
         forget = super().forget
-        self._call(lambda _: forget(channel))
+        self._call(lambda: forget(channel))
 
     def upkeep(self) -> bool:
-        upkeep = super().upkeep
-        return self._call(lambda _: upkeep())
+        return self._call(super().upkeep)
 
-    def _read(self, channel: int, read: Callable[[int], Any]) -> Any:  # noqa: ANN401 - whatever it reads
-        def undamaged(_: object) -> Any:  # noqa: ANN401 - whatever it reads
+    def _read(self, channel: int, read: Callable[[int], _Result]) -> _Result:
+        def undamaged() -> _Result:
             if channel in self.damaged:
                 raise CorruptRecordError("damaged on purpose")
             return read(channel)
 
         return self._call(undamaged)
 
-    def _call(self, work: Callable[[bool], Any]) -> Any:  # noqa: ANN401 - whatever work returns
+    def _call(self, work: Callable[[], _Result]) -> _Result:
         fault = self._plan.fault if self._calls == self._plan.at else Fault.NONE
         self._calls += 1
         if fault is not Fault.NONE:
@@ -269,7 +269,9 @@ class SimulatedJournal(MemoryJournal):
                 raise ZeroDivisionError("on purpose")
             case Fault.CRASH_BEFORE:
                 raise ProcessCrash
-        result = work(fault is Fault.REJECT)
+        self._rejecting = fault is Fault.REJECT
+        result = work()
+        self._rejecting = False
         match fault:
             case Fault.FAIL_AFTER:
                 raise CommitFailedError("on purpose, all was done")
@@ -279,16 +281,13 @@ class SimulatedJournal(MemoryJournal):
 
     # --- The truth --------------------------------------------------------------------------------
 
-    def _commit(self, batch: Batch, *, reject: bool) -> list[Rejection]:
-        refused = {record.channel for record in batch.records if record.channel in self.damaged}
-        if reject:
-            refused.add((*batch.records, *batch.snapshots)[0].channel)
-            self.disturbed |= refused
-        rejections = [
-            Rejection(entry, 0)
-            for entry in (*batch.records, *batch.snapshots)
-            if entry.channel in refused
-        ]
+    def _commit(self, batch: Batch) -> list[Rejection]:
+        entries: list[Record | Snapshot] = [*batch.records, *batch.snapshots]
+        refused = {entry.channel for entry in entries if entry.channel in self.damaged}
+        if self._rejecting:
+            refused.add(entries[0].channel)
+            self.disturbed.add(entries[0].channel)
+        rejections = [Rejection(entry, 0) for entry in entries if entry.channel in refused]
         rejections += super().commit(
             Batch(
                 [record for record in batch.records if record.channel not in refused],
@@ -327,7 +326,7 @@ class SimulatedJournal(MemoryJournal):
                 return
             known = self.sent if what == "sent" else self.received
             if spot in known:
-                self._blame(f"{record!r}: index {spot.index} was {what} before")
+                self._blame(f"{record!r}: index {spot.number} was {what} before")
             known[spot] = channel
 
     def verify(self) -> None:
@@ -338,3 +337,9 @@ class SimulatedJournal(MemoryJournal):
                 continue
             if rebuild(super().recover(channel)) != history.session:
                 self._blame(f"channel {channel} does not come back as it was acknowledged")
+
+    def compare_strategies(self) -> None:
+        """Recover every history in each strategy's form."""
+        for channel, history in self.alive.items():
+            for disagreement in history.disagreements():
+                self._blame(f"channel {channel}: {disagreement}")

@@ -6,63 +6,31 @@ the same for the same steps.
 
 import logging
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
-from typing import Any, Self
+from typing import Self
 
-from pykka import ActorDeadError, ActorRegistry
-
-from service.actors.commands import (
-    Close,
-    Command,
-    Decrypt,
-    Encrypt,
-    Establish,
-    Restore,
-    Restored,
-)
-from service.actors.connect import ConnectActor
-from service.actors.dispatcher import PASS_SECONDS, Dispatcher
-from service.actors.environment import ConnectEnvironment
-from service.actors.future import ExcInfo, LoopFuture
-from service.actors.permits import RecoveryPermits
-from service.actors.router import Router, RouterSettings
-from service.errors import (
-    ActorCrashedError,
-    ChannelDamagedError,
-    ChannelNotFoundError,
-    ConnectError,
-    MessageReplayedError,
-    PeerError,
-    ReadFailedError,
-    StorageError,
-    WriteRejectedError,
-    WriteUncertainError,
-)
-from service.persistence.committer import Committer
-from service.persistence.contract import Batch, Record, Recovery
-from service.protocol.handshake import ChannelLimits
-from service.protocol.keys import Identity
-from service.protocol.payload import Payload
+from service.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore
+from service.actors.dispatcher import PASS_SECONDS
+from service.errors import ConnectError
+from service.persistence.contract import Batch, Record
 from service.protocol.session import Session
-from tests.simulation.peers import MAX_SKIP, Peer, spot_of
-from tests.simulation.stepping import Clock, SteppedLoop, SteppedThread
+from tests.simulation.ledger import Asked, Ledger
+from tests.simulation.peers import Peer, spot_of
+from tests.simulation.process import Process, Shape
+from tests.simulation.stepping import Clock
 from tests.simulation.storage import (
     NO_FAULT,
     AllStrategies,
-    Place,
     Plan,
     ProcessCrash,
     SimulatedJournal,
-    Spot,
 )
-from tests.support.channels import NOW, seeded
+from tests.support.channels import NOW
 
-__all__ = ["DEFECTS", "Asked", "Shape", "Violation", "World"]
+__all__ = ["DEFECTS", "Violation", "World"]
 
 DEFECTS = ("strategy", "record", "state", "random")
 """Places where a defect can be put: it raises there, once."""
@@ -70,12 +38,13 @@ DEFECTS = ("strategy", "record", "state", "random")
 # Steps, and virtual seconds, within which all that was asked for must be answered.
 _PATIENCE_STEPS = 20_000
 _PATIENCE_SECONDS = 300.0
-
-_IDENTITY = Identity.generate(seeded(0))
-
+# Longer than any back-off.
+_PAUSE = 2.0
+# How often a turn takes so long that the dispatcher's pass ends behind it.
+_LONG_TURNS = 0.2
 
 _LOGGERS = ("service", "pykka")
-# By the fault that may be behind them.
+# What may be logged as an error, by the fault that must be behind it.
 _EXPECTED_LOGS = {
     "defect": ("%s met a defect", "Unhandled exception in"),
     "slow journal": (
@@ -86,141 +55,23 @@ _EXPECTED_LOGS = {
 }
 
 
-class _LogWatch(logging.Handler):
-    """An error in the log is one that the service has noticed and nobody else would."""
-
-    def __init__(self, world: "World") -> None:
-        super().__init__(logging.ERROR)
-        self._world = world
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._world.hear(str(record.msg))
-
-
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - of a rule; the error is the service's
     """A rule was broken."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What stays the same for a schedule."""
+class _LogWatch(logging.Handler):
+    """An error in the log is one that the service has noticed, and perhaps nobody else would."""
 
-    strategy: str = "differential"
-    awaiting: bool = False
-    channels: int = 3
-    snapshot_interval: int = 5
-    turn_every: int = 2
-    permits: int = 1
-    max_waiting_recoveries: int = 2
-    recovery_wait_timeout: float = 3.0
-    journal_timeout: float = 2.0
-    idle_timeout: float = 4.0
-    max_waiting_writes: int = 20
+    def __init__(self, hear: Callable[[str], None]) -> None:
+        super().__init__(logging.ERROR)
+        self._hear = hear
 
-
-class Asked(LoopFuture[Any]):
-    """One command, and its one answer."""
-
-    __slots__ = ("after", "channel", "command", "error", "established", "number", "peer", "value")
-
-    def __init__(
-        self, number: int, channel: int, command: Command, peer: Peer, after: Callable[..., None]
-    ) -> None:
-        super().__init__()
-        self.number = number
-        self.channel = channel
-        self.command = command
-        self.peer = peer
-        self.after = after
-        self.established = bool(peer.response)
-        """Whether the peer knew, when it asked, that the channel is there."""
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def set(self, value: Any = None) -> None:  # noqa: ANN401 - whatever was asked for
-        self.value = value
-        self.after(self)
-
-    def set_exception(self, exc_info: ExcInfo | None = None) -> None:
-        self.error = (exc_info or sys.exc_info())[1]
-        self.after(self)
-
-
-class _Committer(Committer):
-    """Counts the channels that are loading, for itself."""
-
-    loading = 0
-
-    def recover(
-        self, channel: int, on_answer: Callable[[Recovery | None, StorageError | None], None]
-    ) -> None:
-        self.loading += 1
-
-        def answered(recovery: Recovery | None, error: StorageError | None) -> None:
-            self.loading -= 1
-            on_answer(recovery, error)
-
-        super().recover(channel, answered)
-
-
-class _Process:
-    """All that is gone when the process dies."""
-
-    def __init__(self, world: "World") -> None:
-        shape = world.shape
-        self.loop = SteppedLoop(world.clock)
-        self.thread = SteppedThread()
-        self.committer = _Committer(
-            world.journal,
-            self.loop,
-            max_waiting=shape.max_waiting_writes,
-            timeout=shape.journal_timeout,
-            thread=self.thread,
-        )
-        self.permits = RecoveryPermits(
-            shape.permits,
-            self.loop,
-            max_waiting=shape.max_waiting_recoveries,
-            timeout=shape.recovery_wait_timeout,
-        )
-        self.environment = ConnectEnvironment(
-            committer=self.committer,
-            permits=self.permits,
-            strategy=partial(AllStrategies, shape.strategy, world.meet_defect),
-            snapshot_interval=shape.snapshot_interval,
-            identity=_IDENTITY,
-            limits=ChannelLimits(
-                dh_ratchet_every=shape.turn_every,
-                max_skip=MAX_SKIP,
-                max_skipped_keys=MAX_SKIP,
-                one_time_prekeys=1,
-            ),
-            clock=lambda: NOW,
-            monotonic=self.loop.time,
-            random=world.random_bytes,
-        )
-        self.router = Router(
-            RouterSettings(
-                awaiting=shape.awaiting,
-                idle_timeout=shape.idle_timeout,
-                max_live_actors=100,
-                restart_backoff=0.2,
-                max_restart_backoff=1.0,
-            ),
-            self.environment,
-            Dispatcher(self.loop, world.pass_clock),
-            self.loop,
-        )
-        self.stopping: Any = None
-        """The task that stops the service, if that has begun."""
-
-    async def stop(self) -> None:
-        await self.router.drain()
-        await self.committer.close()
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hear(str(record.msg))
 
 
 class World:
-    """See the module's text. Every public method but the properties is a step."""
+    """See the module's text. Enter it; then every public method is a step."""
 
     def __init__(self, shape: Shape, seed: int, watch: Callable[[str], None] | None = None) -> None:
         """Begin with an empty journal and peers that have yet to establish their channels.
@@ -232,44 +83,34 @@ class World:
         """
         self.shape = shape
         self.clock = Clock()
-        self.random = random.Random(seed)
         self.faults: Counter[str] = Counter()
         self.steps = 0
-        self.commands = 0
-        self.answers: Counter[str] = Counter()
+        self._random = random.Random(seed)
         self._watch = watch
         self._digest = sha256()
         self._violations: list[str] = []
         self._defect: str | None = None
-        self._given: dict[Spot, bytes] = {}
-        self._unanswered: dict[int, Asked] = {}
-        self._answered_up_to: dict[int, int] = {}
-        self._closes_answered: Counter[int] = Counter()
-        self._foreign: set[Spot] = set()
-        self._may_be_sent: Counter[int] = Counter()
-        self._may_be_received: set[Spot] = set()
-        self._peers_made = 0
         self._pass_time = 0.0
-        self._logs = _LogWatch(self)
-        self.journal = SimulatedJournal(self.blame)
+        self._peers_made = 0
+        self._logs = _LogWatch(self._hear)
+        self.journal = SimulatedJournal(self._violations.append)
+        self.ledger = Ledger(self.journal, self.faults, self._violations.append, self._note)
         self.peers = [self._new_peer() for _ in range(shape.channels)]
         self.retired: list[Peer] = []
-        self.process = _Process(self)
+        self.process = Process(self, self.journal)
 
     def __enter__(self) -> Self:
-        """Listen to what the service logs."""
-        self._bury()
+        self.process.kill()
         for name in _LOGGERS:
             logging.getLogger(name).addHandler(self._logs)
             logging.getLogger(name).propagate = False
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave nothing behind."""
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self._logs)
             logging.getLogger(name).propagate = True
-        self._bury()
+        self.process.kill()
 
     # --- What the driver looks at ---------------------------------------------------------------
 
@@ -309,8 +150,7 @@ class World:
 
     def pass_time(self) -> None:
         """Let time pass until the next timer."""
-        committer = self.process.committer
-        if committer._round is not None or committer._scheduled:
+        if self.process.slow:
             self.faults["slow journal"] += 1
         self.process.loop.pass_time()
         self._note("time", round(self.clock.now, 6))
@@ -318,17 +158,17 @@ class World:
 
     def crash(self) -> None:
         """Kill the process, and start it anew."""
-        self.faults["crash between rounds"] += 1
+        self.faults["the process dies between rounds"] += 1
         self._note("crash")
         self._restart()
         self._check()
 
     def stop(self) -> None:
         """Begin to stop the service in order; when it has stopped, another one starts."""
-        if self.process.stopping is None:
-            self.faults["stop"] += 1
+        if not self.process.stopping:
+            self.faults["the service is stopped"] += 1
             self._note("stop")
-            self.process.stopping = self.process.loop.create_task(self.process.stop())
+            self.process.stop()
 
     def plant_defect(self, where: str) -> None:
         """Have the next use of something raise what it must not."""
@@ -338,7 +178,7 @@ class World:
     def damage(self, slot: int) -> None:
         """Make a channel's records unreadable for good; its peer begins another one."""
         self._note("damage", slot)
-        self.faults["damaged channel"] += 1
+        self.faults["a channel is damaged"] += 1
         self.journal.damaged.add(self.peers[slot].connect_id)
         self._retire(slot)
 
@@ -349,15 +189,14 @@ class World:
         if history is None:
             return
         self._note("foreign", slot)
-        self.faults["foreign writer"] += 1
+        self.faults["a foreign writer"] += 1
         self.journal.disturbed.add(peer.connect_id)
         session = Session.decode(history.session.encode())
-        payload, change = session.encrypt(b"foreign", now=NOW, random=self.random.randbytes)
+        payload, change = session.encrypt(b"foreign", now=NOW, random=self._random.randbytes)
         kind, stored = AllStrategies(self.shape.strategy, lambda _: None).record(session, change)
         number = self.journal.highest_sequence_number(peer.connect_id) + 1
         self.journal.commit(Batch([Record(peer.connect_id, number, kind, stored)]))
-        self._foreign.add(spot_of(payload))
-        self._give_out(peer, payload, b"foreign")
+        self.ledger.give_out_foreign(peer, payload, b"foreign")
         self._check()
 
     # --- Steps of the peers -----------------------------------------------------------------------
@@ -367,11 +206,10 @@ class World:
         peer = self.peers[slot]
         return self._ask(peer, Establish(peer.request))
 
-    def encrypt(self, slot: int, deadline: float | None = None) -> Asked:
-        """Have the service encrypt a message."""
-        return self._ask(
-            self.peers[slot], Encrypt(b"down %d" % self.commands, deadline=self._by(deadline))
-        )
+    def encrypt(self, slot: int, *, late: bool = False) -> Asked:
+        """Have the service encrypt a message, perhaps with a deadline that is over."""
+        plaintext = b"down %d" % self.ledger.commands
+        return self._ask(self.peers[slot], Encrypt(plaintext, deadline=self._deadline(late=late)))
 
     def seal(self, slot: int) -> None:
         """Let a peer encrypt a message, and send it later or never."""
@@ -379,12 +217,12 @@ class World:
             self._note("seal", slot)
             self.peers[slot].seal()
 
-    def deliver(self, slot: int, position: int = -1, deadline: float | None = None) -> Asked | None:
-        """Let a peer's message arrive, not in order."""
+    def deliver(self, slot: int, position: int = -1, *, late: bool = False) -> Asked | None:
+        """Let a peer's message arrive, perhaps not in order."""
         peer = self.peers[slot]
         if not peer.unsent:
             return None
-        return self._ask(peer, Decrypt(peer.take(position), self._by(deadline)))
+        return self._ask(peer, Decrypt(peer.take(position), self._deadline(late=late)))
 
     def deliver_again(self, slot: int, position: int) -> Asked | None:
         """Let a message arrive that was sent before."""
@@ -436,19 +274,19 @@ class World:
         """Let all faults cease; then everything must be answered, whole, and go on."""
         self._note("settle")
         self._defect = None
-        self._run_until(lambda: not self._unanswered and self.process.stopping is None)
-        self.journal.verify()
-        self._check()
+        self._run_until(lambda: not self.ledger.unanswered and not self.process.stopping)
         self._rest()
+        self.journal.verify()
         for slot in range(len(self.peers)):
             self._talk(slot)
         self._rest()
-        if self.process.permits.in_use or self.process.permits.waiting:
-            self.blame(f"{self.process.permits.in_use} permits were not given back")
-        process = self.process
+        permits, process = self.process.permits, self.process
+        if permits.in_use or permits.waiting:
+            self._violations.append("permits were not given back")
         self.stop()
         self._run_until(lambda: self.process is not process)
-        self._account()
+        self.ledger.balance()
+        self.journal.compare_strategies()
         self._check()
 
     def _talk(self, slot: int) -> None:
@@ -462,23 +300,22 @@ class World:
         if peer.unopened:
             self._open(peer, 0)
         peer.seal()
-        last = len(peer.unsent) - 1
-        payload = peer.unsent[last]
-        self._insist(partial(self.deliver, slot, last))
-        if peer.decrypted[spot_of(payload)] != 1:
-            self.blame(f"peer {slot}'s last message was not decrypted")
+        last = peer.unsent[-1]
+        self._insist(partial(self.deliver, slot))
+        if peer.decrypted[spot_of(last)] != 1:
+            self._violations.append(f"the last message of peer {peer.number} was not decrypted")
         self._check()
 
     def _insist(self, ask: Callable[[], Asked | None]) -> None:
-        """Ask, and once more after a pause if an actor has failed."""
+        """Ask, and once more after a pause: an actor may have failed just before."""
         for _ in range(2):
             asked = ask()
-            self._run_until(lambda: not self._unanswered)
+            self._run_until(lambda: not self.ledger.unanswered)
             if asked is None or asked.error is None:
                 return
             self._rest()
-            self.clock.now += 2.0
-        self.blame(f"command {asked.number} fails in peace: {asked.error!r}")
+            self.clock.now += _PAUSE
+        self._violations.append(f"a command fails in peace: {asked and asked.error!r}")
         self._check()
 
     def _rest(self) -> None:
@@ -490,133 +327,47 @@ class World:
             if done():
                 return
             if self.ready:
-                self.run_callback(self.random.randrange(self.ready))
+                self.run_callback(self._random.randrange(self.ready))
             elif self.jobs:
                 self.run_journal()
             elif self.clock.now < latest:
-                self.process.loop.pass_time()
-                self._note("time", round(self.clock.now, 6))
+                self.pass_time()
             else:
                 break
-        waiting = ", ".join(repr(asked.command) for asked in self._unanswered.values())
-        self.blame(f"something hangs for ever: {waiting or 'no command'}")
+        waiting = list(self.ledger.unanswered)
+        self._violations.append(f"something hangs for ever; unanswered commands: {waiting}")
         self._check()
 
-    # --- Commands and their answers ---------------------------------------------------------------
+    # --- What the process finds around it ---------------------------------------------------------
 
-    def _by(self, deadline: float | None) -> float | None:
-        return None if deadline is None else self.clock.now + deadline
+    def pass_clock(self) -> float:
+        """See ``Surroundings``."""
+        if self._random.random() < _LONG_TURNS:
+            self._pass_time += PASS_SECONDS
+        return self._pass_time
+
+    def meet_defect(self, where: str) -> None:
+        """See ``Surroundings``."""
+        if self._defect == where:
+            self._defect = None
+            self.faults["defect"] += 1
+            raise ZeroDivisionError("on purpose")
+
+    def random_bytes(self, count: int) -> bytes:
+        """See ``Surroundings``."""
+        self.meet_defect("random")
+        return self._random.randbytes(count)
+
+    # --- Within -----------------------------------------------------------------------------------
 
     def _ask(self, peer: Peer, command: Command) -> Asked:
-        self.commands += 1
-        asked = Asked(self.commands, peer.connect_id, command, peer, self._answered)
-        self._note("ask", asked.number, peer.number, type(command).__name__)
-        self._unanswered[asked.number] = asked
-        if isinstance(command, Decrypt):
-            # Until it is refused.
-            self._may_be_received.add(spot_of(command.payload))
-        elif isinstance(command, Encrypt):
-            self._may_be_sent[peer.connect_id] += 1
+        asked = self.ledger.ask(peer, command)
         self.process.router.route(peer.connect_id, command, asked)
         self._check()
         return asked
 
-    def _answered(self, asked: Asked) -> None:
-        said = asked.value if asked.error is None else type(asked.error).__name__
-        self._note("answer", asked.number, said)
-        if self._unanswered.pop(asked.number, None) is None:
-            self.blame(f"command {asked.number} has more than one answer")
-            return
-        self.answers[type(asked.command).__name__ if asked.error is None else str(said)] += 1
-        if asked.error is None or isinstance(asked.error, PeerError):
-            if asked.number < self._answered_up_to.get(asked.channel, 0):
-                self.blame(f"command {asked.number} is answered after a later one")
-            self._answered_up_to[asked.channel] = asked.number
-        if asked.error is None:
-            self._succeeded(asked)
-        else:
-            self._failed(asked, asked.error)
-
-    def _succeeded(self, asked: Asked) -> None:
-        journal, channel, peer = self.journal, asked.channel, asked.peer
-        match asked.command:
-            case Establish():
-                if (channel, asked.value) not in journal.responses:
-                    self.blame("a handshake is answered before it is durable")
-                elif peer.session is None:
-                    peer.complete(asked.value)
-                elif peer.response != asked.value and not peer.close_asked:
-                    self.blame("a handshake has two answers")
-            case Encrypt(plaintext):
-                if journal.sent.get(spot_of(asked.value)) != channel:
-                    self.blame("a message is given out before it is durable")
-                self._give_out(peer, asked.value, plaintext)
-            case Decrypt(payload):
-                spot = spot_of(payload)
-                peer.decrypted[spot] += 1
-                if journal.received.get(spot) != channel:
-                    self.blame("a plaintext is given out before it is durable")
-                if peer.plaintexts.get(spot) != asked.value:
-                    self.blame("a plaintext says what nobody wrote")
-                if peer.decrypted[spot] > 1:
-                    self.blame("a message was decrypted twice")
-            case Restore():
-                place = Place(
-                    asked.value.sending_chain_length,
-                    asked.value.receiving_chain_length,
-                    asked.value.skipped_message_keys,
-                )
-                if not isinstance(asked.value, Restored) or not any(
-                    place in places for places in journal.places.get(channel, [])
-                ):
-                    self.blame("a channel is told to stand where it durably never stood")
-            case Close():
-                self._closes_answered[channel] += 1
-                if self._closes_answered[channel] > journal.closings[channel]:
-                    self.blame("a channel is said to be closed before that is durable")
-
-    def _failed(self, asked: Asked, error: BaseException) -> None:
-        if not isinstance(error, ConnectError | ActorDeadError):
-            self.blame(f"{error!r} is no answer")
-        cause = self._cause(asked, error)
-        if cause is not None:
-            self.blame(f"{error!r} for command {asked.number}, but {cause}")
-        if isinstance(error, WriteUncertainError):
-            return
-        # Known not to have happened.
-        if isinstance(asked.command, Encrypt):
-            self._may_be_sent[asked.channel] -= 1
-
-    def _cause(self, asked: Asked, error: BaseException) -> str | None:
-        """Return why there should not have been this error, if so."""
-        journal, channel = self.journal, asked.channel
-        storage = journal.faults.total() + self.faults["slow journal"]
-        match error:
-            case MessageReplayedError():
-                if not isinstance(asked.command, Decrypt):
-                    return "it was no message"
-                spot = spot_of(asked.command.payload)
-                # A forged index may be one that no message ever had.
-                if spot in asked.peer.plaintexts and journal.received.get(spot) != channel:
-                    return "no such message has durably been received"
-            case ChannelNotFoundError():
-                if channel in journal.alive and not asked.peer.close_asked and asked.established:
-                    return "the channel is there"
-            case WriteRejectedError() if channel not in journal.disturbed | journal.damaged:
-                return "nobody else has written"
-            case WriteUncertainError() | ReadFailedError() if not storage:
-                return "the journal has not failed"
-            case ChannelDamagedError() if channel not in journal.damaged:
-                return "it is not damaged"
-            case ActorCrashedError() | ActorDeadError() if not self.faults["defect"]:
-                return "there was no defect"
-        return None
-
-    def _give_out(self, peer: Peer, payload: Payload, plaintext: bytes) -> None:
-        spot, sealed = spot_of(payload), payload.nonce + payload.ciphertext
-        if self._given.setdefault(spot, sealed) != sealed:
-            self.blame(f"index {spot.index} of a chain was given out twice with different bytes")
-        peer.unopened.append((payload, plaintext))
+    def _deadline(self, *, late: bool) -> float | None:
+        return self.clock.now if late else None
 
     def _open(self, peer: Peer, position: int) -> None:
         try:
@@ -624,113 +375,43 @@ class World:
         except ConnectError as error:
             wrong = f"a peer refuses what it was sent: {error!r}"
         if wrong is not None:
-            self.blame(wrong)
-
-    def _account(self) -> None:
-        """What was refused has changed nothing; whatever strategy, the histories agree."""
-        sent = Counter(
-            channel for spot, channel in self.journal.sent.items() if spot not in self._foreign
-        )
-        for channel, count in sent.items():
-            if count > self._may_be_sent[channel]:
-                self.blame(f"{count} messages sent, {self._may_be_sent[channel]} asked for")
-        if not self.journal.received.keys() <= self._may_be_received:
-            self.blame("a message was received that nobody sent")
-        self.journal.verify()
-        for channel, history in self.journal.alive.items():
-            for disagreement in history.disagreements():
-                self.blame(f"channel {channel}: {disagreement}")
-
-    # --- The process ------------------------------------------------------------------------------
-
-    def pass_clock(self) -> float:
-        """End a pass of the dispatcher behind any turn: to its clock, some turns take long."""
-        if self.random.random() < 0.2:
-            self._pass_time += PASS_SECONDS
-        return self._pass_time
-
-    def meet_defect(self, where: str) -> None:
-        """Raise if there is a defect here."""
-        if self._defect == where:
-            self._defect = None
-            self.faults["defect"] += 1
-            raise ZeroDivisionError("on purpose")
-
-    def random_bytes(self, count: int) -> bytes:
-        """Give the service what it takes for randomness."""
-        self.meet_defect("random")
-        return self.random.randbytes(count)
-
-    def _restart(self) -> None:
-        """Start a new process; what the old one has not answered, it never will."""
-        self._bury()
-        for asked in self._unanswered.values():
-            asked.after = self._answered_from_the_grave
-        self._unanswered.clear()
-        self._answered_up_to.clear()
-        self.journal.verify()
-        self.process = _Process(self)
-
-    def _bury(self) -> None:
-        """Let go of what has no end of its own, as the process was killed."""
-        for ref in ActorRegistry.get_by_class(ConnectActor):
-            ActorRegistry.unregister(ref)
-        if self.process.stopping is not None and not self.process.stopping.done():
-            self.process.stopping._log_destroy_pending = False
-            self.process.stopping.get_coro().close()
-
-    def hear(self, message: str) -> None:
-        """Take note of what the service has logged as an error."""
-        for cause, texts in _EXPECTED_LOGS.items():
-            if message.startswith(texts):
-                if not (self.faults[cause] or self.journal.faults.total()):
-                    self.blame(f"logged without a cause: {message}")
-                return
-        self.blame(f"logged: {message}")
-
-    def _answered_from_the_grave(self, asked: Asked) -> None:
-        self.blame(f"command {asked.number} is answered by a dead process")
+            self._violations.append(wrong)
 
     def _new_peer(self) -> Peer:
         self._peers_made += 1
-        return Peer(self._peers_made, self.random.randbytes)
+        return Peer(self._peers_made, self._random.randbytes)
 
     def _retire(self, slot: int) -> None:
         self.retired.append(self.peers[slot])
         self.peers[slot] = self._new_peer()
 
-    # --- Rules ------------------------------------------------------------------------------------
-
-    def blame(self, what: str) -> None:
-        """Say that a rule was broken; the step that did it fails."""
-        self._violations.append(what)
+    def _restart(self) -> None:
+        """Start a new process; what the old one has not answered, it never will."""
+        self.process.kill()
+        self.ledger.bury()
+        self.journal.verify()
+        self.process = Process(self, self.journal)
 
     def _check(self) -> None:
+        """Raise if a rule was broken by now."""
         self.steps += 1
         process = self.process
-        permits = process.permits
-        if process.committer.loading > self.shape.permits:
-            self.blame(f"{process.committer.loading} channels load at a time")
-        if not 0 <= permits.in_use <= self.shape.permits:
-            self.blame(f"{permits.in_use} permits are in use")
-        if permits.waiting > self.shape.max_waiting_recoveries:
-            self.blame(f"{permits.waiting} wait for a permit")
-        if process.loop.failures:
-            self.blame(f"raised into the loop: {process.loop.failures}")
-        if process.stopping is not None and process.stopping.done():
-            self._stopped()
+        self._violations += process.faults(self.shape)
+        if process.stopped:
+            self._note("stopped")
+            if self.ledger.unanswered:
+                self._violations.append("stopped without an answer to someone")
+            self._restart()
         if self._violations:
             raise Violation("; ".join(self._violations))
 
-    def _stopped(self) -> None:
-        if self._unanswered:
-            self.blame(f"stopped without an answer to {list(self._unanswered)}")
-        if self.process.router.live:
-            self.blame("stopped while actors were alive")
-        if actors := ActorRegistry.get_by_class(ConnectActor):
-            self.blame(f"{len(actors)} actors outlive the service")
-        self._note("stopped")
-        self._restart()
+    def _hear(self, message: str) -> None:
+        for cause, texts in _EXPECTED_LOGS.items():
+            if message.startswith(texts):
+                if not self.faults[cause] and not self.journal.faults:
+                    self._violations.append(f"logged without a cause: {message}")
+                return
+        self._violations.append(f"logged: {message}")
 
     def _note(self, *what: object) -> None:
         line = " ".join(
