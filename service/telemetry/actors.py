@@ -45,7 +45,7 @@ def actor_metrics(
     )
     yield families.counters(
         "recovery_permit_refusals",
-        "Channels that were not loaded because too many were loading.",
+        "Times that no channel was loaded because too many were loading.",
         ["reason"],
         [(["full"], permits.turned_away), (["timeout"], permits.timed_out)],
     )

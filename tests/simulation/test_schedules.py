@@ -13,8 +13,8 @@ from tests.simulation.schedule import run_schedule
 from tests.simulation.storage import Fault
 
 # In parts, so that several workers share them. More: make simulate.
-_PARTS = 8
-_SEEDS_A_PART = 300
+_PARTS = 10
+_SEEDS_A_PART = 200
 
 
 @pytest.mark.parametrize("part", range(_PARTS))

@@ -253,7 +253,6 @@ class World:
     def close(self, slot: int) -> Asked:
         """Ask for a channel's end; its peer begins another one."""
         peer = self.peers[slot]
-        peer.close_asked = True
         asked = self._ask(peer, Close())
         self._retire(slot)
         return asked
@@ -361,6 +360,8 @@ class World:
     # --- Within -----------------------------------------------------------------------------------
 
     def _ask(self, peer: Peer, command: Command) -> Asked:
+        if isinstance(command, Close):
+            peer.close_asked = True
         asked = self.ledger.ask(peer, command)
         self.process.router.route(peer.connect_id, command, asked)
         self._check()
