@@ -3,9 +3,11 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SEEDS  ?= 20000
+FIRST  ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-core test lint types unit protos dashboards stack pictures compose-check docs lock clean
+.PHONY: help setup demo bench-core test lint types unit simulate protos dashboards stack pictures compose-check docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -39,6 +41,9 @@ types: $(READY)
 unit: $(READY)
 	@echo "==> pytest"
 	@$(BIN)/pytest -n 2
+
+simulate: $(READY) ## Run SEEDS schedules of the simulation from seed FIRST on
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
 
 protos: $(READY) ## Generate the protobuf modules anew
 	@$(BIN)/python -m protos.generate

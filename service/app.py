@@ -107,7 +107,12 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
     try:
         environment = ConnectEnvironment(
             committer=committer,
-            permits=RecoveryPermits(settings.max_concurrent_recoveries),
+            permits=RecoveryPermits(
+                settings.max_concurrent_recoveries,
+                loop,
+                max_waiting=settings.max_waiting_recoveries,
+                timeout=settings.recovery_wait_timeout,
+            ),
             strategy=STRATEGIES[settings.strategy],
             snapshot_interval=settings.snapshot_interval,
             identity=identity,

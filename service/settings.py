@@ -109,6 +109,12 @@ class Settings(BaseSettings):
     idle_timeout: PositiveFloat = Field(60.0, description="seconds until an idle actor passivates")
     max_live_actors: PositiveInt = Field(200_000, description="live actors; beyond: refused")
     max_concurrent_recoveries: PositiveInt = Field(64, description="channels loaded at a time")
+    max_waiting_recoveries: PositiveInt = Field(
+        65_536, description="channels that may wait to be loaded; beyond: refused"
+    )
+    recovery_wait_timeout: PositiveFloat = Field(
+        10.0, description="seconds that a channel may wait to be loaded; then: refused"
+    )
     max_waiting_writes: PositiveInt = Field(65_536, description="writes waiting for a commit")
     restart_backoff: PositiveFloat = Field(
         0.2, description="seconds before a crashed actor restarts; doubles with each crash in a row"

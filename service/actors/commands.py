@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from pykka import Future
 
 from protos.connect_actor.v1 import connect_pb2 as wire
-from service.errors import StorageError
+from service.errors import OverloadedError, StorageError
 from service.persistence.contract import Recovery
 from service.protocol.payload import Payload
 
@@ -24,6 +24,7 @@ __all__ = [
     "Establish",
     "Passivate",
     "PermitGranted",
+    "PermitRefused",
     "Recovered",
     "RecoveryFailed",
     "Reply",
@@ -100,6 +101,12 @@ class Restored(NamedTuple):
 
 class PermitGranted(NamedTuple):
     """The actor may load its channel now."""
+
+
+class PermitRefused(NamedTuple):
+    """Too many channels are loading: the actor won't get its turn."""
+
+    error: OverloadedError
 
 
 class Recovered(NamedTuple):

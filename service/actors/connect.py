@@ -75,6 +75,10 @@ class ConnectActor(DispatchedActor):
         except Exception as error:
             _log.exception("%s met a defect and stops", self.persistence_id)
             self._crash()
+            if self.sender is None:
+                # Raised from here, it would end the actor at once: without ``on_stop``, so that the
+                # router kept it, and whoever waits in the mailbox not told what has happened.
+                return None
             raise ActorCrashedError(
                 "the channel's actor failed and restarts from the journal: try again after a pause"
             ) from error

@@ -22,12 +22,14 @@ from service.actors.commands import (
     Establish,
     Passivate,
     PermitGranted,
+    PermitRefused,
     Recovered,
     RecoveryFailed,
     Reply,
     Restore,
     Restored,
 )
+from service.actors.permits import Permit
 from service.errors import (
     ActorCrashedError,
     CallerError,
@@ -122,50 +124,54 @@ def _require_time(actor: "ConnectActor", deadline: float | None) -> None:
 class AwaitingPermit:
     """First of the phases: waits for its turn to load the channel. Commands wait, in order."""
 
-    __slots__ = ("_actor", "_has_permit", "_left", "_stash")
+    __slots__ = ("_actor", "_permit", "_stash")
 
     def __init__(self, actor: "ConnectActor") -> None:
         self._actor = actor
         self._stash = _Stash()
-        self._left = False
-        self._has_permit = False
+        self._permit: Permit | None = None
 
     def enter(self) -> None:
         """Queue for a permit."""
-        self._actor.environment.permits.acquire(self._granted)
+        try:
+            self._permit = self._actor.environment.permits.acquire(
+                lambda: self._actor.signal(PermitGranted()), self._refused
+            )
+        except OverloadedError as error:
+            self._refused(error)
 
-    def _granted(self) -> None:
-        if self._left:
-            self._actor.environment.permits.release()
-        else:
-            self._has_permit = True
-            self._actor.signal(PermitGranted())
+    def _refused(self, error: OverloadedError) -> None:
+        self._actor.signal(PermitRefused(error))
 
     def receive(self, message: object) -> object:
-        """Stash commands; load when it is this channel's turn."""
-        if isinstance(message, PermitGranted):
-            self._actor.become(Recovering(self._actor, self._stash))
+        """Stash commands; load when it is this channel's turn, stop when that does not come."""
+        if isinstance(message, PermitGranted) and self._permit is not None:
+            self._actor.become(Recovering(self._actor, self._stash, self._permit))
+            return None
+        if isinstance(message, PermitRefused):
+            self._stash.refuse(message.error)
+            self._actor.become(Stopping(self._actor, message.error))
             return None
         if isinstance(message, _Kept):
             return self._stash.add(message, self._actor.sender)
         return None  # signals of an earlier life
 
     def leave(self) -> None:
-        """Answer whoever waits, and pass the permit on, now or when it comes."""
-        self._left = True
-        if self._has_permit:
-            self._actor.environment.permits.release()
+        """Answer whoever waits, and pass the permit on, or leave the queue."""
+        if self._permit is not None:
+            self._permit.give_back()
         self._stash.refuse(ActorCrashedError("the actor was stopped while it waited: try again"))
 
 
 class Recovering:
     """Second: snapshot and records are on their way (one request). Commands wait, in order."""
 
-    __slots__ = ("_actor", "_begun", "_stash")
+    __slots__ = ("_actor", "_begun", "_permit", "_stash")
 
-    def __init__(self, actor: "ConnectActor", stash: _Stash) -> None:
+    def __init__(self, actor: "ConnectActor", stash: _Stash, permit: Permit) -> None:
         self._actor = actor
         self._stash = stash
+        self._permit = permit
         self._begun = perf_counter()
 
     def enter(self) -> None:
@@ -204,7 +210,7 @@ class Recovering:
         except CorruptRecordError as error:
             self._give_up(ChannelDamagedError(f"the channel can't be recovered: {error}"))
             return
-        actor.environment.permits.release()
+        self._permit.give_back()
         if session is None:
             actor.become(Vacant(actor, recovery.highest_sequence_number))
         else:
@@ -226,13 +232,13 @@ class Recovering:
     def _give_up(self, error: StorageError) -> None:
         """No half-recovered channel is ever served: whoever waits is told, and the actor stops."""
         self._actor.environment.statistics.recovery_failures += 1
-        self._actor.environment.permits.release()
+        self._permit.give_back()
         self._stash.refuse(error)
         self._actor.become(Stopping(self._actor, error))
 
     def leave(self) -> None:
         """Answer whoever waits, and give the permit back."""
-        self._actor.environment.permits.release()
+        self._permit.give_back()
         self._stash.refuse(ActorCrashedError("the actor was stopped while it loaded: try again"))
 
 

@@ -153,6 +153,7 @@ class Router(Guardian):
             raise OverloadedError(
                 f"{self._settings.max_live_actors} channels are live: try again after a pause"
             )
+        self._environment.permits.require_room()
         if isinstance(command, Establish):
             self._start(connect_id).mailbox.put(Envelope(command, reply))
         else:

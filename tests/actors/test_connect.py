@@ -551,6 +551,26 @@ async def test_recoveries_beyond_the_permits_queue_up_and_all_succeed(
     await house.close()
 
 
+async def test_what_a_closing_round_made_durable_is_answered_so_with_a_snapshot_due_in_it(
+    journal: ScriptedJournal,
+) -> None:
+    house = House(journal, snapshot_interval=2)
+    channel, other = await house.establish(1), await house.establish(2)
+    await hold_commits(journal)
+    holding = other.ask(Encrypt(b"x"))
+    await until(journal.entered.is_set)
+    # In the next round: a record that a snapshot goes with, and the end.
+    encrypted, closed = channel.ask(Encrypt(b"x")), channel.ask(Close())
+    await asyncio.sleep(0.01)
+    journal.gate.set()
+    await answer(holding)
+    assert channel.open(await answer(encrypted)) == b"x"
+    assert await answer(closed) is None
+    assert [record.kind for record in journal.batches[-1].records][-1] is RecordKind.CLOSED
+    assert house.committer.statistics.rejected_records == 0
+    await house.close()
+
+
 # --- Defects ------------------------------------------------------------------------------------
 
 
@@ -574,6 +594,51 @@ async def test_a_crashed_actor_throws_its_state_away_and_restarts_after_a_pause(
     assert payload.header.message_number == 1
     assert house.statistics.crashed == 1
     assert len(journal.all_records) == 3
+
+
+async def test_a_defect_in_passivation_leaves_a_channel_that_is_served_again_and_can_be_drained(
+    journal: ScriptedJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = House(journal, idle_timeout=0.05)
+    channel = await house.establish()
+
+    def defect(*_: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Differential, "state", defect)
+        await until(lambda: house.statistics.crashed == 1)
+        await until(lambda: house.router.live == 0)
+    await asyncio.sleep(0.06)
+    assert channel.open(await channel.encrypt(b"x")) == b"x"
+    await house.close()
+
+
+async def test_a_defect_in_recovery_refuses_who_waits_and_gives_the_permit_back_once(
+    journal: ScriptedJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = House(journal)
+    channel = await first.establish()
+    await first.close()
+    house = channel.house = House(journal, permits=2)
+
+    def defect() -> None:
+        raise ZeroDivisionError
+
+    taken = house.environment.permits.acquire(lambda: None, lambda _: None)
+    with monkeypatch.context() as patched:
+        # Met behind the permit's return, with the session at hand.
+        patched.setattr(Differential, "__init__", lambda _: defect())
+        replies = [channel.ask(Encrypt(b"x")) for _ in range(3)]
+        for reply in replies:
+            with pytest.raises(ActorCrashedError):
+                await answer(reply)
+    await until(lambda: house.router.live == 0)
+    assert house.environment.permits.in_use == 1
+    taken.give_back()
+    await asyncio.sleep(0.06)
+    assert channel.open(await channel.encrypt(b"x")) == b"x"
+    await house.close()
 
 
 # --- The router's modes, and the end ----------

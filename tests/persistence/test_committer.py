@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import pytest
@@ -23,6 +24,7 @@ from service.persistence.contract import (
 )
 from tests.support.house import until
 from tests.support.journals import ScriptedJournal
+from tests.support.virtual_time import NoThread, VirtualClock, run_virtually
 
 ONE, TWO = 11, 22
 
@@ -34,6 +36,7 @@ class Desk:
     journal: ScriptedJournal = field(default_factory=ScriptedJournal)
     timeout: float = 30.0
     max_waiting: int = 100
+    thread: Executor | None = None
     settled: list[tuple[str, type[StorageError] | None]] = field(default_factory=list)
     recoveries: list[Recovery | StorageError | None] = field(default_factory=list)
     committer: Committer = field(init=False)
@@ -44,6 +47,7 @@ class Desk:
             asyncio.get_running_loop(),
             max_waiting=self.max_waiting,
             timeout=self.timeout,
+            thread=self.thread,
         )
 
     def write(self, channel: int, number: int, snapshot: Snapshot | None = None) -> None:
@@ -414,6 +418,25 @@ async def test_a_round_that_comes_back_late_settles_nothing_twice_and_is_fenced(
     ]
     assert desk.journal.highest_sequence_number(ONE) == 1
     await desk.committer.close()
+
+
+def test_a_read_that_waited_for_its_round_too_long_is_refused_and_may_be_asked_again() -> None:
+    async def work(clock: VirtualClock) -> Desk:
+        desk = Desk(timeout=10.0, thread=NoThread())
+        # A round serves 64 of them, in 6.4 s.
+        desk.journal.on_recover = lambda _: clock.pass_by(0.1)
+        for channel in range(1, 130):
+            desk.recover(channel)
+        desk.committer.recover(130, lambda _, __: desk.recover(131))
+        await asyncio.sleep(60)
+        return desk
+
+    desk = run_virtually(work)
+    assert desk.journal.recoveries == [*range(1, 129), 131]
+    refused = [answer for answer in desk.recoveries if not isinstance(answer, Recovery)]
+    assert [type(answer) for answer in refused] == [ReadFailedError]
+    assert desk.committer.statistics.timed_out_rounds == 0
+    assert desk.committer.statistics.rounds == 3
 
 
 # --- Closing --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,19 +71,26 @@ class House:
         max_live_actors: int = 1_000,
         max_waiting: int = 10_000,
         permits: int = 64,
+        max_waiting_recoveries: int = 1_000,
+        recovery_wait_timeout: float = 30.0,
         journal_timeout: float = 30.0,
         restart_backoff: float = 0.05,
         wall_clock: bool = False,
         redelivery_window: int = 0,
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
+        thread: Executor | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.journal = journal
         self.now = NOW
-        self.committer = Committer(journal, loop, max_waiting=max_waiting, timeout=journal_timeout)
+        self.committer = Committer(
+            journal, loop, max_waiting=max_waiting, timeout=journal_timeout, thread=thread
+        )
         self.environment = ConnectEnvironment(
             committer=self.committer,
-            permits=RecoveryPermits(permits),
+            permits=RecoveryPermits(
+                permits, loop, max_waiting=max_waiting_recoveries, timeout=recovery_wait_timeout
+            ),
             strategy=STRATEGIES[strategy],
             snapshot_interval=snapshot_interval,
             identity=Identity.generate(seeded(0)),
