@@ -20,10 +20,7 @@ def _write_corpus() -> None:
 def _fuzz(name: str, inputs: int, seed: int) -> int:
     kind = TARGETS[name]
     target = kind()
-    try:
-        score = fuzz(target, corpus_of(kind), inputs, seed)
-    finally:
-        target.close()
+    score = fuzz(target, corpus_of(kind), inputs, seed)
     sys.stdout.write(
         f"{name}: {score.inputs} inputs with seed {seed}, {score.accepted} accepted,"
         f" at most {score.most_steps} chain steps and {score.highest_peak:,} bytes for one,"
@@ -33,6 +30,7 @@ def _fuzz(name: str, inputs: int, seed: int) -> int:
         path = CORPUS / name / fault.name
         path.write_bytes(fault.data)
         sys.stdout.write(f"\n{path}\n{fault.text}\n")
+    target.close()
     return len(score.faults)
 
 

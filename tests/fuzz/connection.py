@@ -161,7 +161,8 @@ class ConnectionTarget:
         return True
 
     def _look(self) -> None:
-        require(self._service.process.poll() is None, "the service has ended")
+        code = self._service.process.poll()
+        require(code is None, f"the service has ended with {code}: {self._service.log[-2_000:]}")
         require(self._restore() == self._standing, "a stranger's bytes changed a channel")
         require("met a defect" not in self._service.log, f"it logged: {self._service.log}")
         memory, descriptors = self._process.memory_info().rss, self._process.num_fds()

@@ -45,6 +45,9 @@ class AnsweredContext:
     def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         return ()
 
+    async def send_initial_metadata(self, metadata: object) -> None:
+        del metadata
+
     def set_trailing_metadata(self, metadata: object) -> None:
         del metadata
 
