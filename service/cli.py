@@ -5,6 +5,7 @@ service, at that service's cost, and must not load a second one to do it.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -40,6 +41,9 @@ def main() -> int:
 
 
 def _serve(flags: Sequence[str]) -> int:
+    # gRPC's core writes lines of its own to standard error, which are no JSON; its errors reach
+    # the log all the same. It reads this when it is first used.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from service.serve_command import run_serve  # noqa: PLC0415 - see above
 
     return run_serve(flags)

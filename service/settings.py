@@ -108,6 +108,10 @@ class Settings(BaseSettings):
     shutdown_grace: _Seconds = Field(
         20.0, description="seconds for finishing what was accepted when stopped"
     )
+    allow_debugger: bool = Field(
+        default=False,
+        description="let cores be written and debuggers attach: they see every key",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"
     )
