@@ -160,11 +160,16 @@ class ConnectionTarget:
             self._look()
         return True
 
+    @property
+    def _log(self) -> str:
+        # gRPC's own core may put there what came over the wire.
+        return (Path(self._folder.name) / "stderr").read_bytes().decode(errors="replace")
+
     def _look(self) -> None:
         code = self._service.process.poll()
-        require(code is None, f"the service has ended with {code}: {self._service.log[-2_000:]}")
+        require(code is None, f"the service has ended with {code}: {self._log[-2_000:]}")
         require(self._restore() == self._standing, "a stranger's bytes changed a channel")
-        require("met a defect" not in self._service.log, f"it logged: {self._service.log}")
+        require("met a defect" not in self._log, f"it logged: {self._log}")
         memory, descriptors = self._process.memory_info().rss, self._process.num_fds()
         if self._inputs <= 5 * _LOOK:
             self._memory, self._descriptors = memory, descriptors
@@ -180,7 +185,7 @@ class ConnectionTarget:
         except subprocess.TimeoutExpired:
             self._service.process.kill()
             raise
-        require(code == 0, f"the service ended with {code}: {self._service.log}")
+        require(code == 0, f"the service ended with {code}: {self._log}")
         assert self._service.process.stdout is not None
         self._service.process.stdout.close()
         self._folder.cleanup()

@@ -1,14 +1,17 @@
 """What the process's memory holds stays there."""
 
+import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.fuzz.driver import CORPUS
 from tests.support.process import PATIENCE, Start
 
 
@@ -51,3 +54,21 @@ def test_a_debugger_can_be_allowed(start: Start) -> None:
     limits = Path(f"/proc/{service.process.pid}/limits").read_text().splitlines()
     (core,) = [line.split() for line in limits if line.startswith("Max core file size")]
     assert core[5] != "0"
+
+
+def test_a_strangers_garbage_is_neither_quoted_in_the_log_nor_makes_it_anything_but_json(
+    start: Start,
+) -> None:
+    service = start("--log-level=debug")
+    host, _, port = service.ready["listen"].rpartition(":")
+    valid = (CORPUS / "connection" / "binary-metadata").read_bytes()
+    for garbage in (valid, valid.replace(b"POST", b"P\xffST")):
+        with socket.create_connection((host, int(port)), PATIENCE) as connection:
+            connection.sendall(garbage)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4_096):
+                pass
+    assert service.signal(signal.SIGTERM) == 0
+    events = [json.loads(line)["event"] for line in service.log.splitlines()]
+    assert "stopped" in events
+    assert not [event for event in events if "Invalid encoding" in event]
