@@ -4,6 +4,7 @@ What gRPC's own code makes of HTTP/2 is not ours, but what it costs us is: the p
 serve everyone else, and give back memory and descriptors.
 """
 
+import os
 import socket
 import subprocess
 import tempfile
@@ -162,8 +163,10 @@ class ConnectionTarget:
 
     @property
     def _log(self) -> str:
-        # gRPC's own core may put there what came over the wire.
-        return (Path(self._folder.name) / "stderr").read_bytes().decode(errors="replace")
+        # Its end, and whatever came over the wire with it.
+        with (Path(self._folder.name) / "stderr").open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - 32 * 1024, 0))
+            return file.read().decode(errors="replace")
 
     def _look(self) -> None:
         code = self._service.process.poll()
