@@ -117,6 +117,7 @@ async def _round(house: House, counted: RequestStatistics, peers: Sequence[PeerE
         max_message_bytes=1 << 20,
         max_frame_bytes=1 << 22,
         max_in_flight=8 * FRAME_OPERATIONS,
+        stream_id="probe",
     )
     answered = 0
     gc.collect()

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment
@@ -25,6 +26,7 @@ from service.persistence.strategies import STRATEGIES
 from service.randomness import BlockRandom
 from service.rpc.server import ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
+from service.rpc.supervision import SupervisedServer
 from service.settings import Settings
 from service.telemetry.collector import ServiceCollector, Sources
 from service.telemetry.exposition import serve_metrics
@@ -180,9 +182,8 @@ async def _serve_calls(
         metrics = serve_metrics(collector, settings.metrics_listen)
     except OSError as error:
         raise ListenError(f"can't listen on {settings.metrics_listen}: is it in use?") from error
-    server = await RpcServer.start(
-        servicer, settings.listen, max_frame_bytes=settings.max_frame_bytes
-    )
+    listen = partial(RpcServer.start, servicer, max_frame_bytes=settings.max_frame_bytes)
+    server = SupervisedServer(await listen(settings.listen), listen)
     # What is alive now stays so: no collection needs to look at it again.
     gc.freeze()
     _announce(

@@ -5,11 +5,11 @@ service, at that service's cost, and must not load a second one to do it.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
 from service.exit_codes import RIGHT, UNHEALTHY, USAGE
-from service.rpc.probe import ask_health, reachable
 
 __all__ = ["main"]
 
@@ -40,6 +40,9 @@ def main() -> int:
 
 
 def _serve(flags: Sequence[str]) -> int:
+    # gRPC's core writes lines of its own to standard error, which are no JSON, and as many as a
+    # stranger likes. It reads this when it is imported.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from service.serve_command import run_serve  # noqa: PLC0415 - see above
 
     return run_serve(flags)
@@ -52,6 +55,8 @@ def _health(flags: Sequence[str]) -> int:
     )
     parser.add_argument("--timeout", type=float, default=3.0, help="seconds (default: 3)")
     asked = parser.parse_args(flags)
+    from service.rpc.probe import ask_health, reachable  # noqa: PLC0415 - see above
+
     target = asked.target
     if target is None:
         from service.settings import SettingsError, load_settings  # noqa: PLC0415 - see above

@@ -8,8 +8,7 @@ import os
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-from tomllib import TOMLDecodeError
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
@@ -36,6 +35,12 @@ from service.protocol.handshake import ChannelLimits
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "SettingsError", "load_settings"]
 
 ENVIRONMENT_PREFIX = "CONNECT_ACTOR_"
+
+# What a timer can hold: a year is longer than anyone waits, and infinity is no time.
+_Seconds = Annotated[float, Field(gt=0, le=365 * 24 * 60 * 60)]
+# gRPC's own limits are signed 32-bit integers.
+_Bytes = Annotated[int, Field(gt=0, lt=2**31)]
+_MAX_PORT = 2**16 - 1
 
 
 class SettingsError(Exception):
@@ -83,7 +88,7 @@ class Settings(BaseSettings):
         "forwarding", description="awaiting = one operation at a time, as the audited server"
     )
     snapshot_interval: PositiveInt = Field(50, description="records between a channel's snapshots")
-    journal_timeout: PositiveFloat = Field(
+    journal_timeout: _Seconds = Field(
         10.0, description="seconds until a request to the journal is given up"
     )
     journal_lease: PositiveFloat = Field(
@@ -106,7 +111,7 @@ class Settings(BaseSettings):
         description="answers a new channel keeps to give again; 0: a used key is gone at once",
     )
 
-    idle_timeout: PositiveFloat = Field(60.0, description="seconds until an idle actor passivates")
+    idle_timeout: _Seconds = Field(60.0, description="seconds until an idle actor passivates")
     max_live_actors: PositiveInt = Field(200_000, description="live actors; beyond: refused")
     max_concurrent_recoveries: PositiveInt = Field(64, description="channels loaded at a time")
     max_waiting_recoveries: PositiveInt = Field(
@@ -116,24 +121,38 @@ class Settings(BaseSettings):
         10.0, description="seconds that a channel may wait to be loaded; then: refused"
     )
     max_waiting_writes: PositiveInt = Field(65_536, description="writes waiting for a commit")
-    restart_backoff: PositiveFloat = Field(
+    restart_backoff: _Seconds = Field(
         0.2, description="seconds before a crashed actor restarts; doubles with each crash in a row"
     )
-    max_restart_backoff: PositiveFloat = Field(30.0, description="seconds, at the most")
+    max_restart_backoff: _Seconds = Field(30.0, description="seconds, at the most")
 
-    max_message_bytes: PositiveInt = Field(
+    max_message_bytes: _Bytes = Field(
         1_048_576, description="largest plaintext or ciphertext of one operation"
     )
-    max_frame_bytes: PositiveInt = Field(4_194_304, description="largest gRPC message")
+    max_frame_bytes: _Bytes = Field(4_194_304, description="largest gRPC message")
     max_operations_in_flight: PositiveInt = Field(
         8_192, description="operations of one stream under way; beyond: the stream is not read"
     )
-    shutdown_grace: PositiveFloat = Field(
+    shutdown_grace: _Seconds = Field(
         20.0, description="seconds for finishing what was accepted when stopped"
+    )
+    allow_debugger: bool = Field(
+        default=False,
+        description="let cores be written and debuggers attach: they see every key",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"
     )
+
+    @field_validator("listen", "metrics_listen")
+    @classmethod
+    def _an_address(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not (host and port.isascii() and port.isdecimal() and len(port) <= 5):
+            raise ValueError("expected host:port")
+        if int(port) > _MAX_PORT:
+            raise ValueError(f"ports go up to {_MAX_PORT}")
+        return value
 
     @field_validator("strategy")
     @classmethod
@@ -226,5 +245,10 @@ def load_settings(arguments: Sequence[str]) -> Settings:
                 for problem in error.errors(include_url=False, include_input=False)
             )
         ) from None
-    except TOMLDecodeError as error:
+    except RecursionError:
+        raise SettingsError(f"configuration file {file} is nested too deep") from None
+    except ValueError as error:
+        # Also what a TOML parser lets through: bytes that are no text, very long numbers.
         raise SettingsError(f"configuration file {file} is not TOML: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"configuration file {file} can't be read: {error.strerror}") from None

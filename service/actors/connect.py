@@ -23,6 +23,7 @@ from service.actors.commands import Command, CommitFailed, Passivate, Reply
 from service.actors.environment import ConnectEnvironment, Guardian
 from service.actors.phases import AwaitingPermit, Crashed, Phase
 from service.errors import ActorCrashedError, ConnectError
+from service.tracing import id_of
 
 __all__ = ["ConnectActor"]
 
@@ -73,7 +74,11 @@ class ConnectActor(DispatchedActor):
             _log.warning("a %s without a sender was refused", type(message).__name__)
             return None
         except Exception as error:
-            _log.exception("%s met a defect and stops", self.persistence_id)
+            _log.exception(
+                "%s met a defect and stops",
+                self.persistence_id,
+                extra={"connect_id": self.connect_id, "request_id": id_of(self.sender)},
+            )
             self._crash()
             if self.sender is None:
                 # Raised from here, it would end the actor at once: without ``on_stop``, so that the

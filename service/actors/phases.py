@@ -4,6 +4,7 @@ A phase is entered once, receives every message until the actor becomes another,
 the actor stops or crashes in it. All of it runs on the dispatcher's thread.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -57,11 +58,14 @@ from service.protocol.delivery import Delivered
 from service.protocol.handshake import encode_request, respond
 from service.protocol.payload import Payload
 from service.protocol.session import Session
+from service.tracing import id_of, note
 
 if TYPE_CHECKING:
     from service.actors.connect import ConnectActor
 
 __all__ = ["AwaitingPermit", "Crashed", "Phase", "Recovering", "Running", "Stopping", "Vacant"]
+
+_log = logging.getLogger(__name__)
 
 # Commands that may wait for a recovery; the mailbox is bounded on its own.
 _MAX_STASHED = 4_096
@@ -231,6 +235,9 @@ class Recovering:
 
     def _give_up(self, error: StorageError) -> None:
         """No half-recovered channel is ever served: whoever waits is told, and the actor stops."""
+        _log.error(
+            "the channel can't be loaded: %s", error, extra={"connect_id": self._actor.connect_id}
+        )
         self._actor.environment.statistics.recovery_failures += 1
         self._permit.give_back()
         self._stash.refuse(error)
@@ -486,10 +493,14 @@ class Running:
         if kind is RecordKind.ESTABLISHED or (due and kind is not RecordKind.CLOSED):
             snapshot = self._snapshot()
         self._unsettled += 1
+        settled = partial(self._settled, actor.sender, result)
+        if environment.tracing:
+            note("recorded", id_of(actor.sender), **self._step(number))
+            settled = partial(self._settled_traced, number, actor.sender, result)
         environment.committer.write(
             Write(
                 actor.connect_id,
-                partial(self._settled, actor.sender, result),
+                settled,
                 Record(actor.connect_id, number, kind, payload),
                 snapshot,
             )
@@ -525,6 +536,17 @@ class Running:
             _fail(sender, error)
             self._actor.interrupt(CommitFailed(self))
 
+    def _step(self, number: int) -> dict[str, int]:
+        return {"connect_id": self._actor.connect_id, "sequence_number": number}
+
+    def _settled_traced(
+        self, number: int, sender: Reply | None, result: object, error: StorageError | None
+    ) -> None:
+        if error is None:
+            round_number = self._actor.environment.committer.statistics.rounds
+            note("durable", id_of(sender), **self._step(number), round=round_number)
+        self._settled(sender, result, error)
+
     def _refused(self, sender: Reply, refusal: ConnectError, error: StorageError | None) -> None:
         self._unsettled -= 1
         _fail(sender, error or refusal)
@@ -533,6 +555,10 @@ class Running:
 
     def _discard(self) -> None:
         """Throw the session away, since it is ahead of the journal for good; load it anew."""
+        _log.warning(
+            "a commit failed: the channel goes on from what is durable",
+            extra={"connect_id": self._actor.connect_id},
+        )
         self._actor.environment.statistics.discarded += 1
         self._actor.become(AwaitingPermit(self._actor))
 

@@ -36,6 +36,7 @@ from service.errors import (
     ShuttingDownError,
     StorageError,
 )
+from service.tracing import id_of
 
 __all__ = ["Router", "RouterSettings"]
 
@@ -292,6 +293,9 @@ class _Serial:
             self._busy = True
             forward, reply = self._queue.popleft()
             relay: LoopFuture[object] = LoopFuture()
+            request_id = id_of(reply)
+            if request_id is not None:
+                relay.request_id = request_id
             relay.add_done_callback(partial(self._relay, reply))
             forward(relay)
         self._pumping = False

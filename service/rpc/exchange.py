@@ -20,7 +20,8 @@ from service.actors.router import Router
 from service.errors import ConnectError, MalformedRequestError
 from service.rpc.operations import OPERATIONS
 from service.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
-from service.rpc.status import public_error, status_of
+from service.rpc.status import public_error, status_of, tell_refusal
+from service.tracing import note, tracing
 
 __all__ = ["Exchange"]
 
@@ -31,10 +32,12 @@ _MAX_RESULTS = 1_024
 class _Slot(Future[Any]):
     """One operation, and where its answer goes: an ask's future without the waiting."""
 
-    __slots__ = ("_exchange", "answer", "arrival", "error", "kind", "operation_id")
+    __slots__ = ("_exchange", "answer", "arrival", "error", "kind", "operation_id", "request_id")
 
     error: ConnectError | None
     """Set with the answer, or as the answer."""
+    request_id: str
+    """Set only if steps are told."""
 
     def __init__(self, exchange: "Exchange", operation_id: int, arrival: Arrival) -> None:
         # Pykka's own state is for futures that are waited for; nobody can wait for this one.
@@ -75,8 +78,14 @@ class Exchange:
         max_message_bytes: int,
         max_frame_bytes: int,
         max_in_flight: int,
+        stream_id: str,
     ) -> None:
-        """Serve through ``router``, within these limits; count in ``statistics``."""
+        """Serve through ``router``, within these limits; count in ``statistics``.
+
+        Operations are told of as ``stream_id``/operation id.
+        """
+        self._stream_id = stream_id
+        self._tracing = tracing()
         self._router = router
         self._statistics = statistics
         self._deadline = deadline
@@ -137,6 +146,8 @@ class Exchange:
         self._statistics.stream_in_flight += 1
         name = operation.WhichOneof("request") or UNKNOWN_OPERATION
         slot = _Slot(self, operation.operation_id, arrivals[name])
+        if self._tracing:
+            slot.request_id = self._request_id(slot)
         try:
             kind = slot.kind
             if kind is None:
@@ -147,7 +158,12 @@ class Exchange:
         except ConnectError:
             slot.set_exception()
         else:
+            if self._tracing:
+                note("received", slot.request_id, operation=name, connect_id=connect_id)
             self._router.route(connect_id, command, slot)
+
+    def _request_id(self, slot: _Slot) -> str:
+        return f"{self._stream_id}/{slot.operation_id}"
 
     def answered(self, slot: _Slot) -> None:
         """Take an operation that has its answer."""
@@ -162,6 +178,10 @@ class Exchange:
         for taken, slot in enumerate(answers, start=1):
             result = frame.results.add()
             slot.fill(result)
+            if slot.error is not None:
+                tell_refusal(slot.arrival.operation, self._request_id(slot), slot.error)
+            elif self._tracing:
+                note("answered", slot.request_id, operation=slot.arrival.operation)
             size += result.ByteSize()
             if size >= self._max_result_bytes:
                 del answers[taken:]

@@ -1,5 +1,6 @@
 """The gRPC server: the service itself, health, reflection and their limits."""
 
+import contextlib
 from dataclasses import dataclass
 
 import grpc
@@ -14,6 +15,9 @@ from service.rpc.servicer import ConnectServicer
 __all__ = ["ListenError", "RpcServer"]
 
 _SERVICE = connect_pb2.DESCRIPTOR.services_by_name["ConnectService"].full_name
+
+# Seconds between two looks at whether the server still serves.
+_LOOK = 0.1
 
 
 class ListenError(Exception):
@@ -62,6 +66,16 @@ class RpcServer:
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
         host = listen.rpartition(":")[0]
         return cls(f"{host}:{port}", server, health_servicer, servicer)
+
+    async def ended(self) -> None:
+        """Wait until the server serves no more, told to or not, and has let go of its address."""
+        # Whatever ended it has been logged by gRPC. It is looked at now and then, since waiting
+        # for the end alone waits for every call under way, which nobody answers any more.
+        with contextlib.suppress(Exception):
+            while await self._server.wait_for_termination(_LOOK):
+                pass
+        with contextlib.suppress(Exception):
+            await self._server.stop(None)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, finish those accepted, within ``grace`` seconds."""

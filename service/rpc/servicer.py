@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
 from grpc_status import rpc_status
@@ -16,7 +16,8 @@ from service.errors import ConnectError, DeadlineExceededError
 from service.rpc.exchange import Exchange
 from service.rpc.operations import OPERATIONS
 from service.rpc.statistics import RequestStatistics
-from service.rpc.status import public_error, status_of
+from service.rpc.status import public_error, status_of, tell_refusal
+from service.tracing import REQUEST_ID, acceptable_id, fresh_id, note, tracing
 
 __all__ = ["ConnectServicer"]
 
@@ -36,6 +37,7 @@ class ConnectServicer(ConnectServiceServicer):
         self._max_frame_bytes = max_frame_bytes
         self._max_in_flight = max_in_flight
         self._exchanges: set[Exchange] = set()
+        self._tracing = tracing()
         self.statistics = RequestStatistics()
 
     async def Establish(  # noqa: N802 - gRPC's naming
@@ -78,13 +80,20 @@ class ConnectServicer(ConnectServiceServicer):
         self, request_iterator: AsyncIterator[wire.OperationFrame], context: _Context
     ) -> AsyncIterator[wire.ResultFrame]:
         """See connect.proto."""
+        stream_id = _request_id(context)
+        await context.send_initial_metadata(((REQUEST_ID, stream_id),))
+        try:
+            deadline = _deadline(context)
+        except DeadlineExceededError as error:
+            await _abort(context, error)
         exchange = Exchange(
             self._router,
             self.statistics,
-            deadline=_deadline(context),
+            deadline=deadline,
             max_message_bytes=self._max_message_bytes,
             max_frame_bytes=self._max_frame_bytes,
             max_in_flight=self._max_in_flight,
+            stream_id=stream_id,
         )
         self._exchanges.add(exchange)
         self.statistics.streams_open += 1
@@ -107,22 +116,43 @@ class ConnectServicer(ConnectServiceServicer):
         reply: LoopFuture[Any] = LoopFuture()
         statistics = self.statistics
         accepted_at = statistics.call_accepted()
+        request_id = _request_id(context)
+        told = ((REQUEST_ID, request_id),)
+        context.set_trailing_metadata(told)
         try:
             connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
+            if self._tracing:
+                reply.request_id = request_id
+                note("received", request_id, operation=name, connect_id=connect_id)
             self._router.route(connect_id, command, reply)
             kind.fill(response, await reply)
         except (ConnectError, ActorDeadError) as error:
             refusal = public_error(error)
             statistics.call_refused(name, accepted_at, refusal)
-            status = rpc_status.to_status(status_of(refusal))
-            await context.abort(status.code, status.details, status.trailing_metadata)
+            tell_refusal(name, request_id, refusal)
+            await _abort(context, refusal, *told)
         except Exception:
             statistics.call_failed(name, accepted_at)
             raise
         finally:
             statistics.call_ended()
         statistics.call_answered(name, accepted_at)
+        if self._tracing:
+            note("answered", request_id, operation=name)
         return response
+
+
+async def _abort(context: _Context, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:
+    status = rpc_status.to_status(status_of(refusal))
+    await context.abort(status.code, status.details, (*status.trailing_metadata, *metadata))
+
+
+def _request_id(context: _Context) -> str:
+    """Return the id that the caller has given its call, or a fresh one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID:
+            return acceptable_id(value) or fresh_id()
+    return fresh_id()
 
 
 def _deadline(context: _Context) -> float | None:

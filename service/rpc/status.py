@@ -15,8 +15,17 @@ from pykka import ActorDeadError
 
 from service import errors
 from service.errors import ConnectError
+from service.tracing import note, tell
 
-__all__ = ["DOMAIN", "STATUSES", "StatusRule", "public_error", "rule_of", "status_of"]
+__all__ = [
+    "DOMAIN",
+    "STATUSES",
+    "StatusRule",
+    "public_error",
+    "rule_of",
+    "status_of",
+    "tell_refusal",
+]
 
 DOMAIN = "connect-actor"
 
@@ -55,6 +64,10 @@ STATUSES: dict[type[ConnectError], StatusRule] = {
 }
 
 
+# What nobody outside has caused: each of them is for the operator to look at.
+_FAILURES = (errors.StorageError, errors.ActorCrashedError)
+
+
 def rule_of(error: ConnectError) -> StatusRule:
     """Return how ``error`` is told; a room's own subclass of a public error is told as that."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
@@ -86,6 +99,13 @@ def public_error(error: BaseException | None) -> ConnectError:
     if isinstance(error, ActorDeadError):
         return errors.ShuttingDownError("the channel's actor has stopped meanwhile: try again")
     return errors.ActorCrashedError("the operation failed unexpectedly: try again after a pause")
+
+
+def tell_refusal(operation: str, request_id: str, refusal: ConnectError) -> None:
+    """Tell the log of a refusal: at debug, or at warning if the service itself has failed."""
+    rule = rule_of(refusal)
+    say = tell if isinstance(refusal, _FAILURES) else note
+    say("refused", request_id, operation=operation, reason=rule.reason)
 
 
 def _milliseconds(millis: int) -> Duration:
