@@ -5,14 +5,12 @@ import os
 import resource
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.fuzz.driver import CORPUS
-from tests.support.process import PATIENCE, Start
+from tests.support.process import PATIENCE, Start, run_python
 
 
 def test_an_aborted_service_leaves_no_core(start: Start, tmp_path: Path) -> None:
@@ -36,14 +34,7 @@ def test_the_kernel_is_told_to_make_no_core_and_let_nobody_attach() -> None:
         "forbid_dumps();"
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))"
     )
-    asked = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-    assert asked.stdout == "0 (0, 0)\n"
+    assert run_python(program) == "0 (0, 0)\n"
 
 
 def test_a_debugger_can_be_allowed(start: Start) -> None:

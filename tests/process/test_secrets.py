@@ -21,8 +21,8 @@ import service
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, Identity
 from service.keyfiles import load_identity
-from service.persistence.recovery import rebuild
 from service.persistence.keyring import KeyRing
+from service.persistence.recovery import rebuild
 from service.persistence.sqlite import SqliteJournal
 from service.protocol import primitives
 from tests.process.test_process import client_of
