@@ -26,6 +26,7 @@ __all__ = [
     "SALT_SIZE",
     "Sealer",
     "directory_context",
+    "owner_context",
     "payloads_context",
     "snapshot_context",
 ]
@@ -41,7 +42,7 @@ OVERHEAD = _NONCE.size + _TAG_SIZE
 
 # What is sealed, the format's version, and where: row, or channel, sequence number and time taken.
 _CONTEXT = struct.Struct(">BBQQQ")
-_DIRECTORY, _PAYLOADS, _SNAPSHOT = 1, 2, 3
+_DIRECTORY, _PAYLOADS, _SNAPSHOT, _OWNER = 1, 2, 3, 4
 _FORMAT = 1
 
 
@@ -58,6 +59,11 @@ def payloads_context(row: int, sealed_directory: bytes) -> bytes:
 def snapshot_context(channel: int, sequence_number: int, taken_at: int) -> bytes:
     """Return the associated data of a snapshot's payload."""
     return _CONTEXT.pack(_SNAPSHOT, _FORMAT, channel, sequence_number, taken_at)
+
+
+def owner_context(channel: int) -> bytes:
+    """Return the associated data of a channel's owner."""
+    return _CONTEXT.pack(_OWNER, _FORMAT, channel, 0, 0)
 
 
 class Sealer:

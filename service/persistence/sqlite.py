@@ -11,6 +11,7 @@ Layout and why:
   snapshot needs no write of its own.
 - ``marks`` holds what no snapshot implies: records deleted without one, and the highest number
   of a channel whose newest snapshot was deleted.
+- ``owners`` has a row for each channel that a principal owns (``service.persistence.owners``).
 - ``writers`` has a row per opening: its epoch, the salt of its sealing key, the strategy.
 
 Deleted records leave the file in ``upkeep``, as in a log-structured store: the oldest rows of the
@@ -61,6 +62,7 @@ from service.persistence.log_rows import (
     record_at,
     row_of,
 )
+from service.persistence.owners import OwnerTable
 from service.persistence.sealing import (
     SALT_SIZE,
     Sealer,
@@ -113,6 +115,7 @@ class _Admitted:
     ended: set[int] = field(default_factory=set)
     """Channels whose end is among them."""
     snapshots: list[Snapshot] = field(default_factory=list)
+    owners: list[tuple[int, bytes]] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
 
 
@@ -193,6 +196,7 @@ class SqliteJournal:
         except sqlite3.DatabaseError as error:
             raise JournalVersionError(f"{self._path} is not a journal: {error}") from error
         self._require_format(connection)
+        self._owners = OwnerTable(connection)
         self._begin_epoch(connection)
         connection.execute("COMMIT")
         self._index = LogIndex()
@@ -343,10 +347,12 @@ class SqliteJournal:
             for channel in admitted.ended:
                 connection.execute("DELETE FROM snapshots WHERE channel = ?", (channel,))
                 connection.execute("DELETE FROM marks WHERE channel = ?", (channel,))
+            owned = self._owners.change(connection, self._sealer, admitted.ended, admitted.owners)
             if admitted.snapshots:
                 size += self._insert_snapshots(connection, admitted.snapshots)
             self._delete_replaced(connection)
         self._enter(admitted)
+        self._owners.settle(owned)
         self._commits += 1
         self._since_checkpoint += size + 2 * _PAGE_SIZE
         if self._since_checkpoint > _CHECKPOINT_AT_LATEST:
@@ -384,6 +390,10 @@ class SqliteJournal:
                 admitted.rejections.append(Rejection(snapshot, height))
             else:
                 admitted.snapshots.append(snapshot)
+        for channel, owner in batch.owners:
+            # Not of one that has ended in the same batch.
+            if channel not in refused and heights.get(channel):
+                admitted.owners.append((channel, owner))
         return admitted
 
     def _insert_rows(self, connection: sqlite3.Connection, writer: RowWriter) -> None:
@@ -527,6 +537,17 @@ class SqliteJournal:
         """See ``Journal``."""
         return self._tail(channel).highest
 
+    def owner(self, channel: int) -> bytes:
+        """See ``Journal``."""
+        try:
+            return self._owners.of(self._usable(), self._sealer, channel)
+        except sqlite3.Error as error:
+            raise JournalError(f"the journal can't be read: {error}") from error
+
+    def owned(self, owner: bytes) -> int:
+        """See ``Journal``."""
+        return self._owners.count(owner)
+
     def load_snapshot(self, channel: int, criteria: SnapshotCriteria = LATEST) -> Snapshot | None:
         """See ``Journal``."""
         if criteria != LATEST and self._replaced:
@@ -566,7 +587,7 @@ class SqliteJournal:
             if records[-1].kind is RecordKind.STATE:
                 break
         records.reverse()
-        return Recovery(snapshot, records, tail.highest)
+        return Recovery(snapshot, records, tail.highest, self.owner(channel))
 
     # --- Looking after the file -------------------------------------------------------------------
 
