@@ -9,11 +9,18 @@ from typing import Any, NamedTuple
 from pykka import Future
 
 from protos.connect_actor.v1 import connect_pb2 as wire
-from service.errors import StorageError
+from service.errors import (
+    CallerError,
+    ChannelExistsError,
+    ChannelNotFoundError,
+    StorageError,
+)
 from service.persistence.contract import Recovery
 from service.protocol.payload import Payload
 
 __all__ = [
+    "ID_TAKEN",
+    "NO_SUCH_CHANNEL",
     "Close",
     "Command",
     "CommitFailed",
@@ -28,7 +35,11 @@ __all__ = [
     "Reply",
     "Restore",
     "Restored",
+    "refusal_to_others",
 ]
+
+NO_SUCH_CHANNEL = "no such channel: establish one"
+ID_TAKEN = "another handshake already made this channel: establish with fresh keys"
 
 
 Reply = Future[Any]
@@ -74,6 +85,13 @@ class Close(NamedTuple):
 
 
 Command = Establish | Encrypt | Decrypt | Restore | Close
+
+
+def refusal_to_others(command: object) -> CallerError:
+    """Return what whoever doesn't own a channel hears of it: there is none, but its id is taken."""
+    if isinstance(command, Establish):
+        return ChannelExistsError(ID_TAKEN)
+    return ChannelNotFoundError(NO_SUCH_CHANNEL)
 
 
 class Restored(NamedTuple):

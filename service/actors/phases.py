@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from service.actors.actor import ANSWER_LATER
 from service.actors.commands import (
+    ID_TAKEN,
+    NO_SUCH_CHANNEL,
     Close,
     Command,
     CommitFailed,
@@ -26,6 +28,7 @@ from service.actors.commands import (
     Reply,
     Restore,
     Restored,
+    refusal_to_others,
 )
 from service.errors import (
     ActorCrashedError,
@@ -101,9 +104,12 @@ class _Stash:
             actor.handle(command, sender)
 
     def refuse(self, error: Exception) -> None:
+        self.refuse_each(lambda _: error)
+
+    def refuse_each(self, error_of: Callable[[_Kept], Exception]) -> None:
         while self._waiting:
-            _, sender = self._waiting.popleft()
-            _fail(sender, error)
+            command, sender = self._waiting.popleft()
+            _fail(sender, error_of(command))
 
 
 def _fail(sender: Reply | None, error: Exception) -> None:
@@ -193,6 +199,9 @@ class Recovering:
         except CorruptRecordError as error:
             self._give_up(ChannelDamagedError(f"the channel can't be recovered: {error}"))
             return
+        if session is not None and recovery.owner != actor.owner:
+            self._withdraw()
+            return
         actor.environment.permits.release()
         if session is None:
             actor.become(Vacant(actor, recovery.highest_sequence_number))
@@ -218,6 +227,12 @@ class Recovering:
         self._actor.environment.permits.release()
         self._stash.refuse(error)
         self._actor.become(Stopping(self._actor, error))
+
+    def _withdraw(self) -> None:
+        """The channel is another's: answer as for a channel that doesn't exist."""
+        self._actor.environment.permits.release()
+        self._stash.refuse_each(refusal_to_others)
+        self._actor.become(Stopping(self._actor, ChannelNotFoundError(NO_SUCH_CHANNEL)))
 
     def leave(self) -> None:
         """Answer whoever waits, and give the permit back."""
@@ -255,7 +270,7 @@ class Vacant:
         actor = self._actor
         environment = actor.environment
         if not isinstance(command, Establish):
-            raise ChannelNotFoundError("no such channel: establish one")
+            raise ChannelNotFoundError(NO_SUCH_CHANNEL)
         _require_time(actor, command.deadline)
         environment.committer.require_room()
         session = respond(
@@ -310,7 +325,10 @@ class Running:
     def begin(self) -> object:
         """Persist a session that has just been made; its answer is the handshake's response."""
         self._append(
-            RecordKind.STATE, self._strategy.state(self._session), self._session.handshake.response
+            RecordKind.STATE,
+            self._strategy.state(self._session),
+            self._session.handshake.response,
+            self._actor.owner,
         )
         return ANSWER_LATER
 
@@ -387,9 +405,7 @@ class Running:
         _require_time(self._actor, command.deadline)
         handshake = self._session.handshake
         if encode_request(command.request) != handshake.request:
-            raise ChannelExistsError(
-                "another handshake already made this channel: establish with fresh keys"
-            )
+            raise ChannelExistsError(ID_TAKEN)
         return self._answer_when_durable(handshake.response)
 
     def _close(self, deadline: float | None) -> object:
@@ -415,7 +431,7 @@ class Running:
         self._append(kind, payload, result)
         return ANSWER_LATER
 
-    def _append(self, kind: RecordKind, payload: bytes, result: object) -> None:
+    def _append(self, kind: RecordKind, payload: bytes, result: object, owner: bytes = b"") -> None:
         actor = self._actor
         environment = actor.environment
         number = self._sequence_number = self._sequence_number + 1
@@ -429,6 +445,7 @@ class Running:
                 partial(self._settled, actor.sender, result),
                 Record(actor.connect_id, number, kind, payload),
                 snapshot,
+                owner,
             )
         )
 

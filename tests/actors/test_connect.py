@@ -369,15 +369,6 @@ async def test_too_many_waiting_writes_are_refused_and_change_nothing(
     await house.close()
 
 
-async def test_too_many_live_actors_are_refused(journal: ScriptedJournal) -> None:
-    house = House(journal, max_live_actors=2)
-    for seed in (1, 2):
-        await house.establish(seed)
-    with pytest.raises(OverloadedError):
-        await house.establish(3)
-    await house.close()
-
-
 # --- Establish and Close --------------------------------------------------------------------------
 
 
