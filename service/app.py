@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 
+from service.access.setup import Access
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment
 from service.actors.permits import RecoveryPermits
@@ -60,9 +61,11 @@ def _open_journal(settings: Settings, master_key: bytes) -> Journal:
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT, then stop it gracefully.
 
-    Prints one line of JSON on standard output once calls are served: the addresses.
+    SIGHUP has certificates and tokens read anew. Prints one line of JSON on standard output once
+    calls are served: the addresses.
 
     Raises:
+        AccessFileError: a certificate, key or token file can't be used.
         JournalError: the journal can't be opened.
         KeyFileError: a key file can't be used.
         ListenError: an address can't be listened on.
@@ -78,6 +81,8 @@ async def serve(settings: Settings) -> None:
 
 async def _serve_with(settings: Settings, probes: Probes) -> None:
     loop = asyncio.get_running_loop()
+    # Before any file of the service's own is touched.
+    access = Access.open(settings, loop)
     random = BlockRandom()
     key_file = settings.sealing_key_file or settings.data_dir / "sealing.key"
     master_key = load_master_key(key_file, random)
@@ -109,6 +114,7 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
                 max_live_actors=settings.max_live_actors,
                 restart_backoff=settings.restart_backoff,
                 max_restart_backoff=settings.max_restart_backoff,
+                max_channels=settings.max_channels_per_principal,
             ),
             environment,
             dispatcher,
@@ -119,7 +125,9 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             max_message_bytes=settings.max_message_bytes,
             max_frame_bytes=settings.max_frame_bytes,
             max_in_flight=settings.max_operations_in_flight,
+            gate=access.gate,
         )
+        access.follow_files(on_tokens_changed=servicer.end_revoked)
         sources = Sources(
             requests=servicer.statistics,
             actors=environment.statistics,
@@ -131,13 +139,15 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             journal=journal.statistics,
             probes=probes,
         )
-        await _serve_calls(settings, router, servicer, sources, identity.public_key)
+        await _serve_calls(settings, access, router, servicer, sources, identity.public_key)
     finally:
+        access.reloader.stop()
         await committer.close()
 
 
 async def _serve_calls(
     settings: Settings,
+    access: Access,
     router: Router,
     servicer: ConnectServicer,
     sources: Sources,
@@ -147,6 +157,7 @@ async def _serve_calls(
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, access.reloader.reload_all)
 
     collector = ServiceCollector(
         strategy=settings.strategy,
@@ -159,7 +170,10 @@ async def _serve_calls(
     except OSError as error:
         raise ListenError(f"can't listen on {settings.metrics_listen}: is it in use?") from error
     server = await RpcServer.start(
-        servicer, settings.listen, max_frame_bytes=settings.max_frame_bytes
+        servicer,
+        settings.listen,
+        max_frame_bytes=settings.max_frame_bytes,
+        certificate=access.certificate,
     )
     # What is alive now stays so: no collection needs to look at it again.
     gc.freeze()

@@ -16,6 +16,8 @@ from typing import Any
 from pykka import Future
 
 from protos.connect_actor.v1 import connect_pb2 as wire
+from service.access.gate import Caller
+from service.access.quotas import Account
 from service.actors.router import Router
 from service.errors import ConnectError, MalformedRequestError
 from service.rpc.operations import OPERATIONS
@@ -31,7 +33,7 @@ _MAX_RESULTS = 1_024
 class _Slot(Future[Any]):
     """One operation, and where its answer goes: an ask's future without the waiting."""
 
-    __slots__ = ("_exchange", "answer", "arrival", "error", "kind", "operation_id")
+    __slots__ = ("_account", "_exchange", "answer", "arrival", "error", "kind", "operation_id")
 
     error: ConnectError | None
     """Set with the answer, or as the answer."""
@@ -39,19 +41,34 @@ class _Slot(Future[Any]):
     def __init__(self, exchange: "Exchange", operation_id: int, arrival: Arrival) -> None:
         # Pykka's own state is for futures that are waited for; nobody can wait for this one.
         self._exchange = exchange
+        self._account: Account | None = None
         self.operation_id = operation_id
         self.arrival = arrival
         self.kind = OPERATIONS.get(arrival.operation)
+
+    def charge(self, account: Account, size: int) -> None:
+        """Count the operation with its caller until it is answered.
+
+        Raises:
+            ConnectError: the caller may not have another.
+        """
+        account.admit(size)
+        self._account = account
 
     def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the answer."""
         self.answer = value
         self.error = None
-        self._exchange.answered(self)
+        self._answered()
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
         self.error = public_error((exc_info or sys.exc_info())[1])
+        self._answered()
+
+    def _answered(self) -> None:
+        if self._account is not None:
+            self._account.leave()
         self._exchange.answered(self)
 
     def fill(self, result: wire.OperationResult) -> None:
@@ -70,13 +87,17 @@ class Exchange:
         self,
         router: Router,
         statistics: RequestStatistics,
+        caller: Caller,
         *,
         deadline: float | None,
         max_message_bytes: int,
         max_frame_bytes: int,
         max_in_flight: int,
     ) -> None:
-        """Serve through ``router``, within these limits; count in ``statistics``."""
+        """Serve a caller through ``router``, within these limits; count in ``statistics``."""
+        self.caller = caller
+        self.revoked = False
+        """Whether the stream ends because its caller is no longer let in."""
         self._router = router
         self._statistics = statistics
         self._deadline = deadline
@@ -123,6 +144,11 @@ class Exchange:
         if self._reader is not None:
             self._reader.cancel()
 
+    def revoke(self) -> None:
+        """End the stream once what it has sent so far is answered: its caller is let in no more."""
+        self.revoked = True
+        self.stop_reading()
+
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
         async for frame in frames:
             arrivals = self._statistics.frame_accepted(len(frame.operations))
@@ -139,6 +165,8 @@ class Exchange:
         slot = _Slot(self, operation.operation_id, arrivals[name])
         try:
             kind = slot.kind
+            if self.caller.account is not None:
+                slot.charge(self.caller.account, operation.ByteSize())
             if kind is None:
                 raise MalformedRequestError("the operation holds no request this service knows")
             connect_id, command = kind.command(
@@ -147,7 +175,7 @@ class Exchange:
         except ConnectError:
             slot.set_exception()
         else:
-            self._router.route(connect_id, command, slot)
+            self._router.route(connect_id, command, slot, self.caller.owner)
 
     def answered(self, slot: _Slot) -> None:
         """Take an operation that has its answer."""

@@ -2,19 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 from grpc_status import rpc_status
 from pykka import ActorDeadError
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
+from service.access.gate import Gate
+from service.access.quotas import Account
 from service.actors.future import LoopFuture
 from service.actors.router import Router
-from service.errors import ConnectError, DeadlineExceededError
+from service.errors import ConnectError, DeadlineExceededError, UnauthenticatedError
 from service.rpc.exchange import Exchange
-from service.rpc.operations import OPERATIONS
+from service.rpc.operations import OPERATIONS, OperationKind
 from service.rpc.statistics import RequestStatistics
 from service.rpc.status import public_error, status_of
 
@@ -28,10 +31,20 @@ class ConnectServicer(ConnectServiceServicer):
     """Serves the operations through a router."""
 
     def __init__(
-        self, router: Router, *, max_message_bytes: int, max_frame_bytes: int, max_in_flight: int
+        self,
+        router: Router,
+        *,
+        max_message_bytes: int,
+        max_frame_bytes: int,
+        max_in_flight: int,
+        gate: Gate | None = None,
     ) -> None:
-        """Serve through ``router``, within these limits (bytes, bytes, operations a stream)."""
+        """Serve through ``router``, within these limits (bytes, bytes, operations a stream).
+
+        Whom ``gate`` lets in; without one everybody, as one and the same.
+        """
         self._router = router
+        self._gate = gate or Gate()
         self._max_message_bytes = max_message_bytes
         self._max_frame_bytes = max_frame_bytes
         self._max_in_flight = max_in_flight
@@ -72,9 +85,15 @@ class ConnectServicer(ConnectServiceServicer):
         self, request_iterator: AsyncIterator[wire.OperationFrame], context: _Context
     ) -> AsyncIterator[wire.ResultFrame]:
         """See connect.proto."""
+        try:
+            caller = self._gate.admit(context)
+        except UnauthenticatedError as refusal:
+            self.statistics.stream_refused(refusal)
+            await _abort(context, refusal)
         exchange = Exchange(
             self._router,
             self.statistics,
+            caller,
             deadline=_deadline(context),
             max_message_bytes=self._max_message_bytes,
             max_frame_bytes=self._max_frame_bytes,
@@ -88,28 +107,54 @@ class ConnectServicer(ConnectServiceServicer):
         finally:
             self._exchanges.discard(exchange)
             self.statistics.streams_open -= 1
+        if exchange.revoked:
+            revoked = UnauthenticatedError("the stream's token is no longer valid: use another")
+            self.statistics.stream_refused(revoked)
+            await _abort(context, revoked)
+
+    def end_revoked(self) -> None:
+        """End the streams of callers whom the gate lets in no more."""
+        for exchange in self._exchanges:
+            if not self._gate.still_admits(exchange.caller):
+                exchange.revoke()
 
     def stop_reading(self) -> None:
         """Let every stream end once what it has sent so far is answered."""
         for exchange in self._exchanges:
             exchange.stop_reading()
 
+    def _submit(
+        self,
+        kind: OperationKind,
+        request: Message,
+        context: _Context,
+        owner: bytes,
+        reply: LoopFuture[Any],
+    ) -> None:
+        try:
+            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
+        except ConnectError:
+            reply.set_exception()
+        else:
+            self._router.route(connect_id, command, reply, owner)
+
     async def _call(
-        self, name: str, request: object, context: _Context, response: _Response
+        self, name: str, request: Message, context: _Context, response: _Response
     ) -> _Response:
         kind = OPERATIONS[name]
         reply: LoopFuture[Any] = LoopFuture()
         statistics = self.statistics
         accepted_at = statistics.call_accepted()
         try:
-            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
-            self._router.route(connect_id, command, reply)
+            caller = self._gate.admit(context)
+            if caller.account is not None:
+                _charge(caller.account, request.ByteSize(), reply)
+            self._submit(kind, request, context, caller.owner, reply)
             kind.fill(response, await reply)
         except (ConnectError, ActorDeadError) as error:
             refusal = public_error(error)
             statistics.call_refused(name, accepted_at, refusal)
-            status = rpc_status.to_status(status_of(refusal))
-            await context.abort(status.code, status.details, status.trailing_metadata)
+            await _abort(context, refusal)
         except Exception:
             statistics.call_failed(name, accepted_at)
             raise
@@ -117,6 +162,21 @@ class ConnectServicer(ConnectServiceServicer):
             statistics.call_ended()
         statistics.call_answered(name, accepted_at)
         return response
+
+
+def _charge(account: Account, size: int, reply: LoopFuture[Any]) -> None:
+    """Count a call with its caller until it is answered, whether anyone waits for that or not.
+
+    Raises:
+        ConnectError: the caller may not have another.
+    """
+    account.admit(size)
+    reply.add_done_callback(lambda _: account.leave())
+
+
+async def _abort(context: _Context, refusal: ConnectError) -> NoReturn:
+    status = rpc_status.to_status(status_of(refusal))
+    await context.abort(status.code, status.details, status.trailing_metadata)
 
 
 def _deadline(context: _Context) -> float | None:

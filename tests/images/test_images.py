@@ -115,7 +115,10 @@ def test_each_strategy_has_a_service_and_the_same_load(
 ) -> None:
     loads = []
     for strategy in STRATEGIES:
-        assert compose[f"service-{strategy}"]["environment"] == {"CONNECT_ACTOR_STRATEGY": strategy}
+        assert compose[f"service-{strategy}"]["environment"] == {
+            "CONNECT_ACTOR_STRATEGY": strategy,
+            "CONNECT_ACTOR_ALLOW_PLAINTEXT": "true",
+        }
         load = compose[f"load-{strategy}"]
         environment = dict(load["environment"])
         assert environment.pop("LOADGEN_TARGET") == f"service-{strategy}:50051"
