@@ -127,7 +127,7 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             max_in_flight=settings.max_operations_in_flight,
             gate=access.gate,
         )
-        access.follow_files(on_tokens_changed=servicer.end_revoked)
+        access.on_tokens_changed = servicer.end_revoked
         sources = Sources(
             requests=servicer.statistics,
             actors=environment.statistics,

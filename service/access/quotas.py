@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pykka import Future
 
@@ -17,10 +17,17 @@ from service.access.principals import Principal
 from service.actors.future import LoopFuture
 from service.errors import OverloadedError, QuotaExceededError, RateLimitedError
 
-__all__ = ["Account", "Accounts", "ChannelQuota", "Rates", "TokenBucket"]
+__all__ = ["Account", "Accounts", "ChannelQuota", "Rates", "Sized", "TokenBucket"]
 
 
 _ROUNDING = 1e-6
+
+
+class Sized(Protocol):
+    """A request, as far as its size goes: every protobuf message is one."""
+
+    def ByteSize(self) -> int:  # noqa: N802 - protobuf's naming
+        """Return its bytes on the wire."""
 
 
 class TokenBucket:
@@ -77,8 +84,8 @@ class Account:
         self.in_flight = 0
         """Operations admitted and not yet answered."""
 
-    def admit(self, size: int) -> None:
-        """Let an operation in, whose request has ``size`` bytes; ``leave`` follows its answer.
+    def admit(self, request: Sized) -> None:
+        """Let an operation in; ``leave`` follows its answer.
 
         Raises:
             RateLimitedError: it comes too soon.
@@ -86,7 +93,7 @@ class Account:
         """
         self._accounts.require_share(self.in_flight)
         if self._operations is not None or self._bytes is not None:
-            self._require_rate(size)
+            self._require_rate(request)
         self.in_flight += 1
         self._accounts.entered(self.in_flight)
 
@@ -95,7 +102,8 @@ class Account:
         self.in_flight -= 1
         self._accounts.left(self.in_flight)
 
-    def _require_rate(self, size: int) -> None:
+    def _require_rate(self, request: Sized) -> None:
+        size = 0 if self._bytes is None else request.ByteSize()
         now = self._accounts.monotonic()
         operations, octets = self._operations, self._bytes
         # Both are asked before anything is taken: what is refused costs nothing.

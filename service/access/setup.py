@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from service.access.certificates import CertificateFiles, ServerCertificate
 from service.access.files import Reloader
@@ -20,13 +21,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Access:
-    """What the server needs to know of who may come in, and how."""
+    """What the server needs to know of who may come in, and how; its files are followed."""
 
     gate: Gate
     certificate: ServerCertificate | None
     reloader: Reloader
-    _settings: Settings
-    _tokens: TokenFile | None
+    on_tokens_changed: Callable[[], None] = lambda: None
+    """Told whenever some callers may no longer be let in."""
 
     @classmethod
     def open(cls, settings: Settings, loop: asyncio.AbstractEventLoop) -> "Access":
@@ -59,17 +60,13 @@ class Access:
         gate = Gate(
             tokens=tokens, certificates=settings.tls_client_ca is not None, accounts=accounts
         )
-        return cls(gate, certificate, Reloader(loop), settings, tokens)
-
-    def follow_files(self, on_tokens_changed: Callable[[], None]) -> None:
-        """Read the files anew when they change; tell who may hold calls by a token that is gone."""
-        certificate, tokens = self.certificate, self._tokens
+        access = cls(gate, certificate, Reloader(loop))
         if certificate is not None:
-            self.reloader.watch(certificate.paths, certificate.reload)
-        if tokens is not None and self._settings.token_file is not None:
+            access.reloader.watch(certificate.paths, certificate.reload)
+        if tokens is not None:
+            access.reloader.watch([tokens.path], partial(access._reload_tokens, tokens))
+        return access
 
-            def reload() -> None:
-                tokens.reload()
-                on_tokens_changed()
-
-            self.reloader.watch([self._settings.token_file], reload)
+    def _reload_tokens(self, tokens: TokenFile) -> None:
+        tokens.reload()
+        self.on_tokens_changed()

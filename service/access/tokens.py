@@ -55,7 +55,7 @@ class TokenFile:
         Raises:
             AccessFileError: it can't be used.
         """
-        self._path = path
+        self.path = path
         self._holders: dict[bytes, list[Holder]] = {}
         self.reload()
 
@@ -67,9 +67,9 @@ class TokenFile:
         """
         holders: dict[bytes, list[Holder]] = {}
         try:
-            lines = read_file(self._path).decode().splitlines()
+            lines = read_file(self.path).decode().splitlines()
         except UnicodeDecodeError:
-            raise AccessFileError(f"{self._path} is not UTF-8") from None
+            raise AccessFileError(f"{self.path} is not UTF-8") from None
         for number, line in enumerate(lines, start=1):
             fields = line.partition("#")[0].split()
             if fields:
@@ -84,7 +84,7 @@ class TokenFile:
             (digest,) = _DIGEST.unpack(bytes.fromhex(hexadecimal))
         except (ValueError, struct.error):
             raise AccessFileError(
-                f"{self._path}, line {number}: expected a name and a SHA-256 in hexadecimal, as"
+                f"{self.path}, line {number}: expected a name and a SHA-256 in hexadecimal, as"
                 " 'connect-actor token NAME' prints them"
             ) from None
         return Holder(principal, digest)

@@ -46,13 +46,13 @@ class _Slot(Future[Any]):
         self.arrival = arrival
         self.kind = OPERATIONS.get(arrival.operation)
 
-    def charge(self, account: Account, size: int) -> None:
+    def charge(self, account: Account, operation: wire.Operation) -> None:
         """Count the operation with its caller until it is answered.
 
         Raises:
             ConnectError: the caller may not have another.
         """
-        account.admit(size)
+        account.admit(operation)
         self._account = account
 
     def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
@@ -166,7 +166,7 @@ class Exchange:
         try:
             kind = slot.kind
             if self.caller.account is not None:
-                slot.charge(self.caller.account, operation.ByteSize())
+                slot.charge(self.caller.account, operation)
             if kind is None:
                 raise MalformedRequestError("the operation holds no request this service knows")
             connect_id, command = kind.command(

@@ -148,7 +148,7 @@ class ConnectServicer(ConnectServiceServicer):
         try:
             caller = self._gate.admit(context)
             if caller.account is not None:
-                _charge(caller.account, request.ByteSize(), reply)
+                _charge(caller.account, request, reply)
             self._submit(kind, request, context, caller.owner, reply)
             kind.fill(response, await reply)
         except (ConnectError, ActorDeadError) as error:
@@ -164,13 +164,13 @@ class ConnectServicer(ConnectServiceServicer):
         return response
 
 
-def _charge(account: Account, size: int, reply: LoopFuture[Any]) -> None:
+def _charge(account: Account, request: Message, reply: LoopFuture[Any]) -> None:
     """Count a call with its caller until it is answered, whether anyone waits for that or not.
 
     Raises:
         ConnectError: the caller may not have another.
     """
-    account.admit(size)
+    account.admit(request)
     reply.add_done_callback(lambda _: account.leave())
 
 

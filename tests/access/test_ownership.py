@@ -258,7 +258,7 @@ async def test_two_principals_with_the_same_request_make_one_channel_of_one_of_t
     assert len(journal.all_records) == 1
 
 
-@pytest.mark.parametrize(("owner", "other"), [(b"", ALICE), (ALICE, b"")])
+@pytest.mark.parametrize(("owner", "other"), [(b"", ALICE), (ALICE, b"")], ids=["on", "off"])
 async def test_turning_authentication_on_or_off_gives_nobody_anothers_channel(
     house: House, owner: bytes, other: bytes
 ) -> None:

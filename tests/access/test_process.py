@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import grpc
 import pytest
 
+from protos.connect_actor.v1 import connect_pb2 as wire
 from service.access.client_tls import ClientTls
 from service.access.loopback import is_loopback
 from service.client import ConnectClient, Identity
@@ -142,12 +144,18 @@ async def test_sighup_has_tokens_and_certificates_read_anew(
     before, after = ClientTls(authority.pem), ClientTls(stranger.pem)
     assert await is_let_in(service, alice, before)
     assert not await is_let_in(service, bob, before)
+    client = ConnectClient(service.ready["listen"], tls=before, token=alice)
+    stream = client.stub.Exchange(endless())
+    await stream.read()
     write(tmp_path / "tokens", bobs)
     stranger.issue("service").write(tmp_path, "service")
     service.process.send_signal(signal.SIGHUP)
     await until(lambda: service.log.count("read anew") == 2)
     assert await is_let_in(service, bob, after)
     assert not await is_let_in(service, alice, after)
+    # A stream of a caller whose token has gone has ended, too.
+    assert await stream.code() is grpc.StatusCode.UNAUTHENTICATED
+    await client.close()
     # What can't be used is named, and changes nothing.
     write(tmp_path / "tokens", "nonsense")
     write(tmp_path / "service.pem", "nonsense")
@@ -156,6 +164,11 @@ async def test_sighup_has_tokens_and_certificates_read_anew(
     assert await is_let_in(service, bob, after)
     assert service.signal(signal.SIGTERM) == 0
     assert not any(secret in service.log for secret in (alice, bob, alices, bobs))
+
+
+async def endless() -> AsyncIterator[wire.OperationFrame]:
+    yield wire.OperationFrame(operations=[wire.Operation()])
+    await asyncio.Event().wait()
 
 
 def write(path: Path, content: str) -> None:

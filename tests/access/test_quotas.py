@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -32,6 +33,19 @@ class Clock:
         return self.now
 
 
+@dataclass
+class Request:
+    """So many bytes."""
+
+    size: int
+
+    def ByteSize(self) -> int:  # noqa: N802 - protobuf's naming
+        return self.size
+
+
+ONE = Request(1)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -44,7 +58,7 @@ def account(clock: Clock, **rates: float) -> Account:
 def refused_for(account: Account, size: int = 0) -> float:
     """Return for how long an operation is refused; 0 if it isn't."""
     try:
-        account.admit(size)
+        account.admit(Request(size))
     except RateLimitedError as error:
         return error.retry_after or 0.0
     return 0.0
@@ -140,20 +154,20 @@ def test_at_the_bound_only_who_is_below_their_share_is_let_in(clock: Clock) -> N
     accounts = Accounts(Rates(), 10, clock)
     greedy, modest = (accounts.of(principal_named(name)) for name in ("greedy", "modest"))
     for _ in range(10):
-        greedy.admit(1)
+        greedy.admit(ONE)
     with pytest.raises(OverloadedError, match="your share"):
-        greedy.admit(1)
+        greedy.admit(ONE)
     for _ in range(5):  # half of ten is theirs
-        modest.admit(1)
+        modest.admit(ONE)
     with pytest.raises(OverloadedError):
-        modest.admit(1)
+        modest.admit(ONE)
     greedy.leave()
     with pytest.raises(OverloadedError):  # still above, and the bound is still reached
-        greedy.admit(1)
+        greedy.admit(ONE)
     for _ in range(9):
         greedy.leave()
-    greedy.admit(1)
-    modest.admit(1)
+    greedy.admit(ONE)
+    modest.admit(ONE)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -170,7 +184,7 @@ def test_no_more_than_twice_the_bound_is_under_way_and_nobody_goes_without(
         if draw.random() < 0.55:
             share = who.in_flight * 8 < bound
             try:
-                who.admit(1)
+                who.admit(ONE)
             except OverloadedError:
                 assert not share
         elif who.in_flight:
