@@ -8,7 +8,7 @@ who finds the channel in one of these places:
 - waiting (``_Waiting``): kept here, in order, until an actor that is passivating has stopped, or
   until there is room for another live actor; then to a new one;
 - crashed a moment ago: refused until its back-off is over;
-- nowhere: the journal is asked first, so that an unknown id starts no actor (``_Asked``).
+- nowhere: the journal is asked first, so that an unknown id starts no actor.
 
 To anyone else it is nowhere, wherever it is: the journal is asked, and the answer is that of an
 unknown id, by the same way and after the same work.
@@ -72,6 +72,9 @@ class RouterSettings:
     """Channels that a principal may own; 0: any number."""
 
 
+_Commands = deque[tuple[Command, Reply]]
+
+
 @dataclass(slots=True)
 class _Live:
     ref: ActorRef[ConnectActor]
@@ -91,13 +94,9 @@ class _Waiting:
     """Commands for a channel that is about to have an actor, in order."""
 
     owner: bytes
-    commands: deque[tuple[Command, Reply]] = field(default_factory=deque)
+    commands: _Commands = field(default_factory=deque)
     stopping: str | None = None
     """URN of the actor that has to stop first; None for a newcomer that waits for room."""
-
-
-class _Asked(deque[tuple[Command, Reply]]):
-    """Commands of one owner for a channel that the journal is being asked about, in order."""
 
 
 @dataclass(slots=True)
@@ -122,7 +121,8 @@ class Router(Guardian):
         self._dispatcher = dispatcher
         self._loop = loop
         self._channels: dict[int, _Live | _Waiting] = {}
-        self._asked: dict[tuple[int, bytes], _Asked] = {}
+        # Commands for channels that the journal is being asked about, by channel and owner.
+        self._asked: dict[tuple[int, bytes], _Commands] = {}
         self._newcomers: deque[int] = deque()
         self._live_actors = 0
         self._actors = 0  # live ones, and those that are stopping
@@ -140,7 +140,7 @@ class Router(Guardian):
     @property
     def live(self) -> int:
         """Channels whose actor is live or on its way there or from there."""
-        return len(self._channels) + len(self._asked)
+        return len(self._channels)
 
     # --- Routing ----------------------------------------------------------------------------------
 
@@ -184,7 +184,7 @@ class Router(Guardian):
                 f"the journal is being asked about {_MAX_ASKED} channels: try again after a pause"
             )
         else:
-            asked = self._asked[key] = _Asked([(command, reply)])
+            self._asked[key] = deque([(command, reply)])
             self._environment.committer.look_up(connect_id, owner, partial(self._found, key))
 
     def _found(
@@ -192,7 +192,7 @@ class Router(Guardian):
     ) -> None:
         """Go on with a channel that had no actor, now that the journal has been asked."""
         connect_id, owner = key
-        asked = self._asked.pop(key)
+        asked: _Commands = self._asked.pop(key)
         try:
             if connect_id in self._channels:
                 # Another's, which may not be durable yet.
@@ -202,7 +202,9 @@ class Router(Guardian):
             if standing is Standing.OWN:
                 self._hand_over(connect_id, owner, asked)
             elif standing is Standing.UNKNOWN and _establishes(asked):
-                self._hand_over(connect_id, owner, self._within_quota(owner, asked))
+                # From here on the refusals, too, go where the quota hears of them.
+                asked = self._within_quota(owner, asked)
+                self._hand_over(connect_id, owner, asked)
             else:
                 for command, reply in asked:
                     _refuse(reply, refusal_to_others(command))
@@ -211,7 +213,7 @@ class Router(Guardian):
                 _refuse(reply, refusal)
         self._note_if_drained()
 
-    def _within_quota(self, owner: bytes, asked: _Asked) -> deque[tuple[Command, Reply]]:
+    def _within_quota(self, owner: bytes, asked: _Commands) -> _Commands:
         """Return what is to make a new channel, counted as one until it is answered.
 
         Raises:
@@ -227,9 +229,7 @@ class Router(Guardian):
 
     # --- Room for actors --------------------------------------------------------------------------
 
-    def _hand_over(
-        self, connect_id: int, owner: bytes, commands: deque[tuple[Command, Reply]]
-    ) -> None:
+    def _hand_over(self, connect_id: int, owner: bytes, commands: _Commands) -> None:
         """Give an owner's commands to a new actor, now or once there is room for it.
 
         Raises:
@@ -319,7 +319,7 @@ class Router(Guardian):
         self._due[channel.due].append(connect_id)
         return connect_id, channel
 
-    def _start(self, connect_id: int, owner: bytes, commands: deque[tuple[Command, Reply]]) -> None:
+    def _start(self, connect_id: int, owner: bytes, commands: _Commands) -> None:
         ref = ConnectActor.start(
             connect_id, owner, self._environment, self, dispatcher=self._dispatcher
         )
@@ -414,11 +414,11 @@ class Router(Guardian):
             self._drained.set()
 
 
-def _establishes(commands: deque[tuple[Command, Reply]]) -> bool:
+def _establishes(commands: _Commands) -> bool:
     return any(type(command) is Establish for command, _ in commands)
 
 
-def _keep(commands: deque[tuple[Command, Reply]], command: Command, reply: Reply) -> None:
+def _keep(commands: _Commands, command: Command, reply: Reply) -> None:
     if len(commands) >= _MAX_WAITING:
         raise OverloadedError(
             f"{_MAX_WAITING} commands are waiting for this channel: try again after a pause"

@@ -1,6 +1,7 @@
 """To everyone but its owner a channel does not exist: same answer, same work as an unknown id."""
 
 import sqlite3
+from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -10,14 +11,17 @@ import pytest
 
 from service.access.principals import principal_named
 from service.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore
+from service.actors.future import LoopFuture
 from service.actors.router import _Live
 from service.errors import (
     ActorCrashedError,
     ChannelExistsError,
     ChannelNotFoundError,
     ConnectError,
+    OverloadedError,
     QuotaExceededError,
 )
+from service.persistence.committer import Standing
 from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
@@ -349,6 +353,33 @@ async def test_an_establish_that_fails_gives_its_place_back(journal: CountingJou
             await answer(house.ask(connect_id_of(request), Establish(request), ALICE))
         await until(lambda: house.router.live == 0)
     await house.establish(2, ALICE)
+    await house.close()
+
+
+async def test_an_establish_that_finds_no_room_gives_its_place_back_too(
+    journal: CountingJournal,
+) -> None:
+    house = House(journal, max_channels=1, max_live_actors=1)
+    busy = await house.establish(1, BOB)
+    live = house.router._channels[busy.connect_id]
+    assert isinstance(live, _Live)
+    journal.gate.clear()
+    held = []
+    for seed in range(2, 5):
+        # The only actor has its hands full at each of these moments.
+        _, request = establish_request(seed)
+        key = connect_id_of(request), ALICE
+        reply: LoopFuture[Any] = LoopFuture()
+        house.router._asked[key] = deque([(Establish(request), reply)])
+        held.append(busy.ask(Encrypt(b"x")))
+        house.router._found(key, Standing.UNKNOWN, None)
+        with pytest.raises(OverloadedError):
+            await answer(reply)
+        await until(live.mailbox.empty)
+    journal.gate.set()
+    for encrypted in held:
+        await answer(encrypted)
+    await house.establish(9, ALICE)
     await house.close()
 
 
