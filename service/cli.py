@@ -5,13 +5,12 @@ service, at that service's cost, and must not load a second one to do it.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.access.client_tls import ClientTls
 from service.exit_codes import RIGHT, UNHEALTHY, USAGE
-from service.rpc.probe import ask_health, reachable
 
 __all__ = ["main"]
 
@@ -29,6 +28,9 @@ connect-actor COMMAND --help lists the flags.
 
 def main() -> int:
     """Run the command that the arguments name; return the process's exit code."""
+    # Read when gRPC is imported. Its core writes lines of its own, about every handshake that
+    # fails: anyone could fill the log with them. What it calls an error still comes.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     match sys.argv[1:]:
         case ["-h" | "--help"]:
             sys.stdout.write(_USAGE)
@@ -51,6 +53,9 @@ def _serve(flags: Sequence[str]) -> int:
 
 
 def _health(flags: Sequence[str]) -> int:
+    from service.access.client_tls import ClientTls  # noqa: PLC0415 - see above
+    from service.rpc.probe import ask_health, reachable  # noqa: PLC0415 - see above
+
     parser = argparse.ArgumentParser("connect-actor health")
     parser.add_argument(
         "--target", help="host:port; default: where this environment's serve listens"

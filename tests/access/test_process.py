@@ -171,6 +171,22 @@ async def endless() -> AsyncIterator[wire.OperationFrame]:
     await asyncio.Event().wait()
 
 
+async def test_whoever_knocks_without_tls_leaves_no_line_in_the_log(
+    secured: Callable[..., RunningService], authority: Certificate
+) -> None:
+    (token, line) = make_token("alice")
+    service = await asyncio.to_thread(secured, line)
+    before = service.log
+    host, _, port = service.ready["listen"].rpartition(":")
+    for _ in range(3):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\n\r\n")
+        await reader.read()
+        writer.close()
+    assert await is_let_in(service, token, ClientTls(authority.pem))
+    assert service.log == before
+
+
 def write(path: Path, content: str) -> None:
     path.write_text(content)
 
