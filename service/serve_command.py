@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import uvloop
 
+from service.access.files import AccessFileError
 from service.app import serve
 from service.exit_codes import CANNOT_START, RIGHT, USAGE
 from service.keyfiles import KeyFileError
@@ -29,7 +30,7 @@ def run_serve(flags: Sequence[str]) -> int:
         forbid_dumps()
     try:
         uvloop.run(serve(settings))
-    except (JournalError, KeyFileError, ListenError) as error:
+    except (AccessFileError, JournalError, KeyFileError, ListenError) as error:
         sys.stderr.write(f"connect-actor: {error}\n")
         return CANNOT_START
     return RIGHT

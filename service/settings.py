@@ -12,10 +12,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
+    NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -27,6 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from service.access.loopback import is_loopback
 from service.keyfiles import KeySource
 from service.persistence.strategies import STRATEGIES
 from service.protocol.delivery import MAX_REDELIVERY_WINDOW
@@ -43,7 +47,7 @@ _Bytes = Annotated[int, Field(gt=0, lt=2**31)]
 _MAX_PORT = 2**16 - 1
 
 
-class SettingsError(Exception):
+class SettingsError(ValueError):
     """The configuration can't be used; the message says what to change."""
 
 
@@ -61,11 +65,37 @@ class Settings(BaseSettings):
     config: Path | None = Field(None, description="TOML file with any of these settings")
 
     listen: str = Field(
-        "127.0.0.1:50051", description="host:port for gRPC; port 0 picks a free one"
+        "127.0.0.1:50051",
+        description="host:port for gRPC, or unix:path; port 0 picks a free one",
     )
     metrics_listen: str = Field(
         "127.0.0.1:9464", description="host:port for Prometheus; port 0 picks a free one"
     )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file, the server's certificate first; with it gRPC is TLS only"
+    )
+    tls_private_key: Path | None = Field(None, description="PEM file, without a passphrase")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file; each client then needs a certificate from these roots"
+    )
+    allow_plaintext: bool = Field(
+        default=False,
+        description="gRPC without TLS may listen beyond the loopback address",
+    )
+    token_file: Path | None = Field(
+        None, description="names and hashes of bearer tokens; each call then needs one"
+    )
+    max_channels_per_principal: NonNegativeInt = Field(0, description="0: any number")
+    max_operations_per_second: NonNegativeFloat = Field(
+        0.0, description="of each principal; 0: any number"
+    )
+    max_bytes_per_second: NonNegativeFloat = Field(
+        0.0, description="of each principal's requests; 0: any number"
+    )
+    rate_burst: PositiveFloat = Field(
+        1.0, description="how much of a rate may come at once, in seconds' worth"
+    )
+
     data_dir: Path = Field(Path("data"), description="directory of journal and key files")
 
     sealing_key_file: Path | None = Field(
@@ -112,7 +142,9 @@ class Settings(BaseSettings):
     )
 
     idle_timeout: _Seconds = Field(60.0, description="seconds until an idle actor passivates")
-    max_live_actors: PositiveInt = Field(200_000, description="live actors; beyond: refused")
+    max_live_actors: PositiveInt = Field(
+        200_000, description="live actors; beyond: the least recently used one passivates"
+    )
     max_concurrent_recoveries: PositiveInt = Field(64, description="channels loaded at a time")
     max_waiting_recoveries: PositiveInt = Field(
         65_536, description="channels that may wait to be loaded; beyond: refused"
@@ -146,7 +178,9 @@ class Settings(BaseSettings):
 
     @field_validator("listen", "metrics_listen")
     @classmethod
-    def _an_address(cls, value: str) -> str:
+    def _an_address(cls, value: str, info: ValidationInfo) -> str:
+        if info.field_name == "listen" and value.startswith(("unix:", "unix-abstract:")):
+            return value
         host, _, port = value.rpartition(":")
         if not (host and port.isascii() and port.isdecimal() and len(port) <= 5):
             raise ValueError("expected host:port")
@@ -175,6 +209,26 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _access_makes_sense(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("tls_certificate and tls_private_key belong together: give both")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs a tls_certificate")
+        if self.max_channels_per_principal and not self.authenticates:
+            raise ValueError(
+                "max_channels_per_principal needs to know who calls: give a token_file or a"
+                " tls_client_ca"
+            )
+        in_clear = self.tls_certificate is None and not is_loopback(self.listen)
+        if in_clear and not self.allow_plaintext:
+            raise ValueError(
+                f"listen {self.listen} would be in clear text beyond this machine: give a"
+                " tls_certificate, listen on a loopback address, or set allow_plaintext if the"
+                " network is all yours"
+            )
+        return self
+
     @property
     def key_source(self) -> KeySource:
         """Where the master keys come from."""
@@ -184,6 +238,11 @@ class Settings(BaseSettings):
             keys=None if self.sealing_keys is None else self.sealing_keys.get_secret_value(),
             command=self.sealing_key_command,
         )
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers have to show who they are."""
+        return self.token_file is not None or self.tls_client_ca is not None
 
     @property
     def channel_limits(self) -> ChannelLimits:

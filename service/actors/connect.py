@@ -13,6 +13,7 @@ Rules that hold in every phase:
 3. Anything else that is raised is a defect. Pykka would answer the caller and go on with whatever
    state there is; this actor throws its state away, answers with ``ActorCrashedError`` and stops.
    The router starts it anew, from the journal and after a pause, when the channel is next used.
+4. It serves one owner. If the journal says that the channel is another's, it serves nobody.
 """
 
 import logging
@@ -34,11 +35,12 @@ class ConnectActor(DispatchedActor):
     """Serves ``service.actors.commands``; see the module's text for what it promises."""
 
     def __init__(
-        self, connect_id: int, environment: ConnectEnvironment, guardian: Guardian
+        self, connect_id: int, owner: bytes, environment: ConnectEnvironment, guardian: Guardian
     ) -> None:
-        """Prepare the actor of a channel; it loads the channel once it runs."""
+        """Prepare the actor of an owner's channel; it loads the channel once it runs."""
         super().__init__()
         self.connect_id = connect_id
+        self.owner = owner
         self.environment = environment
         self.guardian = guardian
         self._phase: Phase = AwaitingPermit(self)

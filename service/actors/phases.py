@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from service.actors.actor import ANSWER_LATER
 from service.actors.commands import (
+    ID_TAKEN,
+    NO_SUCH_CHANNEL,
     Acknowledge,
     Close,
     Command,
@@ -29,6 +31,7 @@ from service.actors.commands import (
     Reply,
     Restore,
     Restored,
+    refusal_to_others,
 )
 from service.actors.permits import Permit
 from service.errors import (
@@ -110,9 +113,12 @@ class _Stash:
             actor.handle(command, sender)
 
     def refuse(self, error: Exception) -> None:
+        self.refuse_each(lambda _: error)
+
+    def refuse_each(self, error_of: Callable[[_Kept], Exception]) -> None:
         while self._waiting:
-            _, sender = self._waiting.popleft()
-            _fail(sender, error)
+            command, sender = self._waiting.popleft()
+            _fail(sender, error_of(command))
 
 
 def _fail(sender: Reply | None, error: Exception) -> None:
@@ -214,6 +220,9 @@ class Recovering:
         except CorruptRecordError as error:
             self._give_up(ChannelDamagedError(f"the channel can't be recovered: {error}"))
             return
+        if session is not None and recovery.owner != actor.owner:
+            self._withdraw()
+            return
         self._permit.give_back()
         if session is None:
             actor.become(Vacant(actor, recovery.highest_sequence_number))
@@ -242,6 +251,12 @@ class Recovering:
         self._permit.give_back()
         self._stash.refuse(error)
         self._actor.become(Stopping(self._actor, error))
+
+    def _withdraw(self) -> None:
+        """The channel is another's: answer as for a channel that doesn't exist."""
+        self._permit.give_back()
+        self._stash.refuse_each(refusal_to_others)
+        self._actor.become(Stopping(self._actor, ChannelNotFoundError(NO_SUCH_CHANNEL)))
 
     def leave(self) -> None:
         """Answer whoever waits, and give the permit back."""
@@ -279,7 +294,7 @@ class Vacant:
         actor = self._actor
         environment = actor.environment
         if not isinstance(command, Establish):
-            raise ChannelNotFoundError("no such channel: establish one")
+            raise ChannelNotFoundError(NO_SUCH_CHANNEL)
         _require_time(actor, command.deadline)
         environment.committer.require_room()
         session = respond(
@@ -333,7 +348,9 @@ class Running:
 
     def begin(self) -> object:
         """Persist a session that has just been made; its answer is the handshake's response."""
-        self._append(RecordKind.ESTABLISHED, b"", self._session.handshake.response)
+        self._append(
+            RecordKind.ESTABLISHED, b"", self._session.handshake.response, self._actor.owner
+        )
         return ANSWER_LATER
 
     def receive(self, message: object) -> object:
@@ -456,9 +473,7 @@ class Running:
         _require_time(self._actor, command.deadline)
         handshake = self._session.handshake
         if encode_request(command.request) != handshake.request:
-            raise ChannelExistsError(
-                "another handshake already made this channel: establish with fresh keys"
-            )
+            raise ChannelExistsError(ID_TAKEN)
         return self._answer_when_durable(handshake.response)
 
     def _close(self, deadline: float | None) -> object:
@@ -484,7 +499,7 @@ class Running:
         self._append(kind, payload, result)
         return ANSWER_LATER
 
-    def _append(self, kind: RecordKind, payload: bytes, result: object) -> None:
+    def _append(self, kind: RecordKind, payload: bytes, result: object, owner: bytes = b"") -> None:
         actor = self._actor
         environment = actor.environment
         number = self._sequence_number = self._sequence_number + 1
@@ -503,6 +518,7 @@ class Running:
                 settled,
                 Record(actor.connect_id, number, kind, payload),
                 snapshot,
+                owner,
             )
         )
 

@@ -25,6 +25,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from time import perf_counter
 
 from service.counting import SIZES, Distribution
@@ -49,7 +50,7 @@ from service.persistence.contract import (
     SnapshotCriteria,
 )
 
-__all__ = ["Committer", "CommitterStatistics", "Write"]
+__all__ = ["Committer", "CommitterStatistics", "Standing", "Write"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,10 +61,20 @@ _READS_A_ROUND = 64
 _ROUNDS_BETWEEN_UPKEEP = 16
 
 
+class Standing(Enum):
+    """What a channel is to whoever asks for it."""
+
+    UNKNOWN = auto()
+    """There is none; or it belongs to nobody, which to a principal is the same."""
+    OWN = auto()
+    FOREIGN = auto()
+    """It is another's: nothing of it may show."""
+
+
 class Write:
     """What is to be made durable together, and who is to be told."""
 
-    __slots__ = ("channel", "on_settled", "record", "snapshot")
+    __slots__ = ("channel", "on_settled", "owner", "record", "snapshot")
 
     def __init__(
         self,
@@ -71,12 +82,17 @@ class Write:
         on_settled: Callable[[StorageError | None], None],
         record: Record | None = None,
         snapshot: Snapshot | None = None,
+        owner: bytes = b"",
     ) -> None:
-        """Without a record and a snapshot, a barrier: settled when all before it are."""
+        """Without a record and a snapshot, a barrier: settled when all before it are.
+
+        ``owner`` goes with a channel's first record, if it has one.
+        """
         self.channel = channel
         self.on_settled = on_settled
         self.record = record
         self.snapshot = snapshot
+        self.owner = owner
 
     def settle(self, error: StorageError | None) -> None:
         """Tell whoever asked; a listener that fails is no reason to leave the others untold."""
@@ -87,22 +103,22 @@ class Write:
 
 
 class _Read:
-    """A channel to recover, or (``only_exists``) to look up."""
+    """A channel to recover, or to look up for an owner (``asker``)."""
 
-    __slots__ = ("answer", "asked_at", "channel", "error", "on_answer", "only_exists")
+    __slots__ = ("answer", "asked_at", "asker", "channel", "error", "on_answer")
 
     def __init__(
         self,
         channel: int,
         on_answer: "Callable[[Recovery | None, StorageError | None], None]",
         *,
-        only_exists: bool,
         asked_at: float,
+        asker: bytes | None = None,
     ) -> None:
         self.channel = channel
         self.on_answer = on_answer
-        self.only_exists = only_exists
         self.asked_at = asked_at
+        self.asker = asker
         self.answer: Recovery | None = None
         self.error: StorageError | None = None
 
@@ -116,11 +132,14 @@ class _Read:
 
     def run(self, journal: Journal) -> None:
         try:
-            if self.only_exists:
-                highest = journal.highest_sequence_number(self.channel)
-                self.answer = Recovery(None, (), highest)
-            else:
+            if self.asker is None:
                 self.answer = journal.recover(self.channel)
+                return
+            owner = journal.owner(self.channel)
+            # For a principal the owner alone decides: one read, whether there is no such channel
+            # or it is another's.
+            highest = 0 if self.asker or owner else journal.highest_sequence_number(self.channel)
+            self.answer = Recovery(None, (), highest, owner)
         except CorruptRecordError as error:
             self.error = ChannelDamagedError(
                 f"what the journal holds of this channel is damaged: {error}"
@@ -225,8 +244,9 @@ class _Round:
             for write in self.writes
             if write.snapshot is not None and write.channel not in ended
         ]
+        owners = [(write.channel, write.owner) for write in self.writes if write.owner]
         begun = perf_counter()
-        rejections = journal.commit(Batch(records, snapshots))
+        rejections = journal.commit(Batch(records, snapshots, owners))
         if records or snapshots:
             self.commit_seconds = perf_counter() - begun
             self.records = len(records)
@@ -325,15 +345,29 @@ class Committer:
         self, channel: int, on_answer: Callable[[Recovery | None, StorageError | None], None]
     ) -> None:
         """Ask for all that brings a channel back; exactly one of the answer's parts is given."""
-        self._read(_Read(channel, on_answer, only_exists=False, asked_at=self._loop.time()))
+        self._read(_Read(channel, on_answer, asked_at=self._loop.time()))
 
-    def look_up(self, channel: int, on_answer: Callable[[bool, StorageError | None], None]) -> None:
-        """Ask whether the journal knows a channel."""
+    def look_up(
+        self,
+        channel: int,
+        owner: bytes,
+        on_answer: Callable[[Standing, StorageError | None], None],
+    ) -> None:
+        """Ask what a channel is to an owner; in case of an error it is unknown."""
 
         def answered(recovery: Recovery | None, error: StorageError | None) -> None:
-            on_answer(recovery is not None and recovery.highest_sequence_number > 0, error)
+            if recovery is None or not (recovery.owner or recovery.highest_sequence_number):
+                on_answer(Standing.UNKNOWN, error)
+            elif recovery.owner == owner:
+                on_answer(Standing.OWN, None)
+            else:
+                on_answer(Standing.FOREIGN, None)
 
-        self._read(_Read(channel, answered, only_exists=True, asked_at=self._loop.time()))
+        self._read(_Read(channel, answered, asked_at=self._loop.time(), asker=owner))
+
+    def owned(self, owner: bytes) -> int:
+        """Return how many channels an owner has, by what is durable."""
+        return self._journal.owned(owner)
 
     def forget(self, channel: int) -> None:
         """Let the journal free its memory of a channel, in some later round."""

@@ -10,6 +10,7 @@ from grpc_reflection.v1alpha import reflection
 
 from protos.connect_actor.v1 import connect_pb2
 from protos.connect_actor.v1.connect_pb2_grpc import add_ConnectServiceServicer_to_server
+from service.access.certificates import ServerCertificate
 from service.rpc.servicer import ConnectServicer
 
 __all__ = ["ListenError", "RpcServer"]
@@ -36,9 +37,16 @@ class RpcServer:
 
     @classmethod
     async def start(
-        cls, servicer: ConnectServicer, listen: str, *, max_frame_bytes: int
+        cls,
+        servicer: ConnectServicer,
+        listen: str,
+        *,
+        max_frame_bytes: int,
+        certificate: ServerCertificate | None = None,
     ) -> "RpcServer":
-        """Listen and serve.
+        """Listen and serve: by TLS with a certificate, in clear text without.
+
+        Health and reflection are open to whoever can connect: they tell nothing of any channel.
 
         Raises:
             ListenError: the address is malformed or taken.
@@ -58,14 +66,18 @@ class RpcServer:
             [_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
         try:
-            port = server.add_insecure_port(listen)
+            if certificate is None:
+                port = server.add_insecure_port(listen)
+            else:
+                port = server.add_secure_port(listen, certificate.credentials())
         except RuntimeError as error:
             raise ListenError(f"can't listen on {listen}: is it in use?") from error
         await server.start()
         for name in ("", _SERVICE):
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        host = listen.rpartition(":")[0]
-        return cls(f"{host}:{port}", server, health_servicer, servicer)
+        # A path has no port.
+        address = listen if listen.startswith("unix") else f"{listen.rpartition(':')[0]}:{port}"
+        return cls(address, server, health_servicer, servicer)
 
     async def ended(self) -> None:
         """Wait until the server serves no more, told to or not, and has let go of its address."""

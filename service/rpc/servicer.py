@@ -5,16 +5,19 @@ from collections.abc import AsyncIterator
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 from grpc_status import rpc_status
 from pykka import ActorDeadError
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
+from service.access.gate import Gate
+from service.access.quotas import Account
 from service.actors.future import LoopFuture
 from service.actors.router import Router
-from service.errors import ConnectError, DeadlineExceededError
+from service.errors import ConnectError, DeadlineExceededError, UnauthenticatedError
 from service.rpc.exchange import Exchange
-from service.rpc.operations import OPERATIONS
+from service.rpc.operations import OPERATIONS, OperationKind
 from service.rpc.statistics import RequestStatistics
 from service.rpc.status import public_error, status_of, tell_refusal
 from service.tracing import REQUEST_ID, acceptable_id, fresh_id, note, tracing
@@ -29,10 +32,20 @@ class ConnectServicer(ConnectServiceServicer):
     """Serves the operations through a router."""
 
     def __init__(
-        self, router: Router, *, max_message_bytes: int, max_frame_bytes: int, max_in_flight: int
+        self,
+        router: Router,
+        *,
+        max_message_bytes: int,
+        max_frame_bytes: int,
+        max_in_flight: int,
+        gate: Gate | None = None,
     ) -> None:
-        """Serve through ``router``, within these limits (bytes, bytes, operations a stream)."""
+        """Serve through ``router``, within these limits (bytes, bytes, operations a stream).
+
+        Whom ``gate`` lets in; without one everybody, as one and the same.
+        """
         self._router = router
+        self._gate = gate or Gate()
         self._max_message_bytes = max_message_bytes
         self._max_frame_bytes = max_frame_bytes
         self._max_in_flight = max_in_flight
@@ -81,6 +94,11 @@ class ConnectServicer(ConnectServiceServicer):
     ) -> AsyncIterator[wire.ResultFrame]:
         """See connect.proto."""
         stream_id = _request_id(context)
+        try:
+            caller = self._gate.admit(context)
+        except UnauthenticatedError as refusal:
+            self.statistics.stream_refused(refusal)
+            await _abort(context, refusal)
         await context.send_initial_metadata(((REQUEST_ID, stream_id),))
         try:
             deadline = _deadline(context)
@@ -89,6 +107,7 @@ class ConnectServicer(ConnectServiceServicer):
         exchange = Exchange(
             self._router,
             self.statistics,
+            caller,
             deadline=deadline,
             max_message_bytes=self._max_message_bytes,
             max_frame_bytes=self._max_frame_bytes,
@@ -103,14 +122,41 @@ class ConnectServicer(ConnectServiceServicer):
         finally:
             self._exchanges.discard(exchange)
             self.statistics.streams_open -= 1
+        if exchange.revoked:
+            revoked = UnauthenticatedError("the stream's token is no longer valid: use another")
+            self.statistics.stream_refused(revoked)
+            await _abort(context, revoked)
+
+    def end_revoked(self) -> None:
+        """End the streams of callers whom the gate lets in no more."""
+        for exchange in self._exchanges:
+            if not self._gate.still_admits(exchange.caller):
+                exchange.revoke()
 
     def stop_reading(self) -> None:
         """Let every stream end once what it has sent so far is answered."""
         for exchange in self._exchanges:
             exchange.stop_reading()
 
+    def _submit(
+        self,
+        kind: OperationKind,
+        request: Message,
+        context: _Context,
+        owner: bytes,
+        reply: LoopFuture[Any],
+    ) -> None:
+        try:
+            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
+        except ConnectError:
+            reply.set_exception()
+        else:
+            if self._tracing:
+                note("received", reply.request_id, operation=kind.name, connect_id=connect_id)
+            self._router.route(connect_id, command, reply, owner)
+
     async def _call(
-        self, name: str, request: object, context: _Context, response: _Response
+        self, name: str, request: Message, context: _Context, response: _Response
     ) -> _Response:
         kind = OPERATIONS[name]
         reply: LoopFuture[Any] = LoopFuture()
@@ -120,11 +166,12 @@ class ConnectServicer(ConnectServiceServicer):
         told = ((REQUEST_ID, request_id),)
         context.set_trailing_metadata(told)
         try:
-            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
+            caller = self._gate.admit(context)
             if self._tracing:
                 reply.request_id = request_id
-                note("received", request_id, operation=name, connect_id=connect_id)
-            self._router.route(connect_id, command, reply)
+            if caller.account is not None:
+                _charge(caller.account, request, reply)
+            self._submit(kind, request, context, caller.owner, reply)
             kind.fill(response, await reply)
         except (ConnectError, ActorDeadError) as error:
             refusal = public_error(error)
@@ -153,6 +200,16 @@ def _request_id(context: _Context) -> str:
         if key == REQUEST_ID:
             return acceptable_id(value) or fresh_id()
     return fresh_id()
+
+
+def _charge(account: Account, request: Message, reply: LoopFuture[Any]) -> None:
+    """Count a call with its caller until it is answered, whether anyone waits for that or not.
+
+    Raises:
+        ConnectError: the caller may not have another.
+    """
+    account.admit(request)
+    reply.add_done_callback(lambda _: account.leave())
 
 
 def _deadline(context: _Context) -> float | None:

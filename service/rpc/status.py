@@ -4,6 +4,7 @@ Beside code and message a status carries ``google.rpc.ErrorInfo`` (a stable reas
 the domain below) and, where waiting helps, ``google.rpc.RetryInfo``.
 """
 
+import math
 from dataclasses import dataclass
 
 import grpc
@@ -50,6 +51,9 @@ STATUSES: dict[type[ConnectError], StatusRule] = {
     errors.ChannelExpiredError: StatusRule(_CODE.FAILED_PRECONDITION, "CHANNEL_EXPIRED"),
     errors.IdempotencyKeyReusedError: StatusRule(_CODE.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"),
     errors.DeadlineExceededError: StatusRule(_CODE.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    errors.UnauthenticatedError: StatusRule(_CODE.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.QuotaExceededError: StatusRule(_CODE.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"),
+    errors.RateLimitedError: StatusRule(_CODE.RESOURCE_EXHAUSTED, "RATE_LIMITED", 1_000),
     errors.HandshakeRefusedError: StatusRule(_CODE.INVALID_ARGUMENT, "HANDSHAKE_REFUSED"),
     errors.AuthenticationFailedError: StatusRule(_CODE.INVALID_ARGUMENT, "AUTHENTICATION_FAILED"),
     errors.MessageReplayedError: StatusRule(_CODE.ALREADY_EXISTS, "MESSAGE_REPLAYED"),
@@ -78,8 +82,12 @@ def status_of(error: ConnectError) -> Status:
     rule = rule_of(error)
     number, _ = rule.code.value
     details: list[ErrorInfo | RetryInfo] = [ErrorInfo(reason=rule.reason, domain=DOMAIN)]
-    if rule.retry_after_millis is not None:
-        details.append(RetryInfo(retry_delay=_milliseconds(rule.retry_after_millis)))
+    pause = rule.retry_after_millis
+    if error.retry_after is not None:
+        # Rounded up: who tries again then is to be served.
+        pause = math.ceil(error.retry_after * 1_000)
+    if pause is not None:
+        details.append(RetryInfo(retry_delay=_milliseconds(pause)))
     packed = []
     for detail in details:
         slot = Any()

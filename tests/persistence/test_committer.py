@@ -14,7 +14,7 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.persistence.committer import Committer, Write
+from service.persistence.committer import Committer, Standing, Write
 from service.persistence.contract import (
     JournalError,
     Record,
@@ -170,12 +170,12 @@ async def test_a_read_during_a_commit_sees_the_writes_that_wait_for_the_next(des
 
 
 async def test_looking_a_channel_up_says_whether_the_journal_knows_it(desk: Desk) -> None:
-    answers: list[tuple[bool, StorageError | None]] = []
+    answers: list[tuple[Standing, StorageError | None]] = []
     desk.write(ONE, 1)
-    desk.committer.look_up(ONE, lambda known, error: answers.append((known, error)))
-    desk.committer.look_up(TWO, lambda known, error: answers.append((known, error)))
+    desk.committer.look_up(ONE, b"", lambda known, error: answers.append((known, error)))
+    desk.committer.look_up(TWO, b"", lambda known, error: answers.append((known, error)))
     await until(lambda: len(answers) == 2)
-    assert answers == [(True, None), (False, None)]
+    assert answers == [(Standing.OWN, None), (Standing.UNKNOWN, None)]
     assert desk.journal.recoveries == []
 
 

@@ -151,7 +151,11 @@ def test_health_is_asked_where_the_environment_says(start: Start) -> None:
     port = listen.rpartition(":")[2]
     for asked in (
         run_cli("health", f"--target={listen}"),
-        run_cli("health", CONNECT_ACTOR_LISTEN=f"0.0.0.0:{port}"),
+        run_cli(
+            "health",
+            CONNECT_ACTOR_LISTEN=f"0.0.0.0:{port}",
+            CONNECT_ACTOR_ALLOW_PLAINTEXT="true",
+        ),
     ):
         assert asked.stdout == "SERVING\n"
         assert asked.returncode == 0

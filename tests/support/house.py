@@ -38,9 +38,10 @@ class PeerEnd:
     house: "House"
     connect_id: int
     session: Session
+    owner: bytes = b""
 
     def ask(self, command: Command) -> LoopFuture[Any]:
-        return self.house.ask(self.connect_id, command)
+        return self.house.ask(self.connect_id, command, self.owner)
 
     def seal(self, plaintext: bytes) -> Payload:
         return self.session.encrypt(plaintext, now=NOW, random=os.urandom)[0]
@@ -69,6 +70,7 @@ class House:
         idle_timeout: float = 600.0,
         snapshot_interval: int = 50,
         max_live_actors: int = 1_000,
+        max_channels: int = 0,
         max_waiting: int = 10_000,
         permits: int = 64,
         max_waiting_recoveries: int = 1_000,
@@ -109,6 +111,7 @@ class House:
                 max_live_actors=max_live_actors,
                 restart_backoff=restart_backoff,
                 max_restart_backoff=1.0,
+                max_channels=max_channels,
             ),
             self.environment,
             self.dispatcher,
@@ -119,17 +122,17 @@ class House:
     def statistics(self) -> ActorStatistics:
         return self.environment.statistics
 
-    def ask(self, connect_id: int, command: Command) -> LoopFuture[Any]:
+    def ask(self, connect_id: int, command: Command, owner: bytes = b"") -> LoopFuture[Any]:
         reply: LoopFuture[Any] = LoopFuture()
-        self.router.route(connect_id, command, reply)
+        self.router.route(connect_id, command, reply, owner)
         return reply
 
-    async def establish(self, seed: int = 1) -> PeerEnd:
+    async def establish(self, seed: int = 1, owner: bytes = b"") -> PeerEnd:
         initiation, request = establish_request(seed)
         connect_id = connect_id_of(request)
-        response = await answer(self.ask(connect_id, Establish(request)))
+        response = await answer(self.ask(connect_id, Establish(request), owner))
         session = initiation.complete(wire.EstablishResponse.FromString(response))
-        return PeerEnd(self, connect_id, session)
+        return PeerEnd(self, connect_id, session, owner)
 
     async def close(self) -> None:
         await asyncio.wait_for(self.router.drain(), PATIENCE)
