@@ -40,6 +40,7 @@ from service.persistence.contract import (
     Journal,
     JournalError,
     Record,
+    RecordKind,
     Recovery,
     Snapshot,
     SnapshotCriteria,
@@ -158,7 +159,14 @@ class _Round:
     def run(self, journal: Journal) -> None:
         """Carry the round out. On the journal's thread; raises nothing that a journal raises."""
         records = [write.record for write in self.writes if write.record is not None]
-        snapshots = [write.snapshot for write in self.writes if write.snapshot is not None]
+        # Of a channel that ends in the same transaction no snapshot is to be kept. Handed to the
+        # journal it would be rejected, and with it, in words, what is written beside it.
+        ended = {record.channel for record in records if record.kind is RecordKind.CLOSED}
+        snapshots = [
+            write.snapshot
+            for write in self.writes
+            if write.snapshot is not None and write.snapshot.channel not in ended
+        ]
         try:
             if records or snapshots:
                 begun = perf_counter()
