@@ -15,6 +15,9 @@ from loadgen.progress import CommandProgress
 
 __all__ = ["execute_crash"]
 
+# In a pipe, where no bar moves.
+_KILLS_A_LINE = 20
+
 
 async def execute_crash(settings: CrashSettings, progress: CommandProgress) -> CrashResult:
     """Run all strategies; what a service does wrong is in the result and raises nothing."""
@@ -37,10 +40,10 @@ async def execute_crash(settings: CrashSettings, progress: CommandProgress) -> C
 def _show(
     progress: CommandProgress, planned: int, kills: int, operations: int, faults: int
 ) -> None:
-    progress.tick(
-        min(kills / planned, 1.0),
-        f"{kills} of {planned} kills, {operations:,} operations, {faults} faults",
-    )
+    text = f"{kills} of {planned} kills, {operations:,} operations, {faults} faults"
+    progress.tick(min(kills / planned, 1.0), text)
+    if kills % _KILLS_A_LINE == 0:
+        progress.note(text)
 
 
 @contextmanager

@@ -114,6 +114,34 @@ def test_a_loss_is_found_in_the_length_of_a_chain_that_turned(desk: Desk) -> Non
     assert desk.faults == [FaultKind.LOST]
 
 
+def test_an_undecided_encrypt_is_no_excuse_for_a_chain_too_short_to_have_turned(
+    desk: Desk, account: Account
+) -> None:
+    states = desk.service.states()
+    for _ in range(3):
+        desk.encrypt(account)
+    desk.ledger.encrypt(account, desk.text()).unknown()
+    lose_all_since(desk, states)
+    assert account.sent_length == 6
+    assert not account.may_have_sent(1, account.span())
+    desk.restore(account)
+    assert desk.faults == [FaultKind.LOST]
+
+
+def test_an_undecided_encrypt_may_have_turned_a_chain_that_was_long_enough(desk: Desk) -> None:
+    account = desk.establish()
+    for _ in range(10):
+        desk.decrypt(account)
+        desk.encrypt(account)
+    # The peer turns, and the service with its next message.
+    desk.decrypt(account)
+    desk.do_in_silence(desk.ledger.encrypt(account, desk.text()))
+    desk.ledger.begin_life()
+    desk.restore(account)
+    assert account.sent_length == 10
+    assert desk.faults == []
+
+
 def test_undecided_encrypts_allow_for_so_many_messages_and_no_more(
     desk: Desk, account: Account
 ) -> None:
@@ -257,6 +285,13 @@ def test_a_message_that_the_peer_cannot_open_is_found(desk: Desk, account: Accou
     result = desk.service(rule.operation)
     result.encrypt.payload.ciphertext = bytes(len(result.encrypt.payload.ciphertext))
     rule.take(result)
+    assert desk.faults == [FaultKind.WRONG]
+
+
+def test_a_message_that_says_something_else_is_found(desk: Desk, account: Account) -> None:
+    rule = desk.ledger.encrypt(account, desk.text())
+    rule.operation.encrypt.plaintext = b"something else"
+    desk.ask(rule)
     assert desk.faults == [FaultKind.WRONG]
 
 
