@@ -15,7 +15,7 @@ from grpc import aio
 from loadgen.crash.faults import FaultKind
 from loadgen.crash.ledger import Ledger
 from loadgen.crash.rules import Rule, Verdict
-from loadgen.transport import StreamTransport, Transport, UnaryTransport
+from loadgen.transport import StreamTransport, Transport, TransportError, UnaryTransport
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 
@@ -85,8 +85,7 @@ class Line:
         for result in results:
             waiting = self._waiting.pop(result.operation_id, None)
             if waiting is not None:
-                waiting.rule.take(result)
-                _end(waiting)
+                _judge(waiting, result)
             elif (late := self._given_up.pop(result.operation_id, None)) is not None:
                 late.take_late(result)
             else:
@@ -96,11 +95,14 @@ class Line:
 
     def on_failure(self, error: Exception) -> None:
         """See ``Listener``."""
-        del error  # that it broke is all there is to know
         self.broken.set()
         for waiting in self._take_all():
-            waiting.rule.unknown()
-            _end(waiting)
+            if isinstance(error, TransportError):
+                waiting.rule.unknown()
+                _end(waiting)
+            else:
+                # A defect of ours, which must not look like the service's end.
+                waiting.ended.set_exception(error)
 
     def give_up_older_than(self, seconds: float) -> None:
         """End what has waited for so long, as a hang."""
@@ -122,6 +124,15 @@ class Line:
         taken = list(self._waiting.values())
         self._waiting.clear()
         return taken
+
+
+def _judge(waiting: _Waiting, result: wire.OperationResult) -> None:
+    try:
+        waiting.rule.take(result)
+    except Exception as error:
+        waiting.ended.set_exception(error)
+        raise
+    _end(waiting)
 
 
 def _end(waiting: _Waiting) -> None:

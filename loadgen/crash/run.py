@@ -15,7 +15,7 @@ from loadgen.crash.ledger import Ledger
 from loadgen.crash.lines import Lines, open_lines
 from loadgen.crash.results import FaultRecord, StrategyFigures
 from loadgen.crash.settings import CrashSettings
-from loadgen.crash.traffic import Peers, Traffic
+from loadgen.crash.traffic import PeerSide, Traffic
 from loadgen.service_cost import MetricsError, take
 from loadgen.service_process import DEFAULT_COMMAND, ServiceError, ServiceOptions, ServiceProcess
 from loadgen.settings import StrategyName
@@ -34,6 +34,9 @@ _STOP_SECONDS = 0.5
 _WORK = {
     "records": "connect_journal_records_total",
     "snapshots": "connect_journal_snapshots_total",
+    "snapshots deleted": "connect_journal_snapshots_deleted_total",
+    "records deleted": "connect_journal_records_deleted_total",
+    "passivations": "connect_actor_passivations_total",
     "recoveries": "connect_actor_recoveries_total",
 }
 
@@ -59,7 +62,7 @@ class CrashRun:
         )
         self._report = report
         self._ledger = Ledger()
-        self._peers: Peers | None = None
+        self._peers: PeerSide | None = None
         self._identity: bytes | None = None
         self._start_seconds = _START_SECONDS
         self._proof_seconds = _PROOF_SECONDS
@@ -192,13 +195,15 @@ class CrashRun:
     async def _read_work(self, service: ServiceProcess) -> None:
         with suppress(MetricsError):
             reading = await take(service.metrics, None)
-            self._work.update({name: int(reading.metrics[key]) for name, key in _WORK.items()})
+            for name, series in _WORK.items():
+                if series in reading.metrics:
+                    self._work[name] += int(reading.metrics[series])
 
-    def _peers_of(self, service: ServiceProcess) -> Peers:
+    def _peers_of(self, service: ServiceProcess) -> PeerSide:
         if self._peers is None:
             self._identity = service.identity
             client = ConnectClient(service.listen, pinned_identity=service.identity)
-            self._peers = Peers(client, self._random, self._settings.channels)
+            self._peers = PeerSide(client, self._random, self._settings.channels)
         elif service.identity != self._identity:
             self._ledger.fault(FaultKind.DOWN, "the service came back with another identity")
         return self._peers

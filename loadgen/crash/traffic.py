@@ -16,7 +16,7 @@ from loadgen.crash.lines import Lines, WayName
 from loadgen.crash.rules import Rule, Verdict
 from service.client import ConnectClient, Identity, Initiation
 
-__all__ = ["Peers", "Traffic"]
+__all__ = ["PeerSide", "Traffic"]
 
 _WAYS: tuple[WayName, WayName] = ("stream", "unary")
 
@@ -40,7 +40,7 @@ _PAUSE = 0.05
 _MOMENT = 0.002
 
 
-class Peers:
+class PeerSide:
     """The peers' side, over all lives of the service: who makes channels, and what is said."""
 
     def __init__(self, client: ConnectClient, random: Random, channels: int) -> None:
@@ -66,7 +66,7 @@ class Peers:
 class Traffic:
     """All operations of one life."""
 
-    def __init__(self, ledger: Ledger, lines: Lines, peers: Peers) -> None:
+    def __init__(self, ledger: Ledger, lines: Lines, peers: PeerSide) -> None:
         self.all_proved = False
         """Whether every channel has been proved."""
         self.proof_ended = asyncio.Event()

@@ -1,6 +1,8 @@
 """The ledger of the crash run: what it lets pass, and what it must not."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import grpc
 import pytest
@@ -238,6 +240,18 @@ def test_identical_bytes_are_the_same_message_and_anything_else_is_another() -> 
 
 
 # --- Decrypt --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("says", "kinds"), [(None, []), (b"something else", [FaultKind.WRONG])])
+def test_a_redelivery_passes_if_it_says_so_and_says_the_same(
+    desk: Desk, account: Account, says: bytes | None, kinds: list[FaultKind]
+) -> None:
+    message = account.decrypted[-1]
+    answer = SimpleNamespace(plaintext=says or message.plaintext, redelivered=True)
+    rule = desk.ledger.decrypt(account, message)
+    rule._done(cast("wire.OperationResult", SimpleNamespace(decrypt=answer)))
+    assert desk.faults == kinds
+    assert desk.ledger.counts.redelivered == 1
 
 
 def test_a_message_that_is_sent_for_the_first_time_must_be_taken(

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 
+import pytest
+
 from loadgen.crash.faults import FaultKind
 from loadgen.crash.lines import Line, Lines
 from loadgen.crash.rules import Rule, Verdict
@@ -106,6 +108,27 @@ def test_a_second_answer_is_a_fault() -> None:
         way.line.on_results([again])
 
     assert run(work).faults == [FaultKind.UNASKED]
+
+
+def test_a_rule_that_fails_fails_the_run_and_is_no_end_of_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: Rule, __: wire.OperationResult) -> None:
+        raise KeyError("a defect")
+
+    async def work(way: Way) -> None:
+        monkeypatch.setattr(Rule, "take", fail)
+        with pytest.raises(KeyError, match="a defect"):
+            await way.ask(way.encrypt())
+        waits = asyncio.create_task(way.ask(way.encrypt()))
+        way.transport.stall_until(1e9)
+        await asyncio.sleep(0)
+        way.transport.fail(KeyError("a defect"))
+        with pytest.raises(KeyError, match="a defect"):
+            await waits
+
+    desk = run(work)
+    assert desk.ledger.counts.operations["encrypt", Verdict.UNKNOWN] == 0
 
 
 def test_a_fault_of_carrying_names_the_channel() -> None:
