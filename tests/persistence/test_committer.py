@@ -48,6 +48,7 @@ class Desk:
             max_waiting=self.max_waiting,
             timeout=self.timeout,
             thread=self.thread,
+            renew_every=1e6,  # rounds are counted
         )
 
     def write(self, channel: int, number: int, snapshot: Snapshot | None = None) -> None:
@@ -106,6 +107,16 @@ async def test_writes_asked_for_in_one_pass_of_the_loop_share_a_commit(desk: Des
     await desk.settles(4)
     assert sizes(desk.journal) == [4]
     assert desk.settled == [("11/1", None), ("11/2", None), ("11/3", None), ("22/1", None)]
+
+
+async def test_an_end_beside_a_snapshot_of_its_channel_rejects_nothing(desk: Desk) -> None:
+    desk.write(ONE, 1, Snapshot(ONE, 1, 0, b"state"))
+    desk.committer.write(Write(ONE, desk._note("end"), Record(ONE, 2, RecordKind.CLOSED, b"")))
+    desk.write(TWO, 1, Snapshot(TWO, 1, 0, b"state"))
+    await desk.settles(3)
+    assert sizes(desk.journal) == [3]
+    assert desk.settled == [("11/1", None), ("end", None), ("22/1", None)]
+    assert [snapshot.channel for snapshot in desk.journal.all_snapshots] == [TWO]
 
 
 async def test_what_arrives_during_a_commit_shares_the_next_one(desk: Desk) -> None:
