@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-core test lint types unit protos dashboards stack pictures compose-check docs lock clean
+.PHONY: help setup demo bench-core test lint types unit faults protos dashboards stack pictures compose-check docs lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -39,6 +39,9 @@ types: $(READY)
 unit: $(READY)
 	@echo "==> pytest"
 	@$(BIN)/pytest -n 2
+
+faults: $(READY) ## Try far more faults and crash images than the tests do
+	@FAULTS=thorough $(BIN)/pytest tests/faults -rxXP --show-capture=stdout
 
 protos: $(READY) ## Generate the protobuf modules anew
 	@$(BIN)/python -m protos.generate

@@ -203,7 +203,7 @@ def _schedule(seed: int) -> tuple[int, int]:
 
 @pytest.mark.timeout(3_600 if THOROUGH else 120)
 def test_whatever_happens_every_request_has_one_answer_within_its_deadline() -> None:
-    runs = [_schedule(seed) for seed in range(SEED, SEED + (3_000 if THOROUGH else 60))]
+    runs = [_schedule(seed) for seed in range(SEED, SEED + (1_000 if THOROUGH else 60))]
     asked, timed_out = (sum(figures) for figures in zip(*runs, strict=True))
     print(f"{len(runs)} schedules, {asked} requests, {timed_out} rounds timed out")  # noqa: T201
     assert timed_out > len(runs) // 2

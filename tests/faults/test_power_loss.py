@@ -19,7 +19,7 @@ def try_out(under_shim: UnderShim, **plan: object) -> dict[str, Any]:
 def test_whatever_a_crash_leaves_is_recovered_to_what_was_acknowledged(
     under_shim: UnderShim,
 ) -> None:
-    figures = try_out(under_shim, random_images=200 if THOROUGH else 4, again=5 if THOROUGH else 50)
+    figures = try_out(under_shim, random_images=60 if THOROUGH else 4, again=20 if THOROUGH else 50)
     assert figures["wrong"] == []
     assert figures["images"] > 500
     assert figures["cut_off_again"] > 100
@@ -32,9 +32,9 @@ def test_whatever_a_crash_leaves_is_recovered_to_what_was_acknowledged(
 def test_so_it_is_after_failed_syncs_whose_pages_are_lost(under_shim: UnderShim) -> None:
     figures = try_out(
         under_shim,
-        random_images=8 if THOROUGH else 0,
-        again=50 if THOROUGH else 200,
-        failed_syncs=1 if THOROUGH else 9,
+        random_images=1 if THOROUGH else 0,
+        again=100 if THOROUGH else 200,
+        failed_syncs=2 if THOROUGH else 9,
     )
     assert figures["syncs_failed"] > 5
     assert figures["wrong"] == []
