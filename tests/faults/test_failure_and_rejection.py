@@ -49,26 +49,12 @@ async def test_a_rejected_write_did_not_happen_and_may_be_tried_at_once(
     assert await next_number(channel) == 1
 
 
-async def test_a_write_that_failed_unwritten_is_uncertain_to_its_caller(
-    client: ConnectClient, channel: Channel, journal: ScriptedJournal
+@pytest.mark.parametrize(("script", "next_free"), [("fail_before", 1), ("fail_after", 2)])
+async def test_a_write_that_failed_is_uncertain_and_the_channel_goes_on_from_what_is_durable(
+    client: ConnectClient, channel: Channel, journal: ScriptedJournal, script: str, next_free: int
 ) -> None:
-    journal.fail_before = [True]
-    assert await refusal(client, channel) == (
-        grpc.StatusCode.UNAVAILABLE,
-        "WRITE_UNCERTAIN",
-        500,
-    )
-    # Its payload never left the service, so its key is free.
-    assert await next_number(channel) == 1
-
-
-async def test_a_write_that_failed_after_it_was_written_is_gone_on_from(
-    client: ConnectClient, channel: Channel, journal: ScriptedJournal
-) -> None:
-    journal.fail_after = [True]
-    assert await refusal(client, channel) == (
-        grpc.StatusCode.UNAVAILABLE,
-        "WRITE_UNCERTAIN",
-        500,
-    )
-    assert await next_number(channel) == 2
+    getattr(journal, script).append(True)
+    uncertain = (grpc.StatusCode.UNAVAILABLE, "WRITE_UNCERTAIN", 500)
+    assert await refusal(client, channel) == uncertain
+    # What was not written never left the service either: its key is free.
+    assert await next_number(channel) == next_free
