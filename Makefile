@@ -7,7 +7,7 @@ SEEDS  ?= 20000
 FIRST  ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-core test lint types unit simulate protos dashboards stack pictures compose-check docs fuzz lock clean
+.PHONY: help setup demo bench-core test lint types unit simulate faults protos dashboards stack pictures compose-check docs fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ unit: $(READY)
 
 simulate: $(READY) ## Run SEEDS schedules of the simulation from seed FIRST on
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
+faults: $(READY) ## Try far more faults and crash images than the tests do
+	@FAULTS=thorough $(BIN)/pytest tests/faults -rxXP --show-capture=stdout
 
 protos: $(READY) ## Generate the protobuf modules anew
 	@$(BIN)/python -m protos.generate

@@ -215,7 +215,11 @@ class Journal(Protocol):
         """
 
     def highest_sequence_number(self, channel: int) -> int:
-        """Return the highest sequence number ever committed for a channel, or 0."""
+        """Return the highest sequence number ever committed for a channel, or 0.
+
+        Raises:
+            CorruptRecordError: it is not known, and so much is lost that it may have been.
+        """
 
     def owner(self, channel: int) -> bytes:
         """Return a channel's owner; empty if it has none, or there is no such channel.

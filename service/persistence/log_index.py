@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from service.persistence.contract import RecordKind
-from service.persistence.log_rows import Entry
+from service.persistence.log_rows import SNAPSHOT_NOTE, Entry, stamp_of
 
 __all__ = ["NEWEST_UNKNOWN", "LogIndex", "Tail"]
 
@@ -65,9 +65,9 @@ class LogIndex:
     def __init__(self) -> None:
         self.tails: dict[int, Tail] = {}
         self.stored = 0
-        """Records physically in the log."""
+        """Records and notes physically in the log."""
         self.live = 0
-        """Records that a read can still show."""
+        """Records that a read can still show, and notes of snapshots that are the newest."""
         self.next_row = 1
         self.damaged: dict[int, str] = {}
         """Channels whose records don't join up, or of which that can't be told, and why."""
@@ -76,7 +76,7 @@ class LogIndex:
 
     @property
     def dead(self) -> int:
-        """Records physically in the log that no read will show."""
+        """Of what is physically in the log, how much is of no more use."""
         return self.stored - self.live
 
     def distrust_before(self, place: int) -> None:
@@ -87,27 +87,57 @@ class LogIndex:
         self,
         log: Iterable[Entry],
         marks: Iterable[tuple[int, int, int]],
-        snapshots: Iterable[tuple[int, int]],
+        snapshots: Iterable[tuple[int, int, int]],
     ) -> None:
         """Make the index from what is stored.
 
         Args:
             log: all records that are listed, in the order of their places.
             marks: channel, highest deleted and highest sequence number, where those were noted.
-            snapshots: channel and highest sequence number of its snapshots.
+            snapshots: channel, sequence number and time of its newest snapshot.
         """
         found: dict[int, dict[int, int]] = {}
-        for place, channel, number, kind in log:
+        notes: dict[int, tuple[int, int]] = {}
+        for place, channel, number, kind, length in log:
             self.stored += 1
             if kind == RecordKind.CLOSED:
                 found.pop(channel, None)
+                notes.pop(channel, None)
+            elif kind == SNAPSHOT_NOTE:
+                notes[channel] = (number, length)
             else:
                 found.setdefault(channel, {})[number] = place
-        newest = {channel: number for channel, number in snapshots if channel in found}
+        marks = list(marks)
+        newest = self._check_snapshots(notes, snapshots, marks)
         noted = {channel: (to, highest) for channel, to, highest in marks if channel in found}
         for channel, numbers in found.items():
+            if channel in self.damaged:
+                self.live += len(numbers)
+                continue
             deleted_to, highest = noted.get(channel, (0, 0))
             self._build_tail(channel, numbers, newest.get(channel, 0), deleted_to, highest)
+
+    def _check_snapshots(
+        self,
+        notes: dict[int, tuple[int, int]],
+        snapshots: Iterable[tuple[int, int, int]],
+        marks: Iterable[tuple[int, int, int]],
+    ) -> dict[int, int]:
+        """Refuse every channel whose newest snapshot is not the one that the log tells of.
+
+        Returns the newest one's sequence number by channel.
+        """
+        newest: dict[int, int] = {}
+        for channel, number, taken_at in snapshots:
+            newest[channel] = number
+            if notes.pop(channel, None) != (number, stamp_of(taken_at)):
+                self.damaged[channel] = "its newest snapshot is not the one that was taken last"
+            self.live += 1
+        # Whoever deletes a channel's newest snapshot leaves a mark.
+        for channel in notes.keys() - {channel for channel, *_ in marks}:
+            self.damaged[channel] = "its newest snapshot is missing"
+            self.live += 1
+        return newest
 
     def _build_tail(
         self, channel: int, numbers: dict[int, int], snapshot: int, deleted_to: int, highest: int

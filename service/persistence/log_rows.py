@@ -16,14 +16,18 @@ from service.persistence.contract import CorruptRecordError, RecordKind
 
 __all__ = [
     "SEALED_STATE",
+    "SNAPSHOT_NOTE",
     "Entry",
     "RowWriter",
     "entries_of",
     "first_place",
     "record_at",
     "row_of",
+    "stamp_of",
 ]
 
+SNAPSHOT_NOTE = 0x40
+"""Kind of an entry that is no record: it says which snapshot of its channel is the newest."""
 SEALED_STATE = 0x80 | RecordKind.STATE
 """Kind of a whole state that is sealed on its own, under its channel's snapshot's key."""
 
@@ -38,8 +42,17 @@ _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
 # A read opens a whole row, so rows are kept to about this; a record larger than that has its own.
 _MAX_ROW_BYTES = 64 * 1024
 
-Entry = tuple[int, int, int, int]
-"""One record of a directory: place, channel, sequence number, kind."""
+# Of a snapshot's time as many bits go into its note as a length has.
+_STAMP_MASK = (1 << 32) - 1
+
+Entry = tuple[int, int, int, int, int]
+"""One entry of a directory: place, channel, sequence number, kind, length; or, of a note about a
+snapshot, its stamp instead of a length."""
+
+
+def stamp_of(taken_at: int) -> int:
+    """Return what a note says of the time at which a snapshot was taken."""
+    return taken_at & _STAMP_MASK
 
 
 def first_place(row: int) -> int:
@@ -81,11 +94,17 @@ class RowWriter:
         if self._offset + length > _MAX_ROW_BYTES and self._offset:
             self.finish()
         place = (self._row << _OFFSET_BITS) + self._offset
-        self.entries.append((place, channel, sequence_number, kind))
+        self.entries.append((place, channel, sequence_number, kind, length))
         self._directory.append(_ENTRY.pack(channel, sequence_number, kind, length))
         self._payloads += (_HEADER.pack(kind, length), payload)
         self._offset += _HEADER.size + length
         self.size += length
+
+    def note(self, channel: int, sequence_number: int, stamp: int) -> None:
+        """Put down which snapshot of a channel is the newest; it takes no room in the payloads."""
+        place = (self._row << _OFFSET_BITS) + self._offset
+        self.entries.append((place, channel, sequence_number, SNAPSHOT_NOTE, stamp))
+        self._directory.append(_ENTRY.pack(channel, sequence_number, SNAPSHOT_NOTE, stamp))
 
     def finish(self) -> None:
         """Finish the row in hand, if anything is in it."""
@@ -107,8 +126,9 @@ def entries_of(row: int, directory: bytes) -> Iterator[Entry]:
         raise CorruptRecordError(f"a directory has {len(directory)} bytes")
     place = first_place(row)
     for channel, number, kind, length in _ENTRY.iter_unpack(directory):
-        yield place, channel, number, kind
-        place += _HEADER.size + length
+        yield place, channel, number, kind, length
+        if kind != SNAPSHOT_NOTE:
+            place += _HEADER.size + length
 
 
 def record_at(place: int, payloads: bytes) -> tuple[int, bytes]:

@@ -79,7 +79,7 @@ class OwnerTable:
             return b""
         try:
             owner = sealer.open(row[1], owner_context(channel))
-        except (CorruptRecordError, TypeError) as error:
+        except CorruptRecordError as error:
             raise CorruptRecordError(f"channel {channel}: its owner: {error}") from error
         if owner != row[0]:
             raise CorruptRecordError(f"channel {channel}: its owner is not the one that was sealed")

@@ -83,7 +83,7 @@ class Resealing:
                 return 0
             listed = sealer.open(directory, directory_context(number))
             content = sealer.open(payloads, payloads_context(number, directory))
-        except (CorruptRecordError, TypeError):
+        except CorruptRecordError:
             self._damaged = True
             return 0
         directory = sealer.seal(listed, directory_context(number))
@@ -109,7 +109,7 @@ class Resealing:
             if epoch_of(blob) >= self._before:
                 return 0
             blob = sealer.seal(sealer.open(blob, context), context)
-        except (CorruptRecordError, TypeError):
+        except CorruptRecordError:
             self._damaged = True
             return 0
         connection.execute("UPDATE snapshots SET payload = ? WHERE rowid = ?", (blob, row))

@@ -91,8 +91,9 @@ def epoch_of(blob: bytes) -> int:
     Raises:
         CorruptRecordError: it is too short to name one.
     """
-    if len(blob) < _OVERHEAD:
-        raise CorruptRecordError(f"a sealed blob has only {len(blob)} bytes")
+    # What a damaged page yields may be of any type.
+    if not isinstance(blob, bytes) or len(blob) < _OVERHEAD:
+        raise CorruptRecordError("a sealed blob is too short")
     epoch: int = _NONCE.unpack_from(blob)[0]
     return epoch
 

@@ -54,7 +54,15 @@ from service.persistence.contract import (
 from service.persistence.keyring import KeyRing
 from service.persistence.lease import WriterLease
 from service.persistence.log_index import Tail
-from service.persistence.log_rows import SEALED_STATE, Entry, RowWriter, entries_of, record_at
+from service.persistence.log_rows import (
+    SEALED_STATE,
+    SNAPSHOT_NOTE,
+    Entry,
+    RowWriter,
+    entries_of,
+    record_at,
+    stamp_of,
+)
 from service.persistence.owners import OwnerTable
 from service.persistence.resealing import Resealing
 from service.persistence.sealing import (
@@ -72,6 +80,7 @@ from service.persistence.sqlite_file import (
     connect,
     is_backup,
     know_epochs,
+    newest_epoch,
     require_format,
     translated,
 )
@@ -87,6 +96,8 @@ _CLEAN_RECORDS = 1_000
 # Bytes written after which upkeep moves the WAL into the database, and after which a commit does.
 _CHECKPOINT_AFTER = 4 * 1024 * 1024
 _CHECKPOINT_AT_LATEST = 64 * 1024 * 1024
+# Milliseconds that opening waits for whoever reads the journal.
+_READERS_LEAVE_WITHIN = 2_000
 ERASED_WITHIN = 1.0
 """Seconds after which upkeep makes a checkpoint for the sake of what was deleted."""
 
@@ -179,7 +190,10 @@ class SqliteJournal:
 
     def _prepare(self, connection: sqlite3.Connection) -> str | None:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-        connection.execute("PRAGMA journal_mode = WAL")
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            # It says so instead of failing, and would go on without.
+            raise JournalError(f"{self._path} can't have a write-ahead log")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
@@ -188,6 +202,11 @@ class SqliteJournal:
         if is_backup(connection):
             raise JournalVersionError(
                 f"{self._path} is a backup: put it in place with connect-actor restore"
+            )
+        if self._lease.head and not newest_epoch(connection):
+            raise JournalVersionError(
+                f"{self._path} is empty or new, but {self._lease.head} rows were acknowledged:"
+                " put the journal back, or give the service another data_dir"
             )
         sealer = Sealer()
         previous = know_epochs(connection, self._path, self._keys, sealer)
@@ -200,6 +219,7 @@ class SqliteJournal:
             " WHERE new.channel = old.channel AND new.sequence_number > old.sequence_number)"
         )
         connection.execute("COMMIT")
+        self._make_durable(connection)
         self._reader = SqliteReader(connection, sealer, head)
         self._owners = OwnerTable(connection)
         self._replaced: list[tuple[int, int]] = []
@@ -209,6 +229,26 @@ class SqliteJournal:
         self._clean_before = 0
         self._resealing = Resealing.of(connection, self._keys.sealing)
         return previous
+
+    def _make_durable(self, connection: sqlite3.Connection) -> None:
+        """Write what the WAL holds once more, into the database, and sync that.
+
+        After a sync that failed, now or in an earlier life, the kernel may show pages of the WAL
+        that are not on disk and never will be. SQLite doesn't look at directories' syncs.
+        """
+        connection.execute(f"PRAGMA busy_timeout = {_READERS_LEAVE_WITHIN}")
+        (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        connection.execute("PRAGMA busy_timeout = 0")
+        if busy:
+            raise JournalLockedError(f"{self._path} is being read: try again when that is done")
+        try:
+            directory = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+        except OSError as error:
+            raise JournalError(f"{self._path.parent} can't be synced: {error}") from error
 
     def _succeed(self, connection: sqlite3.Connection) -> None:
         """Check that the newest writer is this one, or has gone."""
@@ -299,6 +339,8 @@ class SqliteJournal:
         }
         writer = RowWriter(reader.index.next_row)
         self._put(reader, writer, admitted.records, fresh)
+        for snapshot in admitted.snapshots:
+            writer.note(snapshot.channel, snapshot.sequence_number, stamp_of(snapshot.taken_at))
         size = writer.size
         with self._transaction() as connection:
             self._insert_rows(connection, reader.sealer, writer)
@@ -324,7 +366,8 @@ class SqliteJournal:
         """Sort out what of a batch follows from what is stored; change nothing."""
         admitted = _Admitted()
         accepted = admitted.records
-        refused = set(reader.index.damaged)
+        damaged = reader.index.damaged
+        refused: set[int] = set()
         heights: dict[int, int] = {}
         tails = reader.index.tails
         for record in batch.records:
@@ -333,7 +376,7 @@ class SqliteJournal:
             if height is None:
                 tail = tails.get(channel)
                 height = reader.height(channel) if tail is None else tail.highest
-            if number != height + 1 or channel in refused:
+            if number != height + 1 or channel in refused or channel in damaged:
                 heights[channel] = height
                 refused.add(channel)
                 admitted.rejections.append(Rejection(record, height))
@@ -347,7 +390,8 @@ class SqliteJournal:
             height = heights.get(snapshot.channel)
             if height is None:
                 height = reader.height(snapshot.channel)
-            if snapshot.channel in refused or snapshot.sequence_number > height:
+            known = snapshot.channel not in refused and snapshot.channel not in damaged
+            if not known or snapshot.sequence_number > height:
                 admitted.rejections.append(Rejection(snapshot, height))
             else:
                 admitted.snapshots.append(snapshot)
@@ -428,24 +472,27 @@ class SqliteJournal:
         index = reader.index
         tails = index.tails
         entries = writer.entries
-        for place, channel, _, kind in entries:
+        for place, channel, _, kind, _ in entries:
+            if kind == SNAPSHOT_NOTE:
+                continue
             if kind == _CLOSED:
                 ended = tails.pop(channel, None)
-                index.live -= 0 if ended is None else len(ended.places)
+                if ended is not None:
+                    index.live -= len(ended.places) + (ended.snapshot > 0)
                 continue
             tail = tails.get(channel)
             if tail is None:
                 tail = tails[channel] = Tail(0, 0)
             tail.append(place)
             index.live += 1
-        count = len(entries)
         index.next_row = writer.next_row
-        index.stored += count
-        self._records += count
+        index.stored += len(entries)
+        self._records += len(entries) - len(snapshots)
         self._record_bytes += writer.size
         for snapshot in snapshots:
             tail = reader.tail(snapshot.channel)
             if snapshot.sequence_number >= tail.snapshot:
+                index.live += tail.snapshot == 0
                 tail.snapshot = snapshot.sequence_number
                 tail.state_cipher = None
                 index.live -= tail.delete_to(tail.snapshot)
@@ -491,7 +538,9 @@ class SqliteJournal:
             )
             self._snapshots_deleted += cursor.rowcount
             self._erase_soon()
+        reader.index.live -= tail.snapshot > 0
         tail.snapshot = reader.newest_snapshot(channel)
+        reader.index.live += tail.snapshot > 0
         tail.state_cipher = None
 
     # --- Reading ----------------------------------------------------------------------------------
@@ -508,7 +557,11 @@ class SqliteJournal:
 
     def highest_sequence_number(self, channel: int) -> int:
         """See ``Journal``."""
-        return self._usable().tail(channel).highest
+        reader = self._usable()
+        highest = reader.tail(channel).highest
+        if not highest and reader.index.distrusted:
+            raise CorruptRecordError(f"channel {channel}: it may be among what was lost")
+        return highest
 
     def load_snapshot(self, channel: int, criteria: SnapshotCriteria = LATEST) -> Snapshot | None:
         """See ``Journal``."""
@@ -623,8 +676,8 @@ class SqliteJournal:
             connection.execute("DELETE FROM log WHERE number < ?", (end,))
             self._insert_rows(connection, reader.sealer, writer)
         reader.connection.execute("PRAGMA secure_delete = ON")
-        for place, channel, number, _ in writer.entries:
-            if channel not in index.damaged:
+        for place, channel, number, kind, _ in writer.entries:
+            if channel not in index.damaged and kind != SNAPSHOT_NOTE:
                 index.tails[channel].move(number, place)
         index.next_row = writer.next_row
         kept = len(writer.entries)
@@ -643,19 +696,31 @@ class SqliteJournal:
         entries: list[Entry],
     ) -> None:
         """Append anew what of a row is live, or of a damaged channel; all of it or nothing."""
-        index = reader.index
-        kept = [
-            (place, channel, number)
-            for place, channel, number, _ in entries
-            if channel in index.damaged
-            or ((tail := index.tails.get(channel)) and tail.place_of(number) == place)
-        ]
+        kept = [entry for entry in entries if SqliteJournal._is_live(reader, entry)]
         if not kept:
             return
         opened = reader.open_payloads(row, directory, payloads)
-        records = [record_at(place, opened) for place, _, _ in kept]
-        for (_, channel, number), (kind, payload) in zip(kept, records, strict=True):
-            writer.add(channel, number, kind, payload)
+        records = {
+            place: record_at(place, opened)[1]
+            for place, _, _, kind, _ in kept
+            if kind != SNAPSHOT_NOTE
+        }
+        for place, channel, number, kind, length in kept:
+            if kind == SNAPSHOT_NOTE:
+                writer.note(channel, number, length)
+            else:
+                writer.add(channel, number, kind, records[place])
+
+    @staticmethod
+    def _is_live(reader: SqliteReader, entry: Entry) -> bool:
+        """Tell whether an entry of the log is of use, or of a damaged channel."""
+        place, channel, number, kind, stamp = entry
+        if channel in reader.index.damaged:
+            return True
+        if kind == SNAPSHOT_NOTE:
+            return reader.newest_stamp(channel) == (number, stamp)
+        tail = reader.index.tails.get(channel)
+        return tail is not None and tail.place_of(number) == place
 
     def _reseal(self, reader: SqliteReader, resealing: Resealing) -> None:
         """Do one step of sealing anew what earlier master keys have sealed."""

@@ -33,6 +33,7 @@ __all__ = [
     "know_epochs",
     "newest_epoch",
     "open_for_reading",
+    "primary_code",
     "require_format",
     "translated",
 ]
@@ -61,19 +62,25 @@ CREATE TABLE backup (head INTEGER NOT NULL, made_at INTEGER NOT NULL);
 """
 
 
+def primary_code(error: sqlite3.Error) -> int:
+    """Return SQLite's result code without what extends it; 0 if the error has none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
     """Turn what SQLite raises at opening into what a journal raises."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+    except sqlite3.Error as error:
+        code = primary_code(error)
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise JournalLockedError(
                 f"{path} is in use by another service: a journal has one writer"
             ) from error
+        if code == sqlite3.SQLITE_NOTADB:
+            raise JournalVersionError(f"{path} is not a journal: {error}") from error
         raise JournalError(f"{path} can't be opened: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise JournalVersionError(f"{path} is not a journal: {error}") from error
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:

@@ -32,6 +32,7 @@ from service.persistence.log_rows import (
     first_place,
     record_at,
     row_of,
+    stamp_of,
 )
 from service.persistence.sealing import (
     STATE_KEY_SIZE,
@@ -41,6 +42,7 @@ from service.persistence.sealing import (
     snapshot_context,
     state_context,
 )
+from service.persistence.sqlite_file import primary_code
 
 __all__ = ["SqliteReader"]
 
@@ -63,11 +65,17 @@ class SqliteReader:
         self.index = LogIndex()
         self.index.build(
             self._scan(head),
-            connection.execute("SELECT channel, deleted_to, highest FROM marks"),
-            connection.execute(
-                "SELECT channel, max(sequence_number) FROM snapshots GROUP BY channel"
+            self._integers("SELECT channel, deleted_to, highest FROM marks"),
+            self._integers(
+                "SELECT channel, max(sequence_number), taken_at FROM snapshots GROUP BY channel"
             ),
         )
+
+    def _integers(self, query: str) -> Iterator[tuple[int, int, int]]:
+        """Yield what a query finds; in place of what is no number, from a damaged page, -1."""
+        for row in self.connection.execute(query):
+            first, second, third = (value if isinstance(value, int) else -1 for value in row)
+            yield first, second, third
 
     def _scan(self, head: int) -> Iterator[Entry]:
         """Yield what the log lists, and have the index distrust what can't be read."""
@@ -82,7 +90,7 @@ class SqliteReader:
             index.next_row = number + 1
             try:
                 opened = self.sealer.open(directory, directory_context(number))
-            except (CorruptRecordError, TypeError):
+            except CorruptRecordError:
                 index.distrust_before(first_place(number + 1))
                 continue
             yield from entries_of(number, opened)
@@ -126,7 +134,11 @@ class SqliteReader:
 
     def height(self, channel: int) -> int:
         """Return a channel's highest sequence number; 0 if it is damaged, and gets no more."""
-        return 0 if channel in self.index.damaged else self.tail(channel).highest
+        try:
+            return self.tail(channel).highest
+        except CorruptRecordError as error:
+            self.index.damaged.setdefault(channel, str(error))
+            return 0
 
     def newest_snapshot(self, channel: int) -> int:
         """Return the highest sequence number of a channel's snapshots; 0 if it has none."""
@@ -134,6 +146,15 @@ class SqliteReader:
             "SELECT max(sequence_number) FROM snapshots WHERE channel = ?", (channel,)
         )
         return (row and row[0]) or 0
+
+    def newest_stamp(self, channel: int) -> tuple[int, int] | None:
+        """Return what the note about a channel's newest snapshot has to say."""
+        row = self._select(
+            "SELECT sequence_number, taken_at FROM snapshots WHERE channel = ?"
+            " ORDER BY sequence_number DESC LIMIT 1",
+            (channel,),
+        )
+        return None if row is None else (row[0], stamp_of(row[1]))
 
     # --- Records and snapshots --------------------------------------------------------------------
 
@@ -154,7 +175,7 @@ class SqliteReader:
             if kind == SEALED_STATE:
                 kind, payload = RecordKind.STATE, self._open_state(channel, tail, number, payload)
             return Record(channel, number, RecordKind(kind), payload)
-        except (CorruptRecordError, ValueError, TypeError) as error:
+        except (CorruptRecordError, ValueError) as error:
             raise CorruptRecordError(f"channel {channel}: record {number}: {error}") from error
 
     def _open_state(self, channel: int, tail: Tail, number: int, sealed: bytes) -> bytes:
@@ -202,7 +223,7 @@ class SqliteReader:
         number, taken_at, blob = row
         try:
             opened = self.sealer.open(blob, snapshot_context(channel, number, taken_at))
-        except (CorruptRecordError, TypeError) as error:
+        except CorruptRecordError as error:
             raise CorruptRecordError(f"channel {channel}: snapshot {number}: {error}") from error
         return (
             Snapshot(channel, number, taken_at, opened[STATE_KEY_SIZE:]),
@@ -235,5 +256,7 @@ class SqliteReader:
         try:
             row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
         except sqlite3.Error as error:
+            if primary_code(error) == sqlite3.SQLITE_CORRUPT:
+                raise CorruptRecordError(f"a page of the journal is damaged: {error}") from error
             raise JournalError(f"the journal can't be read: {error}") from error
         return row

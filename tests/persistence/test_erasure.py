@@ -23,7 +23,7 @@ from service.persistence.contract import (
     SnapshotCriteria,
 )
 from service.persistence.keyring import KeyRing
-from service.persistence.log_rows import SEALED_STATE, entries_of, record_at
+from service.persistence.log_rows import SEALED_STATE, SNAPSHOT_NOTE, entries_of, record_at
 from service.persistence.sealing import (
     STATE_KEY_SIZE,
     Sealer,
@@ -168,7 +168,9 @@ def ransack(directory: Path) -> Loot:
     for row, directory_blob, payloads_blob in connection.execute("SELECT * FROM log"):
         listed = sealer.open(directory_blob, directory_context(row))
         payloads = sealer.open(payloads_blob, payloads_context(row, directory_blob))
-        for place, channel, number, _ in entries_of(row, listed):
+        for place, channel, number, noted, _ in entries_of(row, listed):
+            if noted == SNAPSHOT_NOTE:
+                continue
             kind, payload = record_at(place, payloads)
             if kind == RecordKind.STATE:
                 loot.sessions.append(payload)

@@ -1,4 +1,4 @@
-"""Tests of the allocation hook: skipped where it can't be built, never where it merely isn't."""
+"""Tests that need a C compiler, or what it makes: skipped only where there can be none."""
 
 import os
 import shutil
@@ -9,12 +9,13 @@ import pytest
 
 from service.telemetry import allocation
 
-__all__ = ["HOOK_EXPECTED", "needs_compiler", "needs_hook"]
+__all__ = ["COMPILER", "HOOK_EXPECTED", "needs_compiler", "needs_hook"]
 
-_COMPILER = os.environ.get("CC", "").split() or (sysconfig.get_config_var("CC") or "cc").split()
+COMPILER = os.environ.get("CC", "").split() or (sysconfig.get_config_var("CC") or "cc").split()
+"""The compiler's command."""
+
 _HEADER = Path(sysconfig.get_paths()["include"], "Python.h")
-
-_CAN_BUILD = shutil.which(_COMPILER[0]) is not None and _HEADER.exists()
+_CAN_BUILD = shutil.which(COMPILER[0]) is not None and _HEADER.exists()
 
 HOOK_EXPECTED = _CAN_BUILD or allocation._hook is not None
 """Whether this machine has the hook, or `make setup` should have built it."""

@@ -1,7 +1,8 @@
-"""Journals that fail, hang or are written behind one's back, on purpose."""
+"""Journals for tests: a real one, and one that fails, hangs or is written behind one's back."""
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from service.persistence.contract import (
     Batch,
@@ -11,9 +12,23 @@ from service.persistence.contract import (
     Rejection,
     Snapshot,
 )
+from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
+from service.persistence.sqlite import SqliteJournal
 
-__all__ = ["ScriptedJournal"]
+__all__ = ["EAGER_UPKEEP", "MASTER_KEY", "ScriptedJournal", "sqlite_journal"]
+
+MASTER_KEY = bytes(range(32))
+
+EAGER_UPKEEP = {"_MIN_DEAD": 0, "_CLEAN_RECORDS": 3, "_CHECKPOINT_AFTER": 0}
+"""Constants of ``service.persistence.sqlite`` with which a few records give upkeep work."""
+
+
+def sqlite_journal(
+    path: Path, *, key: bytes = MASTER_KEY, strategy: str = "differential"
+) -> SqliteJournal:
+    """Open, or make, a journal."""
+    return SqliteJournal(path, keys=KeyRing.of(key), strategy=strategy)
 
 
 class ScriptedJournal(MemoryJournal):
@@ -31,6 +46,8 @@ class ScriptedJournal(MemoryJournal):
         """For the next commits: fail without having written."""
         self.fail_after: list[bool] = []
         """For the next commits: write, then fail."""
+        self.reject: list[bool] = []
+        """For the next commits: leave out all records, and say so."""
         self.on_recover: Callable[[int], None] = lambda _: None
         self.recoveries: list[int] = []
         self.upkeep_steps = 0
@@ -54,6 +71,8 @@ class ScriptedJournal(MemoryJournal):
         self.gate.wait(10)
         if self.fail_before and self.fail_before.pop(0):
             raise CommitFailedError("on purpose, before writing")
+        if self.reject and self.reject.pop(0):
+            return [Rejection(r, self.highest_sequence_number(r.channel)) for r in batch.records]
         rejections = super().commit(batch)
         if batch.records or batch.snapshots:
             self.batches.append(batch)

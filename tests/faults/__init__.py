@@ -1,0 +1,1 @@
+"""The journal above failing, lying and damaged storage."""
