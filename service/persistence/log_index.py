@@ -107,8 +107,7 @@ class LogIndex:
                 notes[channel] = (number, length)
             else:
                 found.setdefault(channel, {})[number] = place
-        marks = list(marks)
-        newest = self._check_snapshots(notes, snapshots, marks)
+        newest = self._check_snapshots(notes, snapshots)
         noted = {channel: (to, highest) for channel, to, highest in marks if channel in found}
         for channel, numbers in found.items():
             if channel in self.damaged:
@@ -121,7 +120,6 @@ class LogIndex:
         self,
         notes: dict[int, tuple[int, int]],
         snapshots: Iterable[tuple[int, int, int]],
-        marks: Iterable[tuple[int, int, int]],
     ) -> dict[int, int]:
         """Refuse every channel whose newest snapshot is not the one that the log tells of.
 
@@ -133,10 +131,11 @@ class LogIndex:
             if notes.pop(channel, None) != (number, stamp_of(taken_at)):
                 self.damaged[channel] = "its newest snapshot is not the one that was taken last"
             self.live += 1
-        # Whoever deletes a channel's newest snapshot leaves a mark.
-        for channel in notes.keys() - {channel for channel, *_ in marks}:
-            self.damaged[channel] = "its newest snapshot is missing"
-            self.live += 1
+        for channel, (number, _) in notes.items():
+            # A note of none follows a deletion.
+            if number:
+                self.damaged[channel] = "its newest snapshot is missing"
+                self.live += 1
         return newest
 
     def _build_tail(

@@ -339,8 +339,7 @@ class SqliteJournal:
         }
         writer = RowWriter(reader.index.next_row)
         self._put(reader, writer, admitted.records, fresh)
-        for snapshot in admitted.snapshots:
-            writer.note(snapshot.channel, snapshot.sequence_number, stamp_of(snapshot.taken_at))
+        notes = self._note(reader, writer, admitted.snapshots)
         size = writer.size
         with self._transaction() as connection:
             self._insert_rows(connection, reader.sealer, writer)
@@ -354,6 +353,7 @@ class SqliteJournal:
             owned = self._owners.change(connection, reader.sealer, admitted.ended, admitted.owners)
         self._owners.settle(owned)
         self._enter(reader, writer, admitted.snapshots)
+        self._records -= notes
         self._lease.renew(reader.index.next_row - 1)
         self._commits += 1
         self._since_checkpoint += size + 2 * PAGE_SIZE
@@ -425,6 +425,19 @@ class SqliteJournal:
                 writer.add(channel, number, SEALED_STATE, sealed)
 
     @staticmethod
+    def _note(reader: SqliteReader, writer: RowWriter, snapshots: list[Snapshot]) -> int:
+        """Put down which snapshots are the newest of their channels; return how many."""
+        newest: dict[int, Snapshot] = {}
+        for snapshot in snapshots:
+            other = newest.get(snapshot.channel)
+            least = other.sequence_number if other else reader.tail(snapshot.channel).snapshot
+            if snapshot.sequence_number >= least:
+                newest[snapshot.channel] = snapshot
+        for channel, snapshot in newest.items():
+            writer.note(channel, snapshot.sequence_number, stamp_of(snapshot.taken_at))
+        return len(newest)
+
+    @staticmethod
     def _insert_rows(connection: sqlite3.Connection, sealer: Sealer, writer: RowWriter) -> None:
         writer.finish()
         seal = sealer.seal
@@ -487,7 +500,7 @@ class SqliteJournal:
             index.live += 1
         index.next_row = writer.next_row
         index.stored += len(entries)
-        self._records += len(entries) - len(snapshots)
+        self._records += len(entries)
         self._record_bytes += writer.size
         for snapshot in snapshots:
             tail = reader.tail(snapshot.channel)
@@ -538,6 +551,11 @@ class SqliteJournal:
             )
             self._snapshots_deleted += cursor.rowcount
             self._erase_soon()
+            writer = RowWriter(reader.index.next_row)
+            writer.note(channel, *(reader.newest_stamp(channel) or (0, 0)))
+            self._insert_rows(connection, reader.sealer, writer)
+        reader.index.next_row = writer.next_row
+        reader.index.stored += 1
         reader.index.live -= tail.snapshot > 0
         tail.snapshot = reader.newest_snapshot(channel)
         reader.index.live += tail.snapshot > 0
