@@ -67,10 +67,12 @@ from service.persistence.sealing import (
 )
 from service.persistence.sqlite_file import (
     PAGE_SIZE,
+    add_empty_row,
     add_epoch,
     connect,
     is_backup,
     know_epochs,
+    last_row,
     require_format,
     translated,
 )
@@ -102,6 +104,15 @@ class _Admitted:
     """Channels whose end is among them."""
     snapshots: list[Snapshot] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+
+
+def _height(reader: SqliteReader, channel: int, refused: set[int]) -> int:
+    """Return a channel's highest sequence number; of one that is damaged 0, and refuse it."""
+    height = reader.height(channel)
+    if height is None:
+        refused.add(channel)
+        return 0
+    return height
 
 
 class SqliteJournal:
@@ -192,6 +203,10 @@ class SqliteJournal:
         self._succeed(connection)
         head = self._lease.head
         self._begin_epoch(connection, sealer, head)
+        if 0 < last_row(connection) < head:
+            # What was acknowledged is missing. An empty row behind the gap says so from now on,
+            # whatever becomes of the lease's file.
+            add_empty_row(connection, sealer, head + 1)
         # No reader looks at these any more; a crash may have come before their deletion.
         connection.execute(
             "DELETE FROM snapshots AS old WHERE EXISTS (SELECT 1 FROM snapshots AS new"
@@ -319,7 +334,7 @@ class SqliteJournal:
         """Sort out what of a batch follows from what is stored; change nothing."""
         admitted = _Admitted()
         accepted = admitted.records
-        refused = set(reader.index.damaged)
+        refused: set[int] = set()
         heights: dict[int, int] = {}
         tails = reader.index.tails
         for record in batch.records:
@@ -327,7 +342,7 @@ class SqliteJournal:
             height = heights.get(channel)
             if height is None:
                 tail = tails.get(channel)
-                height = reader.height(channel) if tail is None else tail.highest
+                height = _height(reader, channel, refused) if tail is None else tail.highest
             if number != height + 1 or channel in refused:
                 heights[channel] = height
                 refused.add(channel)
@@ -341,7 +356,7 @@ class SqliteJournal:
         for snapshot in batch.snapshots:
             height = heights.get(snapshot.channel)
             if height is None:
-                height = reader.height(snapshot.channel)
+                height = _height(reader, snapshot.channel, refused)
             if snapshot.channel in refused or snapshot.sequence_number > height:
                 admitted.rejections.append(Rejection(snapshot, height))
             else:
@@ -429,6 +444,8 @@ class SqliteJournal:
                 tail = tails[channel] = Tail(0, 0)
             tail.append(place)
             index.live += 1
+            if index.distrusted:
+                index.vouched.add(channel)
         count = len(entries)
         index.next_row = writer.next_row
         index.stored += count
