@@ -1,27 +1,33 @@
-"""The command line: ``connect-actor serve [flags]``, ``connect-actor health [flags]``.
+"""The command line: ``connect-actor COMMAND [flags]``.
 
-What a command needs is imported when it runs: ``health`` is asked every few seconds beside a
-service, at that service's cost, and must not load a second one to do it.
+A command's module is imported when it runs: ``health`` is asked every few seconds beside a service,
+at that service's cost, and must not load a second one to do it.
 """
 
-import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from service.exit_codes import RIGHT, UNHEALTHY, USAGE
-from service.rpc.probe import ask_health, reachable
+from service.exit_codes import RIGHT, USAGE
 
 __all__ = ["main"]
 
-_USAGE = """\
-usage: connect-actor COMMAND [flags]
+_COMMANDS = {
+    "serve": "run the service",
+    "health": "ask a running service whether it serves; exit code 0 if it does",
+    "inspect": "show what a journal holds, or one channel of it",
+    "verify": "open everything in a journal; exit code 0 if all of it is whole",
+    "backup": "copy a journal and the identity, while the service runs",
+    "restore": "put a backup in place, so that nothing is used twice",
+    "reseal": "seal everything anew under the first master key",
+}
+"""Each is a module of ``service.commands``."""
 
-commands:
-  serve     run the service
-  health    ask a running service whether it serves; exit code 0 if it does
-
-connect-actor COMMAND --help lists the flags.
-"""
+_USAGE = (
+    "usage: connect-actor COMMAND [flags]\n\ncommands:\n"
+    + "".join(f"  {name:<9} {text}\n" for name, text in _COMMANDS.items())
+    + "\nconnect-actor COMMAND --help lists the flags.\n"
+)
 
 
 def main() -> int:
@@ -30,40 +36,13 @@ def main() -> int:
         case ["-h" | "--help"]:
             sys.stdout.write(_USAGE)
             return RIGHT
-        case ["serve", *flags]:
-            return _serve(flags)
-        case ["health", *flags]:
-            return _health(flags)
+        case [command, *flags] if command in _COMMANDS:
+            run: Callable[[Sequence[str]], int]
+            run = import_module(f"service.commands.{command}").run
+            return run(flags)
         case _:
             sys.stderr.write(_USAGE)
             return USAGE
-
-
-def _serve(flags: Sequence[str]) -> int:
-    from service.serve_command import run_serve  # noqa: PLC0415 - see above
-
-    return run_serve(flags)
-
-
-def _health(flags: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser("connect-actor health")
-    parser.add_argument(
-        "--target", help="host:port; default: where this environment's serve listens"
-    )
-    parser.add_argument("--timeout", type=float, default=3.0, help="seconds (default: 3)")
-    asked = parser.parse_args(flags)
-    target = asked.target
-    if target is None:
-        from service.settings import SettingsError, load_settings  # noqa: PLC0415 - see above
-
-        try:
-            target = reachable(load_settings([]).listen)
-        except SettingsError as error:
-            sys.stderr.write(f"connect-actor: {error}\n")
-            return USAGE
-    status = ask_health(target, asked.timeout)
-    sys.stdout.write(f"{status}\n")
-    return RIGHT if status == "SERVING" else UNHEALTHY
 
 
 if __name__ == "__main__":
