@@ -1,6 +1,13 @@
 """Channels in a journal, as a service writes them, for tests that have none."""
 
-from service.persistence.contract import Batch, Journal, Record, RecordKind, Snapshot
+from service.persistence.contract import (
+    Batch,
+    Journal,
+    Record,
+    RecordKind,
+    Snapshot,
+    SnapshotCriteria,
+)
 from service.protocol.changes import encode_change
 from service.protocol.handshake import ChannelLimits
 from tests.support.channels import NOW, Ends, make_ends
@@ -32,3 +39,5 @@ class StoredChannel:
 
     def snap(self) -> None:
         assert self.journal.commit(Batch(snapshots=[self._snapshot()])) == []
+        replaced = SnapshotCriteria(max_sequence_number=self.number - 1)
+        self.journal.delete_snapshots(self.channel, replaced)
