@@ -43,7 +43,8 @@ RUN groupadd --gid 10001 connect-actor \
 COPY --from=build /opt/connect-actor /opt/connect-actor
 
 # Inside a container "every address" is the container's own network; what is published, and where,
-# is the engine's affair (see docker-compose.yml).
+# is the engine's affair (see docker-compose.yml). gRPC there wants a certificate
+# (CONNECT_ACTOR_TLS_CERTIFICATE, …) or, on a network of your own, CONNECT_ACTOR_ALLOW_PLAINTEXT.
 ENV PATH=/opt/connect-actor/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     MPLCONFIGDIR=/tmp/matplotlib \

@@ -3,9 +3,11 @@ PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SEEDS  ?= 20000
+FIRST  ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-core test lint types unit protos dashboards stack pictures compose-check docs lock clean
+.PHONY: help setup demo bench-core test lint types unit simulate protos dashboards stack pictures compose-check docs fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -40,6 +42,9 @@ unit: $(READY)
 	@echo "==> pytest"
 	@$(BIN)/pytest -n 2
 
+simulate: $(READY) ## Run SEEDS schedules of the simulation from seed FIRST on
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS) --first $(FIRST)
+
 protos: $(READY) ## Generate the protobuf modules anew
 	@$(BIN)/python -m protos.generate
 
@@ -57,6 +62,12 @@ compose-check: $(READY) ## Hold the compose stack to its promises, on a real Doc
 
 docs: $(READY) ## Write the configuration reference anew
 	@$(BIN)/python -m tests.docs.reference
+
+INPUTS ?= 100000
+SEED   ?= 1
+
+fuzz: $(READY) ## Try INPUTS mutations of SEED on each parser and RPC
+	@$(BIN)/python -m tests.fuzz all --inputs $(INPUTS) --seed $(SEED)
 
 lock: ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --upgrade --python-version 3.11 --generate-hashes pyproject.toml -o requirements.lock

@@ -76,7 +76,7 @@ async def _growth(file: Path, identity: Identity) -> float:
     committer = Committer(journal, loop, max_waiting=CHANNELS, timeout=60.0)
     environment = ConnectEnvironment(
         committer=committer,
-        permits=RecoveryPermits(64),
+        permits=RecoveryPermits(64, loop, max_waiting=CHANNELS, timeout=60.0),
         strategy=STRATEGIES["differential"],
         snapshot_interval=50,
         identity=identity,

@@ -35,6 +35,7 @@ from rich.progress import track
 from rich.table import Table
 
 from protos.connect_actor.v1 import connect_pb2 as wire
+from service.access.gate import Caller
 from service.counting import Distribution
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
@@ -113,10 +114,12 @@ async def _round(house: House, counted: RequestStatistics, peers: Sequence[PeerE
     exchange = Exchange(
         house.router,
         counted,
+        Caller(b"", None, None),
         deadline=None,
         max_message_bytes=1 << 20,
         max_frame_bytes=1 << 22,
         max_in_flight=8 * FRAME_OPERATIONS,
+        stream_id="probe",
     )
     answered = 0
     gc.collect()

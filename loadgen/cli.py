@@ -1,7 +1,8 @@
-"""The command line: ``loadgen run``, ``compare``, ``diff``, ``audit`` and ``bench``.
+"""The command line: ``loadgen run``, ``compare``, ``diff``, ``audit``, ``bench`` and ``crash``.
 
 Exit codes: 0 all went well; 1 the load ran, but an answer was wrong, operations failed or a bound
-was broken (``diff``, ``bench``: something got worse, or a benchmark failed); 2 the configuration is
+was broken (``diff``, ``bench``: something got worse, or a benchmark failed; ``crash``: the service
+broke a promise); 2 the configuration is
 not usable; 3 the service did not start, died or could not be reached; 4 the result was shown, but
 could not be written; 130 and 143 ended by SIGINT and SIGTERM.
 """
@@ -24,6 +25,9 @@ from loadgen.bench.report import read_saved, write_bench
 from loadgen.bench.settings import BenchSettings
 from loadgen.bench.workers import BenchError
 from loadgen.compare import execute_compare
+from loadgen.crash.command import execute_crash
+from loadgen.crash.report import write_crash
+from loadgen.crash.settings import CrashSettings
 from loadgen.diff import diff_results, read_result
 from loadgen.plan import plan_of_compare, plan_of_run
 from loadgen.progress import CommandProgress
@@ -58,6 +62,7 @@ commands:
   diff       say how two saved results differ, and fail if a figure got worse
   audit      measure every number that the audit states, and say which of them hold
   bench      time the parts of the service, and count what they allocate
+  crash      kill the service at random moments, and hold it to everything that it said
 
 loadgen COMMAND --help lists the flags. Settings also come from a TOML file (--config FILE, tables
 named as the commands) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
@@ -73,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         AuditSettings.command: _audit,
         BenchSettings.command: _bench,
         DiffSettings.command: _diff,
+        CrashSettings.command: _crash,
     }
     match given:
         case ["-h" | "--help"]:
@@ -127,6 +133,14 @@ async def _bench(flags: list[str]) -> int:
     with CommandProgress(lines_in_pipe=False) as progress:
         result = await execute_bench(settings, progress)
     return EXIT_RIGHT if write_bench(result, saved, settings, Console()) else EXIT_WRONG
+
+
+async def _crash(flags: list[str]) -> int:
+    settings = load_settings(CrashSettings, flags)
+    _require_writable(settings.output / "crash.json")
+    with CommandProgress(lines_in_pipe=True) as progress:
+        result = await execute_crash(settings, progress)
+    return EXIT_RIGHT if write_crash(result, settings, Console()) else EXIT_WRONG
 
 
 async def _diff(flags: list[str]) -> int:

@@ -14,7 +14,7 @@ __all__ = ["CommandProgress"]
 class CommandProgress:
     """Progress of one command, on standard error, as a context manager.
 
-    On a terminal each step has a bar that moves; in a pipe each step is a line, or nothing.
+    On a terminal each step has a bar that moves; in a pipe steps and notes are lines, or nothing.
     """
 
     def __init__(self, *, lines_in_pipe: bool, console: Console | None = None) -> None:
@@ -62,6 +62,11 @@ class CommandProgress:
         self._bar.reset(self._task, description=text, figures="")
         if self._lines:
             self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Say how it goes, where there is no bar that shows it."""
+        if self._lines:
+            self._console.print(f"{self._prefix}{text}", markup=False, highlight=False)
 
     def tick(self, share: float, text: str) -> None:
         """Say how much of the step is done, 0 to 1, and how it goes."""

@@ -28,8 +28,11 @@ _REQUIRED = (
     "connect_actors_live",
     "connect_actor_recoveries_total",
 )
-# Probes of the runtime, which a service may be built without.
+# Probes of the runtime, which a service may be built without, and what only the crash run shows.
 _OPTIONAL = (
+    "connect_actor_passivations_total",
+    "connect_journal_records_deleted_total",
+    "connect_journal_snapshots_deleted_total",
     "python_gc_collections_total",
     "connect_gc_pause_seconds_sum",
     "connect_allocated_bytes_total",

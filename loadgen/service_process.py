@@ -52,6 +52,8 @@ class ServiceOptions:
     metrics_listen: str = "127.0.0.1:0"
     command: tuple[str, ...] = DEFAULT_COMMAND
     """What starts it; ``serve`` and the flags are added."""
+    flags: tuple[str, ...] = ()
+    """Further flags of ``serve``."""
 
     @classmethod
     def of(cls, settings: RunSettings, data_dir: Path) -> "ServiceOptions":
@@ -83,6 +85,7 @@ class ServiceOptions:
             f"--dh-ratchet-every={self.dh_ratchet_every}",
             f"--snapshot-interval={self.snapshot_interval}",
             f"--redelivery-window={self.redelivery_window}",
+            *self.flags,
         ]
 
 
@@ -103,6 +106,7 @@ class ServiceProcess:
         metrics: HOST:PORT of its metrics.
         pid: its process id.
         identity: its Ed25519 identity key, to pin; nothing if it did not tell.
+        spawned: set once there is a process, ready or not.
     """
 
     def __init__(self, options: ServiceOptions, patience: float) -> None:
@@ -111,6 +115,7 @@ class ServiceProcess:
         self.listen = self.metrics = ""
         self.pid = 0
         self.identity: bytes | None = None
+        self.spawned = asyncio.Event()
         self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -127,6 +132,7 @@ class ServiceProcess:
             self._process = await start_child(
                 *self.options.command_line(), stdout=subprocess.PIPE, stderr=self._log
             )
+            self.spawned.set()
             ready = await self._wait_until_ready(self._process)
         except BaseException:
             await self._clean_up()

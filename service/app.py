@@ -8,7 +8,9 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 
+from service.access.setup import Access
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment
 from service.actors.permits import RecoveryPermits
@@ -25,6 +27,7 @@ from service.persistence.strategies import STRATEGIES
 from service.randomness import BlockRandom
 from service.rpc.server import ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
+from service.rpc.supervision import SupervisedServer
 from service.settings import Settings
 from service.telemetry.collector import ServiceCollector, Sources
 from service.telemetry.exposition import serve_metrics
@@ -71,9 +74,11 @@ def _open_journal(settings: Settings, keys: KeyRing) -> Journal:
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM or SIGINT, then stop it gracefully.
 
-    Prints one line of JSON on standard output once calls are served: the addresses.
+    SIGHUP has certificates, tokens and sealing keys read anew. Prints one line of JSON on standard
+    output once calls are served: the addresses.
 
     Raises:
+        AccessFileError: a certificate, key or token file can't be used.
         JournalError: the journal can't be opened, or was taken over by another service.
         KeyFileError: a key file can't be used.
         ListenError: an address can't be listened on.
@@ -89,6 +94,8 @@ async def serve(settings: Settings) -> None:
 
 async def _serve_with(settings: Settings, probes: Probes) -> None:
     loop = asyncio.get_running_loop()
+    # Before any file of the service's own is touched.
+    access = Access.open(settings, loop)
     random = BlockRandom()
     sealed = [settings.data_dir / name for name in (IDENTITY_FILE, JOURNAL_FILE)]
     keys = settings.key_source.load(random, may_make=not any(path.exists() for path in sealed))
@@ -107,7 +114,12 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
     try:
         environment = ConnectEnvironment(
             committer=committer,
-            permits=RecoveryPermits(settings.max_concurrent_recoveries),
+            permits=RecoveryPermits(
+                settings.max_concurrent_recoveries,
+                loop,
+                max_waiting=settings.max_waiting_recoveries,
+                timeout=settings.recovery_wait_timeout,
+            ),
             strategy=STRATEGIES[settings.strategy],
             snapshot_interval=settings.snapshot_interval,
             identity=identity,
@@ -124,6 +136,7 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
                 max_live_actors=settings.max_live_actors,
                 restart_backoff=settings.restart_backoff,
                 max_restart_backoff=settings.max_restart_backoff,
+                max_channels=settings.max_channels_per_principal,
             ),
             environment,
             dispatcher,
@@ -134,7 +147,9 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             max_message_bytes=settings.max_message_bytes,
             max_frame_bytes=settings.max_frame_bytes,
             max_in_flight=settings.max_operations_in_flight,
+            gate=access.gate,
         )
+        access.on_tokens_changed = servicer.end_revoked
         sources = Sources(
             requests=servicer.statistics,
             actors=environment.statistics,
@@ -146,14 +161,16 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             journal=journal.statistics,
             probes=probes,
         )
-        loop.add_signal_handler(signal.SIGHUP, key_reload.begin)
-        await _serve_calls(settings, router, servicer, sources, identity.public_key, fenced)
+        access.reloader.on_request(key_reload.begin)
+        await _serve_calls(settings, access, router, servicer, sources, identity.public_key, fenced)
     finally:
+        access.reloader.stop()
         await committer.close()
 
 
 async def _serve_calls(
     settings: Settings,
+    access: Access,
     router: Router,
     servicer: ConnectServicer,
     sources: Sources,
@@ -164,6 +181,7 @@ async def _serve_calls(
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, access.reloader.reload_all)
 
     collector = ServiceCollector(
         strategy=settings.strategy,
@@ -175,9 +193,13 @@ async def _serve_calls(
         metrics = serve_metrics(collector, settings.metrics_listen)
     except OSError as error:
         raise ListenError(f"can't listen on {settings.metrics_listen}: is it in use?") from error
-    server = await RpcServer.start(
-        servicer, settings.listen, max_frame_bytes=settings.max_frame_bytes
+    listen = partial(
+        RpcServer.start,
+        servicer,
+        max_frame_bytes=settings.max_frame_bytes,
+        certificate=access.certificate,
     )
+    server = SupervisedServer(await listen(settings.listen), listen)
     # What is alive now stays so: no collection needs to look at it again.
     gc.freeze()
     _announce(

@@ -4,6 +4,7 @@ A command's module is imported when it runs: ``health`` is asked every few secon
 at that service's cost, and must not load a second one to do it.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -15,6 +16,7 @@ __all__ = ["main"]
 _COMMANDS = {
     "serve": "run the service",
     "health": "ask a running service whether it serves; exit code 0 if it does",
+    "token": "make a bearer token for a principal, and the line that stores it",
     "inspect": "show what a journal holds, or one channel of it",
     "verify": "open everything in a journal; exit code 0 if all of it is whole",
     "backup": "copy a journal and the identity, while the service runs",
@@ -32,6 +34,9 @@ _USAGE = (
 
 def main() -> int:
     """Run the command that the arguments name; return the process's exit code."""
+    # Read when gRPC is imported. Its core writes lines of its own, about every handshake that
+    # fails: anyone could fill the log with them. What it calls an error still comes.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     match sys.argv[1:]:
         case ["-h" | "--help"]:
             sys.stdout.write(_USAGE)

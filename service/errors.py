@@ -23,11 +23,14 @@ __all__ = [
     "MessageTooLargeError",
     "OverloadedError",
     "PeerError",
+    "QuotaExceededError",
+    "RateLimitedError",
     "ReadFailedError",
     "ServiceError",
     "ShuttingDownError",
     "SkipLimitExceededError",
     "StorageError",
+    "UnauthenticatedError",
     "WriteRejectedError",
     "WriteUncertainError",
 ]
@@ -35,6 +38,9 @@ __all__ = [
 
 class ConnectError(Exception):
     """Root of everything that the service says to a caller instead of a result."""
+
+    retry_after: float | None = None
+    """Seconds after which to try again; None: as is usual for an error of this kind."""
 
 
 # --- The caller has to act ------------------------------------------------------------------
@@ -70,6 +76,23 @@ class IdempotencyKeyReusedError(CallerError):
 
 class DeadlineExceededError(CallerError):
     """The caller's deadline passed before work on the operation began; nothing was changed."""
+
+
+class UnauthenticatedError(CallerError):
+    """The caller has not shown who they are: send a valid token, or use a valid certificate."""
+
+
+class QuotaExceededError(CallerError):
+    """The caller has as many channels as they may have: close some."""
+
+
+class RateLimitedError(CallerError):
+    """The caller asks for more than their rate; nothing was changed: try again later."""
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        """Say what the rate is, and after how many seconds there is room again."""
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 # --- The peer has to act --------------------------------------------------------------------

@@ -11,6 +11,14 @@ import structlog
 __all__ = ["configure_logging"]
 
 
+def _is_no_echo(record: logging.LogRecord) -> bool:
+    """Say whether a record is none of gRPC's on metadata it can't decode: those quote it in full.
+
+    It may be a credential, and a stranger could fill the log.
+    """
+    return not str(record.msg).startswith("Invalid encoding on")
+
+
 def configure_logging(level: str) -> None:
     """Send everything at ``level`` or above to standard error, as JSON."""
     handler = logging.StreamHandler(sys.stderr)
@@ -19,6 +27,7 @@ def configure_logging(level: str) -> None:
             foreign_pre_chain=[
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
+                structlog.stdlib.ExtraAdder(),
                 structlog.processors.TimeStamper(fmt="iso"),
             ],
             processors=[
@@ -36,3 +45,4 @@ def configure_logging(level: str) -> None:
     root.setLevel(level.upper())
     # Pykka tells at "info" of every refusal that it hands to a caller; the caller has been told.
     logging.getLogger("pykka").setLevel(logging.WARNING)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_echo)

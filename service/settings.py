@@ -8,15 +8,17 @@ import os
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
-from tomllib import TOMLDecodeError
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
+    NonNegativeFloat,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -28,6 +30,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from service.access.loopback import is_loopback
 from service.keyfiles import KeySource
 from service.persistence.strategies import STRATEGIES
 from service.protocol.delivery import MAX_REDELIVERY_WINDOW
@@ -37,8 +40,14 @@ __all__ = ["ENVIRONMENT_PREFIX", "Settings", "SettingsError", "load_settings"]
 
 ENVIRONMENT_PREFIX = "CONNECT_ACTOR_"
 
+# What a timer can hold: a year is longer than anyone waits, and infinity is no time.
+_Seconds = Annotated[float, Field(gt=0, le=365 * 24 * 60 * 60)]
+# gRPC's own limits are signed 32-bit integers.
+_Bytes = Annotated[int, Field(gt=0, lt=2**31)]
+_MAX_PORT = 2**16 - 1
 
-class SettingsError(Exception):
+
+class SettingsError(ValueError):
     """The configuration can't be used; the message says what to change."""
 
 
@@ -56,11 +65,37 @@ class Settings(BaseSettings):
     config: Path | None = Field(None, description="TOML file with any of these settings")
 
     listen: str = Field(
-        "127.0.0.1:50051", description="host:port for gRPC; port 0 picks a free one"
+        "127.0.0.1:50051",
+        description="host:port for gRPC, or unix:path; port 0 picks a free one",
     )
     metrics_listen: str = Field(
         "127.0.0.1:9464", description="host:port for Prometheus; port 0 picks a free one"
     )
+    tls_certificate: Path | None = Field(
+        None, description="PEM file, the server's certificate first; with it gRPC is TLS only"
+    )
+    tls_private_key: Path | None = Field(None, description="PEM file, without a passphrase")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file; each client then needs a certificate from these roots"
+    )
+    allow_plaintext: bool = Field(
+        default=False,
+        description="gRPC without TLS may listen beyond the loopback address",
+    )
+    token_file: Path | None = Field(
+        None, description="names and hashes of bearer tokens; each call then needs one"
+    )
+    max_channels_per_principal: NonNegativeInt = Field(0, description="0: any number")
+    max_operations_per_second: NonNegativeFloat = Field(
+        0.0, description="of each principal; 0: any number"
+    )
+    max_bytes_per_second: NonNegativeFloat = Field(
+        0.0, description="of each principal's requests; 0: any number"
+    )
+    rate_burst: PositiveFloat = Field(
+        1.0, description="how much of a rate may come at once, in seconds' worth"
+    )
+
     data_dir: Path = Field(Path("data"), description="directory of journal and key files")
 
     sealing_key_file: Path | None = Field(
@@ -83,7 +118,7 @@ class Settings(BaseSettings):
         "forwarding", description="awaiting = one operation at a time, as the audited server"
     )
     snapshot_interval: PositiveInt = Field(50, description="records between a channel's snapshots")
-    journal_timeout: PositiveFloat = Field(
+    journal_timeout: _Seconds = Field(
         10.0, description="seconds until a request to the journal is given up"
     )
     journal_lease: PositiveFloat = Field(
@@ -106,28 +141,52 @@ class Settings(BaseSettings):
         description="answers a new channel keeps to give again; 0: a used key is gone at once",
     )
 
-    idle_timeout: PositiveFloat = Field(60.0, description="seconds until an idle actor passivates")
-    max_live_actors: PositiveInt = Field(200_000, description="live actors; beyond: refused")
+    idle_timeout: _Seconds = Field(60.0, description="seconds until an idle actor passivates")
+    max_live_actors: PositiveInt = Field(
+        200_000, description="live actors; beyond: the least recently used one passivates"
+    )
     max_concurrent_recoveries: PositiveInt = Field(64, description="channels loaded at a time")
+    max_waiting_recoveries: PositiveInt = Field(
+        65_536, description="channels that may wait to be loaded; beyond: refused"
+    )
+    recovery_wait_timeout: PositiveFloat = Field(
+        10.0, description="seconds that a channel may wait to be loaded; then: refused"
+    )
     max_waiting_writes: PositiveInt = Field(65_536, description="writes waiting for a commit")
-    restart_backoff: PositiveFloat = Field(
+    restart_backoff: _Seconds = Field(
         0.2, description="seconds before a crashed actor restarts; doubles with each crash in a row"
     )
-    max_restart_backoff: PositiveFloat = Field(30.0, description="seconds, at the most")
+    max_restart_backoff: _Seconds = Field(30.0, description="seconds, at the most")
 
-    max_message_bytes: PositiveInt = Field(
+    max_message_bytes: _Bytes = Field(
         1_048_576, description="largest plaintext or ciphertext of one operation"
     )
-    max_frame_bytes: PositiveInt = Field(4_194_304, description="largest gRPC message")
+    max_frame_bytes: _Bytes = Field(4_194_304, description="largest gRPC message")
     max_operations_in_flight: PositiveInt = Field(
         8_192, description="operations of one stream under way; beyond: the stream is not read"
     )
-    shutdown_grace: PositiveFloat = Field(
+    shutdown_grace: _Seconds = Field(
         20.0, description="seconds for finishing what was accepted when stopped"
+    )
+    allow_debugger: bool = Field(
+        default=False,
+        description="let cores be written and debuggers attach: they see every key",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least severe level that is logged"
     )
+
+    @field_validator("listen", "metrics_listen")
+    @classmethod
+    def _an_address(cls, value: str, info: ValidationInfo) -> str:
+        if info.field_name == "listen" and value.startswith(("unix:", "unix-abstract:")):
+            return value
+        host, _, port = value.rpartition(":")
+        if not (host and port.isascii() and port.isdecimal() and len(port) <= 5):
+            raise ValueError("expected host:port")
+        if int(port) > _MAX_PORT:
+            raise ValueError(f"ports go up to {_MAX_PORT}")
+        return value
 
     @field_validator("strategy")
     @classmethod
@@ -150,6 +209,26 @@ class Settings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _access_makes_sense(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_private_key is None):
+            raise ValueError("tls_certificate and tls_private_key belong together: give both")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca needs a tls_certificate")
+        if self.max_channels_per_principal and not self.authenticates:
+            raise ValueError(
+                "max_channels_per_principal needs to know who calls: give a token_file or a"
+                " tls_client_ca"
+            )
+        in_clear = self.tls_certificate is None and not is_loopback(self.listen)
+        if in_clear and not self.allow_plaintext:
+            raise ValueError(
+                f"listen {self.listen} would be in clear text beyond this machine: give a"
+                " tls_certificate, listen on a loopback address, or set allow_plaintext if the"
+                " network is all yours"
+            )
+        return self
+
     @property
     def key_source(self) -> KeySource:
         """Where the master keys come from."""
@@ -159,6 +238,11 @@ class Settings(BaseSettings):
             keys=None if self.sealing_keys is None else self.sealing_keys.get_secret_value(),
             command=self.sealing_key_command,
         )
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether callers have to show who they are."""
+        return self.token_file is not None or self.tls_client_ca is not None
 
     @property
     def channel_limits(self) -> ChannelLimits:
@@ -220,5 +304,10 @@ def load_settings(arguments: Sequence[str]) -> Settings:
                 for problem in error.errors(include_url=False, include_input=False)
             )
         ) from None
-    except TOMLDecodeError as error:
+    except RecursionError:
+        raise SettingsError(f"configuration file {file} is nested too deep") from None
+    except ValueError as error:
+        # Also what a TOML parser lets through: bytes that are no text, very long numbers.
         raise SettingsError(f"configuration file {file} is not TOML: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"configuration file {file} can't be read: {error.strerror}") from None

@@ -300,14 +300,16 @@ def _actors() -> list[Panel]:
         chart(
             "Coming and going: passivated channels come back when used",
             "Actors per second that were told to stop as they were idle, and channels per second"
-            " that came back from the journal.",
+            " that came back from the journal, or were refused as too many were coming.",
             units.OpsPerSecond,
             Line(rate("connect_actor_passivations_total", STRATEGY), "{{strategy}}, passivated"),
             Line(rate("connect_actor_recoveries_total", STRATEGY), "{{strategy}}, recovered"),
+            Line(rate("connect_recovery_permit_refusals_total", STRATEGY), "{{strategy}}, refused"),
         ),
         chart(
             "Recovery: what the first message after a rest waits for",
-            "50th and 99th percentile of the time from the permit to the session.",
+            "50th and 99th percentile of the time from the permit to the session, and the 99th of"
+            " the wait for the permit.",
             units.Seconds,
             Line(
                 quantile(0.5, "connect_actor_recovery_duration_seconds", STRATEGY),
@@ -316,6 +318,10 @@ def _actors() -> list[Panel]:
             Line(
                 quantile(0.99, "connect_actor_recovery_duration_seconds", STRATEGY),
                 "{{strategy}}, p99",
+            ),
+            Line(
+                quantile(0.99, "connect_recovery_permit_wait_seconds", STRATEGY),
+                "{{strategy}}, p99 of the wait",
             ),
             empty=_NO_RECOVERY,
         ),

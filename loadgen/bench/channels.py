@@ -48,7 +48,7 @@ class _House:
         self._committer = Committer(journal, self.loop, max_waiting=100_000, timeout=30.0)
         environment = ConnectEnvironment(
             committer=self._committer,
-            permits=RecoveryPermits(64),
+            permits=RecoveryPermits(64, self.loop, max_waiting=100_000, timeout=30.0),
             strategy=STRATEGIES[strategy],
             snapshot_interval=50,
             identity=Identity.generate(os.urandom),

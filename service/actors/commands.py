@@ -9,11 +9,19 @@ from typing import Any, NamedTuple
 from pykka import Future
 
 from protos.connect_actor.v1 import connect_pb2 as wire
-from service.errors import StorageError
+from service.errors import (
+    CallerError,
+    ChannelExistsError,
+    ChannelNotFoundError,
+    OverloadedError,
+    StorageError,
+)
 from service.persistence.contract import Recovery
 from service.protocol.payload import Payload
 
 __all__ = [
+    "ID_TAKEN",
+    "NO_SUCH_CHANNEL",
     "Acknowledge",
     "Close",
     "Command",
@@ -24,12 +32,17 @@ __all__ = [
     "Establish",
     "Passivate",
     "PermitGranted",
+    "PermitRefused",
     "Recovered",
     "RecoveryFailed",
     "Reply",
     "Restore",
     "Restored",
+    "refusal_to_others",
 ]
+
+NO_SUCH_CHANNEL = "no such channel: establish one"
+ID_TAKEN = "another handshake already made this channel: establish with fresh keys"
 
 
 Reply = Future[Any]
@@ -88,6 +101,13 @@ class Close(NamedTuple):
 Command = Establish | Encrypt | Decrypt | Acknowledge | Restore | Close
 
 
+def refusal_to_others(command: object) -> CallerError:
+    """Return what whoever doesn't own a channel hears of it: there is none, but its id is taken."""
+    if isinstance(command, Establish):
+        return ChannelExistsError(ID_TAKEN)
+    return ChannelNotFoundError(NO_SUCH_CHANNEL)
+
+
 class Restored(NamedTuple):
     """Where a channel stands, all of it durable."""
 
@@ -100,6 +120,12 @@ class Restored(NamedTuple):
 
 class PermitGranted(NamedTuple):
     """The actor may load its channel now."""
+
+
+class PermitRefused(NamedTuple):
+    """Too many channels are loading: the actor won't get its turn."""
+
+    error: OverloadedError
 
 
 class Recovered(NamedTuple):

@@ -13,6 +13,7 @@ Rules that hold in every phase:
 3. Anything else that is raised is a defect. Pykka would answer the caller and go on with whatever
    state there is; this actor throws its state away, answers with ``ActorCrashedError`` and stops.
    The router starts it anew, from the journal and after a pause, when the channel is next used.
+4. It serves one owner. If the journal says that the channel is another's, it serves nobody.
 """
 
 import logging
@@ -23,6 +24,7 @@ from service.actors.commands import Command, CommitFailed, Passivate, Reply
 from service.actors.environment import ConnectEnvironment, Guardian
 from service.actors.phases import AwaitingPermit, Crashed, Phase
 from service.errors import ActorCrashedError, ConnectError
+from service.tracing import id_of
 
 __all__ = ["ConnectActor"]
 
@@ -33,11 +35,12 @@ class ConnectActor(DispatchedActor):
     """Serves ``service.actors.commands``; see the module's text for what it promises."""
 
     def __init__(
-        self, connect_id: int, environment: ConnectEnvironment, guardian: Guardian
+        self, connect_id: int, owner: bytes, environment: ConnectEnvironment, guardian: Guardian
     ) -> None:
-        """Prepare the actor of a channel; it loads the channel once it runs."""
+        """Prepare the actor of an owner's channel; it loads the channel once it runs."""
         super().__init__()
         self.connect_id = connect_id
+        self.owner = owner
         self.environment = environment
         self.guardian = guardian
         self._phase: Phase = AwaitingPermit(self)
@@ -73,8 +76,16 @@ class ConnectActor(DispatchedActor):
             _log.warning("a %s without a sender was refused", type(message).__name__)
             return None
         except Exception as error:
-            _log.exception("%s met a defect and stops", self.persistence_id)
+            _log.exception(
+                "%s met a defect and stops",
+                self.persistence_id,
+                extra={"connect_id": self.connect_id, "request_id": id_of(self.sender)},
+            )
             self._crash()
+            if self.sender is None:
+                # Raised from here, it would end the actor at once: without ``on_stop``, so that the
+                # router kept it, and whoever waits in the mailbox not told what has happened.
+                return None
             raise ActorCrashedError(
                 "the channel's actor failed and restarts from the journal: try again after a pause"
             ) from error

@@ -19,7 +19,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol, Self
@@ -72,11 +72,19 @@ class MailboxStatistics:
 class Dispatcher:
     """Gives turns on an event loop; see the module's text for what it promises."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give turns on ``loop``, whichever thread runs it and whenever it does."""
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Give turns on ``loop``, whichever thread runs it and whenever it does.
+
+        Args:
+            loop: runs the passes.
+            clock: seconds; measures how long a pass takes.
+        """
         self.mailboxes = MailboxStatistics()
         """For the mailboxes that take turns here to count in."""
         self._loop = loop
+        self._clock = clock
         self._ready: deque[Runnable] = deque()
         self._awake = False  # a pass is under way or on its way
         self._closed = False
@@ -141,7 +149,7 @@ class Dispatcher:
             return
         self._thread = threading.get_ident()
         ready = self._ready
-        clock = time.monotonic
+        clock = self._clock
         end = clock() + PASS_SECONDS
         while ready:
             runnable = ready.popleft()

@@ -11,6 +11,7 @@ from service.persistence.strategies import Strategy
 from service.protocol.handshake import ChannelLimits
 from service.protocol.keys import Identity
 from service.protocol.primitives import Random
+from service.tracing import tracing
 
 if TYPE_CHECKING:
     from service.actors.connect import ConnectActor
@@ -75,3 +76,5 @@ class ConnectEnvironment:
     """Seconds on the clock that commands' deadlines are set on."""
     random: Random
     statistics: ActorStatistics = field(default_factory=ActorStatistics)
+    tracing: bool = field(default_factory=tracing)
+    """Whether steps of messages are told."""

@@ -67,7 +67,18 @@ class LoopFuture(Future[T]):
     event loop once all that it needs from other ``LoopFuture`` objects is there.
     """
 
-    __slots__ = ("_callbacks", "_done", "_exc_info", "_get_hook", "_get_hook_result", "_value")
+    __slots__ = (
+        "_callbacks",
+        "_done",
+        "_exc_info",
+        "_get_hook",
+        "_get_hook_result",
+        "_value",
+        "request_id",
+    )
+
+    request_id: str
+    """Whose answer this is, for ``service.tracing``; seldom set."""
 
     def __init__(self) -> None:
         # All that Pykka's __init__ does, too: calling it would double the cost of an ask's future.

@@ -4,6 +4,7 @@ A phase is entered once, receives every message until the actor becomes another,
 the actor stops or crashes in it. All of it runs on the dispatcher's thread.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from service.actors.actor import ANSWER_LATER
 from service.actors.commands import (
+    ID_TAKEN,
+    NO_SUCH_CHANNEL,
     Acknowledge,
     Close,
     Command,
@@ -22,12 +25,15 @@ from service.actors.commands import (
     Establish,
     Passivate,
     PermitGranted,
+    PermitRefused,
     Recovered,
     RecoveryFailed,
     Reply,
     Restore,
     Restored,
+    refusal_to_others,
 )
+from service.actors.permits import Permit
 from service.errors import (
     ActorCrashedError,
     CallerError,
@@ -55,11 +61,14 @@ from service.protocol.delivery import Delivered
 from service.protocol.handshake import encode_request, respond
 from service.protocol.payload import Payload
 from service.protocol.session import Session
+from service.tracing import id_of, note
 
 if TYPE_CHECKING:
     from service.actors.connect import ConnectActor
 
 __all__ = ["AwaitingPermit", "Crashed", "Phase", "Recovering", "Running", "Stopping", "Vacant"]
+
+_log = logging.getLogger(__name__)
 
 # Commands that may wait for a recovery; the mailbox is bounded on its own.
 _MAX_STASHED = 4_096
@@ -104,9 +113,12 @@ class _Stash:
             actor.handle(command, sender)
 
     def refuse(self, error: Exception) -> None:
+        self.refuse_each(lambda _: error)
+
+    def refuse_each(self, error_of: Callable[[_Kept], Exception]) -> None:
         while self._waiting:
-            _, sender = self._waiting.popleft()
-            _fail(sender, error)
+            command, sender = self._waiting.popleft()
+            _fail(sender, error_of(command))
 
 
 def _fail(sender: Reply | None, error: Exception) -> None:
@@ -122,50 +134,54 @@ def _require_time(actor: "ConnectActor", deadline: float | None) -> None:
 class AwaitingPermit:
     """First of the phases: waits for its turn to load the channel. Commands wait, in order."""
 
-    __slots__ = ("_actor", "_has_permit", "_left", "_stash")
+    __slots__ = ("_actor", "_permit", "_stash")
 
     def __init__(self, actor: "ConnectActor") -> None:
         self._actor = actor
         self._stash = _Stash()
-        self._left = False
-        self._has_permit = False
+        self._permit: Permit | None = None
 
     def enter(self) -> None:
         """Queue for a permit."""
-        self._actor.environment.permits.acquire(self._granted)
+        try:
+            self._permit = self._actor.environment.permits.acquire(
+                lambda: self._actor.signal(PermitGranted()), self._refused
+            )
+        except OverloadedError as error:
+            self._refused(error)
 
-    def _granted(self) -> None:
-        if self._left:
-            self._actor.environment.permits.release()
-        else:
-            self._has_permit = True
-            self._actor.signal(PermitGranted())
+    def _refused(self, error: OverloadedError) -> None:
+        self._actor.signal(PermitRefused(error))
 
     def receive(self, message: object) -> object:
-        """Stash commands; load when it is this channel's turn."""
-        if isinstance(message, PermitGranted):
-            self._actor.become(Recovering(self._actor, self._stash))
+        """Stash commands; load when it is this channel's turn, stop when that does not come."""
+        if isinstance(message, PermitGranted) and self._permit is not None:
+            self._actor.become(Recovering(self._actor, self._stash, self._permit))
+            return None
+        if isinstance(message, PermitRefused):
+            self._stash.refuse(message.error)
+            self._actor.become(Stopping(self._actor, message.error))
             return None
         if isinstance(message, _Kept):
             return self._stash.add(message, self._actor.sender)
         return None  # signals of an earlier life
 
     def leave(self) -> None:
-        """Answer whoever waits, and pass the permit on, now or when it comes."""
-        self._left = True
-        if self._has_permit:
-            self._actor.environment.permits.release()
+        """Answer whoever waits, and pass the permit on, or leave the queue."""
+        if self._permit is not None:
+            self._permit.give_back()
         self._stash.refuse(ActorCrashedError("the actor was stopped while it waited: try again"))
 
 
 class Recovering:
     """Second: snapshot and records are on their way (one request). Commands wait, in order."""
 
-    __slots__ = ("_actor", "_begun", "_stash")
+    __slots__ = ("_actor", "_begun", "_permit", "_stash")
 
-    def __init__(self, actor: "ConnectActor", stash: _Stash) -> None:
+    def __init__(self, actor: "ConnectActor", stash: _Stash, permit: Permit) -> None:
         self._actor = actor
         self._stash = stash
+        self._permit = permit
         self._begun = perf_counter()
 
     def enter(self) -> None:
@@ -204,7 +220,10 @@ class Recovering:
         except CorruptRecordError as error:
             self._give_up(ChannelDamagedError(f"the channel can't be recovered: {error}"))
             return
-        actor.environment.permits.release()
+        if session is not None and recovery.owner != actor.owner:
+            self._withdraw()
+            return
+        self._permit.give_back()
         if session is None:
             actor.become(Vacant(actor, recovery.highest_sequence_number))
         else:
@@ -225,14 +244,23 @@ class Recovering:
 
     def _give_up(self, error: StorageError) -> None:
         """No half-recovered channel is ever served: whoever waits is told, and the actor stops."""
+        _log.error(
+            "the channel can't be loaded: %s", error, extra={"connect_id": self._actor.connect_id}
+        )
         self._actor.environment.statistics.recovery_failures += 1
-        self._actor.environment.permits.release()
+        self._permit.give_back()
         self._stash.refuse(error)
         self._actor.become(Stopping(self._actor, error))
 
+    def _withdraw(self) -> None:
+        """The channel is another's: answer as for a channel that doesn't exist."""
+        self._permit.give_back()
+        self._stash.refuse_each(refusal_to_others)
+        self._actor.become(Stopping(self._actor, ChannelNotFoundError(NO_SUCH_CHANNEL)))
+
     def leave(self) -> None:
         """Answer whoever waits, and give the permit back."""
-        self._actor.environment.permits.release()
+        self._permit.give_back()
         self._stash.refuse(ActorCrashedError("the actor was stopped while it loaded: try again"))
 
 
@@ -266,7 +294,7 @@ class Vacant:
         actor = self._actor
         environment = actor.environment
         if not isinstance(command, Establish):
-            raise ChannelNotFoundError("no such channel: establish one")
+            raise ChannelNotFoundError(NO_SUCH_CHANNEL)
         _require_time(actor, command.deadline)
         environment.committer.require_room()
         session = respond(
@@ -320,7 +348,9 @@ class Running:
 
     def begin(self) -> object:
         """Persist a session that has just been made; its answer is the handshake's response."""
-        self._append(RecordKind.ESTABLISHED, b"", self._session.handshake.response)
+        self._append(
+            RecordKind.ESTABLISHED, b"", self._session.handshake.response, self._actor.owner
+        )
         return ANSWER_LATER
 
     def receive(self, message: object) -> object:
@@ -443,9 +473,7 @@ class Running:
         _require_time(self._actor, command.deadline)
         handshake = self._session.handshake
         if encode_request(command.request) != handshake.request:
-            raise ChannelExistsError(
-                "another handshake already made this channel: establish with fresh keys"
-            )
+            raise ChannelExistsError(ID_TAKEN)
         return self._answer_when_durable(handshake.response)
 
     def _close(self, deadline: float | None) -> object:
@@ -471,7 +499,7 @@ class Running:
         self._append(kind, payload, result)
         return ANSWER_LATER
 
-    def _append(self, kind: RecordKind, payload: bytes, result: object) -> None:
+    def _append(self, kind: RecordKind, payload: bytes, result: object, owner: bytes = b"") -> None:
         actor = self._actor
         environment = actor.environment
         number = self._sequence_number = self._sequence_number + 1
@@ -480,12 +508,17 @@ class Running:
         if kind is RecordKind.ESTABLISHED or (due and kind is not RecordKind.CLOSED):
             snapshot = self._snapshot()
         self._unsettled += 1
+        settled = partial(self._settled, actor.sender, result)
+        if environment.tracing:
+            note("recorded", id_of(actor.sender), **self._step(number))
+            settled = partial(self._settled_traced, number, actor.sender, result)
         environment.committer.write(
             Write(
                 actor.connect_id,
-                partial(self._settled, actor.sender, result),
+                settled,
                 Record(actor.connect_id, number, kind, payload),
                 snapshot,
+                owner,
             )
         )
 
@@ -519,6 +552,17 @@ class Running:
             _fail(sender, error)
             self._actor.interrupt(CommitFailed(self))
 
+    def _step(self, number: int) -> dict[str, int]:
+        return {"connect_id": self._actor.connect_id, "sequence_number": number}
+
+    def _settled_traced(
+        self, number: int, sender: Reply | None, result: object, error: StorageError | None
+    ) -> None:
+        if error is None:
+            round_number = self._actor.environment.committer.statistics.rounds
+            note("durable", id_of(sender), **self._step(number), round=round_number)
+        self._settled(sender, result, error)
+
     def _refused(self, sender: Reply, refusal: ConnectError, error: StorageError | None) -> None:
         self._unsettled -= 1
         _fail(sender, error or refusal)
@@ -527,6 +571,10 @@ class Running:
 
     def _discard(self) -> None:
         """Throw the session away, since it is ahead of the journal for good; load it anew."""
+        _log.warning(
+            "a commit failed: the channel goes on from what is durable",
+            extra={"connect_id": self._actor.connect_id},
+        )
         self._actor.environment.statistics.discarded += 1
         self._actor.become(AwaitingPermit(self._actor))
 

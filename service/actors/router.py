@@ -1,11 +1,20 @@
 """The router: finds or starts the actor of a channel, passivates it, starts it anew after a crash.
 
-A channel is in one of these places, and a command for it goes accordingly:
+A command comes with its caller's *owner*: what stands for a principal, empty for everybody where
+callers are not authenticated. A channel's actor and its memory exist for the channel's owner alone,
+who finds the channel in one of these places:
 
-- nowhere: the journal is asked first, so that an unknown id starts no actor (``_Waiting``);
-- live: into its actor's mailbox;
-- passivating: kept here, in order, until the actor has stopped, then to a new one (``_Waiting``);
-- crashed a moment ago: refused until its back-off is over.
+- live: the command goes into its actor's mailbox;
+- waiting (``_Waiting``): kept here, in order, until an actor that is passivating has stopped, or
+  until there is room for another live actor; then to a new one;
+- crashed a moment ago: refused until its back-off is over;
+- nowhere: the journal is asked first, so that an unknown id starts no actor.
+
+To anyone else it is nowhere, wherever it is: the journal is asked, and the answer is that of an
+unknown id, by the same way and after the same work.
+
+Live actors are bounded. A newcomer beyond makes the least recently used idle one passivate, and
+waits for its place; it is refused only if none of those looked at is idle.
 
 In ``awaiting`` mode one operation at a time is under way in the whole service, as behind the
 audited server's parent actor, so that the effect can be measured.
@@ -21,8 +30,9 @@ from functools import partial
 
 from pykka import ActorRef
 
+from service.access.quotas import ChannelQuota
 from service.actors.actor import mailbox_of, signal
-from service.actors.commands import Command, Establish, Passivate, Reply
+from service.actors.commands import Command, Establish, Passivate, Reply, refusal_to_others
 from service.actors.connect import ConnectActor
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment, Guardian
@@ -30,17 +40,22 @@ from service.actors.future import LoopFuture
 from service.actors.mailbox import Envelope, Mailbox
 from service.errors import (
     ActorCrashedError,
-    ChannelNotFoundError,
     ConnectError,
     OverloadedError,
     ShuttingDownError,
     StorageError,
 )
+from service.persistence.committer import Standing
+from service.tracing import id_of
 
 __all__ = ["Router", "RouterSettings"]
 
 # Commands kept for one channel while its actor is found or passivated.
 _MAX_WAITING = 4_096
+# Channels that the journal is being asked about, of all callers: a few rounds' worth of reads.
+_MAX_ASKED = 65_536
+# Actors looked at to find the least recently used: a fraction of a millisecond.
+_LOOKS = 1_024
 # Idle actors are looked for this many times within the idle timeout.
 _SWEEPS_PER_TIMEOUT = 8
 
@@ -54,23 +69,35 @@ class RouterSettings:
     max_live_actors: int
     restart_backoff: float
     max_restart_backoff: float
+    max_channels: int = 0
+    """Channels that a principal may own; 0: any number."""
+
+
+_Commands = deque[tuple[Command, Reply]]
 
 
 @dataclass(slots=True)
 class _Live:
     ref: ActorRef[ConnectActor]
     mailbox: Mailbox
+    owner: bytes
     last_used: int
     """In sweeps."""
+    due: int
+    """The sweep that looks at it next."""
+
+
+_Found = tuple[int, _Live]
 
 
 @dataclass(slots=True)
 class _Waiting:
-    """Commands for a channel that has no actor at this moment, in order."""
+    """Commands for a channel that is about to have an actor, in order."""
 
-    commands: deque[tuple[Command, Reply]] = field(default_factory=deque)
+    owner: bytes
+    commands: _Commands = field(default_factory=deque)
     stopping: str | None = None
-    """URN of the actor that has to stop first; None while the journal is asked."""
+    """URN of the actor that has to stop first; None for a newcomer that waits for room."""
 
 
 @dataclass(slots=True)
@@ -95,102 +122,219 @@ class Router(Guardian):
         self._dispatcher = dispatcher
         self._loop = loop
         self._channels: dict[int, _Live | _Waiting] = {}
+        # Commands for channels that the journal is being asked about, by channel and owner.
+        self._asked: dict[tuple[int, bytes], _Commands] = {}
+        self._newcomers: deque[int] = deque()
+        self._live_actors = 0
+        self._actors = 0  # live ones, and those that are stopping
+        self._quota = ChannelQuota(settings.max_channels, environment.committer.owned)
         self._backoffs: dict[int, _Backoff] = {}
         self._serial = _Serial() if settings.awaiting else None
         self._draining = False
         self._drained = asyncio.Event()
         self._sweep = 0
         # Channels by the sweep in which they may have been idle for long enough.
-        self._due: defaultdict[int, list[int]] = defaultdict(list)
+        self._due: defaultdict[int, deque[int]] = defaultdict(deque)
         self._period = settings.idle_timeout / _SWEEPS_PER_TIMEOUT
         self._timer = loop.call_later(self._period, self._on_sweep)
 
     @property
     def live(self) -> int:
-        """Actors that are live or on their way there or from there."""
+        """Channels whose actor is live or on its way there or from there."""
         return len(self._channels)
 
     # --- Routing ----------------------------------------------------------------------------------
 
-    def route(self, connect_id: int, command: Command, reply: Reply) -> None:
-        """See that a command gets to its channel and its answer to ``reply``; never raises."""
-        if self._serial is None:
-            self._forward(connect_id, command, reply)
-        else:
-            self._serial.submit(partial(self._forward, connect_id, command), reply)
+    def route(self, connect_id: int, command: Command, reply: Reply, owner: bytes = b"") -> None:
+        """See that an owner's command gets to its channel and its answer to ``reply``.
 
-    def _forward(self, connect_id: int, command: Command, reply: Reply) -> None:
+        Never raises.
+        """
+        if self._serial is None:
+            self._forward(connect_id, command, owner, reply)
+        else:
+            self._serial.submit(partial(self._forward, connect_id, command, owner), reply)
+
+    def _forward(self, connect_id: int, command: Command, owner: bytes, reply: Reply) -> None:
         try:
             channel = self._channels.get(connect_id)
-            if type(channel) is _Live:
+            if type(channel) is _Live and channel.owner == owner:
                 channel.last_used = self._sweep
                 channel.mailbox.put(Envelope(command, reply))
             elif self._draining:
                 raise ShuttingDownError("the service is stopping: try again on another instance")
-            elif type(channel) is _Waiting:
-                self._keep(channel, command, reply)
+            elif type(channel) is _Waiting and channel.owner == owner:
+                _keep(channel.commands, command, reply)
             else:
-                self._admit(connect_id, command, reply)
+                self._ask(connect_id, command, owner, reply)
         except ConnectError as error:
-            reply.set_exception((type(error), error, None))
+            _refuse(reply, error)
 
-    def _keep(self, waiting: "_Waiting", command: Command, reply: Reply) -> None:
-        if len(waiting.commands) >= _MAX_WAITING:
+    def _ask(self, connect_id: int, command: Command, owner: bytes, reply: Reply) -> None:
+        """A command for a channel that, as far as its caller may know, has no actor."""
+        key = connect_id, owner
+        asked = self._asked.get(key)
+        if asked is not None:
+            _keep(asked, command, reply)
+        elif type(command) is Establish and not owner and connect_id not in self._channels:
+            # Whose a channel is matters to nobody here; should it be a principal's, the actor
+            # withdraws.
+            self._hand_over(connect_id, owner, deque([(command, reply)]))
+        elif len(self._asked) >= _MAX_ASKED:
             raise OverloadedError(
-                f"{_MAX_WAITING} commands are waiting for this channel: try again after a pause"
+                f"the journal is being asked about {_MAX_ASKED} channels: try again after a pause"
             )
-        waiting.commands.append((command, reply))
+        else:
+            self._asked[key] = deque([(command, reply)])
+            self._environment.committer.look_up(connect_id, owner, partial(self._found, key))
 
-    def _admit(self, connect_id: int, command: Command, reply: Reply) -> None:
-        """A command for a channel that has no actor."""
+    def _found(
+        self, key: tuple[int, bytes], standing: Standing, error: StorageError | None
+    ) -> None:
+        """Go on with a channel that had no actor, now that the journal has been asked."""
+        connect_id, owner = key
+        asked: _Commands = self._asked.pop(key)
+        try:
+            if connect_id in self._channels:
+                # Another's, which may not be durable yet.
+                standing = Standing.FOREIGN
+            if error is not None:
+                raise error
+            if standing is Standing.OWN:
+                self._hand_over(connect_id, owner, asked)
+            elif standing is Standing.UNKNOWN and _establishes(asked):
+                # From here on the refusals, too, go where the quota hears of them.
+                asked = self._within_quota(owner, asked)
+                self._hand_over(connect_id, owner, asked)
+            else:
+                for command, reply in asked:
+                    _refuse(reply, refusal_to_others(command))
+        except ConnectError as refusal:
+            for _, reply in asked:
+                _refuse(reply, refusal)
+        self._note_if_drained()
+
+    def _within_quota(self, owner: bytes, asked: _Commands) -> _Commands:
+        """Return what is to make a new channel, counted as one until it is answered.
+
+        Raises:
+            QuotaExceededError: the owner has as many channels as it may have.
+        """
+        if not self._settings.max_channels:
+            return asked
+        self._quota.require_room(owner)
+        return deque(
+            (command, self._quota.reserve(owner, reply) if type(command) is Establish else reply)
+            for command, reply in asked
+        )
+
+    # --- Room for actors --------------------------------------------------------------------------
+
+    def _hand_over(self, connect_id: int, owner: bytes, commands: _Commands) -> None:
+        """Give an owner's commands to a new actor, now or once there is room for it.
+
+        Raises:
+            ActorCrashedError: the last one crashed a moment ago.
+            OverloadedError: there is no room, and there will be none, or too many channels wait to
+                be loaded.
+        """
         backoff = self._backoffs.get(connect_id)
         if backoff is not None and self._loop.time() < backoff.until:
             raise ActorCrashedError(
                 f"the channel's actor failed and restarts in"
                 f" {backoff.until - self._loop.time():.1f} s: try again then"
             )
-        if len(self._channels) >= self._settings.max_live_actors:
+        self._environment.permits.require_room()
+        if self._actors < self._settings.max_live_actors:
+            self._start(connect_id, owner, commands)
+            return
+        self._make_room()
+        self._channels[connect_id] = _Waiting(owner, commands)
+        self._newcomers.append(connect_id)
+
+    def _make_room(self) -> None:
+        """See that more actors are about to stop than newcomers wait.
+
+        Raises:
+            OverloadedError: all that were looked at have something to do.
+        """
+        if self._stopping > len(self._newcomers):
+            return
+        idle, _ = self._least_recently_used()
+        if idle is None:
             raise OverloadedError(
-                f"{self._settings.max_live_actors} channels are live: try again after a pause"
+                f"{self._settings.max_live_actors} channels are live and busy:"
+                " try again after a pause"
             )
-        if isinstance(command, Establish):
-            self._start(connect_id).mailbox.put(Envelope(command, reply))
-        else:
-            waiting = self._channels[connect_id] = _Waiting()
-            self._keep(waiting, command, reply)
-            self._environment.committer.look_up(
-                connect_id, partial(self._found, connect_id, waiting)
-            )
+        self._passivate(*idle)
 
-    def _found(
-        self,
-        connect_id: int,
-        waiting: "_Waiting",
-        known: bool,  # noqa: FBT001 - a callback's argument
-        error: StorageError | None,
-    ) -> None:
-        """Go on with a channel that had no actor, now that the journal has been asked."""
-        del self._channels[connect_id]
-        if known or any(isinstance(command, Establish) for command, _ in waiting.commands):
-            self._hand_over(connect_id, waiting)
-        else:
-            refusal = error or ChannelNotFoundError("no such channel: establish one")
-            for _, reply in waiting.commands:
-                reply.set_exception((type(refusal), refusal, None))
-            self._note_if_drained()
+    def _admit_newcomers(self) -> None:
+        while self._newcomers and self._actors < self._settings.max_live_actors:
+            connect_id = self._newcomers.popleft()
+            waiting = self._channels[connect_id]
+            if type(waiting) is _Waiting:
+                self._start(connect_id, waiting.owner, waiting.commands)
+        # Who came back while its own actor stopped was never refused: a busy one goes, if need be.
+        while self._stopping < len(self._newcomers):
+            idle, any_live = self._least_recently_used()
+            chosen = idle or any_live
+            if chosen is None:
+                return
+            self._passivate(*chosen)
 
-    def _hand_over(self, connect_id: int, waiting: "_Waiting") -> None:
-        live = self._start(connect_id)
-        for command, reply in waiting.commands:
+    @property
+    def _stopping(self) -> int:
+        return self._actors - self._live_actors
+
+    def _least_recently_used(self) -> tuple[_Found | None, _Found | None]:
+        """Return the actors used in the earliest sweep, of those looked at: an idle one, and any.
+
+        Looks where the next sweeps would, and leaves what it has looked at where it belongs.
+        """
+        idle: _Found | None = None
+        any_live: _Found | None = None
+        looks = _LOOKS
+        for due in range(self._sweep + 1, self._sweep + _SWEEPS_PER_TIMEOUT + 2):
+            bucket = self._due.get(due, ())
+            for _ in range(min(len(bucket), looks)):
+                looks -= 1
+                found = self._next_due(due)
+                if found is None:
+                    continue
+                any_live = any_live or found
+                if found[1].mailbox.empty():
+                    if found[1].due == due:
+                        return found, found
+                    if idle is None or found[1].last_used < idle[1].last_used:
+                        idle = found
+        return idle, any_live
+
+    def _next_due(self, sweep: int) -> _Found | None:
+        """Take the next channel of those that may have been idle for long enough in a sweep.
+
+        Files it anew, by its last use. None if it has gone, or is filed elsewhere.
+        """
+        connect_id = self._due[sweep].popleft()
+        channel = self._channels.get(connect_id)
+        if type(channel) is not _Live or channel.due != sweep:
+            return None
+        channel.due = channel.last_used + _SWEEPS_PER_TIMEOUT + 1
+        self._due[channel.due].append(connect_id)
+        return connect_id, channel
+
+    def _start(self, connect_id: int, owner: bytes, commands: _Commands) -> None:
+        ref = ConnectActor.start(
+            connect_id, owner, self._environment, self, dispatcher=self._dispatcher
+        )
+        due = self._sweep + _SWEEPS_PER_TIMEOUT + 1
+        live = self._channels[connect_id] = _Live(ref, mailbox_of(ref), owner, self._sweep, due)
+        self._due[due].append(connect_id)
+        self._actors += 1
+        self._live_actors += 1
+        for command, reply in commands:
             live.mailbox.put(Envelope(command, reply))
         if self._draining:
             self._passivate(connect_id, live)
-
-    def _start(self, connect_id: int) -> _Live:
-        ref = ConnectActor.start(connect_id, self._environment, self, dispatcher=self._dispatcher)
-        live = self._channels[connect_id] = _Live(ref, mailbox_of(ref), self._sweep)
-        self._due[self._sweep + _SWEEPS_PER_TIMEOUT + 1].append(connect_id)
-        return live
 
     # --- Looking after actors ---------------------------------------------------------------------
 
@@ -207,13 +351,19 @@ class Router(Guardian):
         match channel:
             case _Live(ref=ref) if ref.actor_urn == actor.actor_urn:
                 del self._channels[connect_id]
+                self._live_actors -= 1
             case _Waiting(stopping=urn) if urn == actor.actor_urn:
-                del self._channels[connect_id]
                 if channel.commands:
-                    self._hand_over(connect_id, channel)
+                    # Behind those for whom it had to go.
+                    channel.stopping = None
+                    self._newcomers.append(connect_id)
+                else:
+                    del self._channels[connect_id]
             case _:
                 return
+        self._actors -= 1
         self._environment.committer.forget(connect_id)
+        self._admit_newcomers()
         self._note_if_drained()
 
     def crashed(self, actor: ConnectActor) -> None:
@@ -228,22 +378,19 @@ class Router(Guardian):
         backoff.until = now + pause
 
     def _passivate(self, connect_id: int, live: _Live) -> None:
-        self._channels[connect_id] = _Waiting(stopping=live.ref.actor_urn)
+        self._channels[connect_id] = _Waiting(live.owner, stopping=live.ref.actor_urn)
+        self._live_actors -= 1
         self._environment.statistics.passivated += 1
         signal(live.ref, Passivate())
 
     def _on_sweep(self) -> None:
         """Passivate what has been idle; look at each channel about once per idle timeout."""
         self._sweep += 1
-        for connect_id in self._due.pop(self._sweep, ()):
-            channel = self._channels.get(connect_id)
-            if type(channel) is not _Live:
-                continue
-            due = channel.last_used + _SWEEPS_PER_TIMEOUT + 1
-            if due <= self._sweep:
-                self._passivate(connect_id, channel)
-            else:
-                self._due[due].append(connect_id)
+        for _ in range(len(self._due[self._sweep])):
+            found = self._next_due(self._sweep)
+            if found is not None and found[1].due <= self._sweep:
+                self._passivate(*found)
+        del self._due[self._sweep]
         now = self._loop.time()
         forgiven = self._settings.max_restart_backoff
         self._backoffs = {
@@ -266,8 +413,24 @@ class Router(Guardian):
         await self._drained.wait()
 
     def _note_if_drained(self) -> None:
-        if self._draining and not self._channels:
+        if self._draining and not self._channels and not self._asked:
             self._drained.set()
+
+
+def _establishes(commands: _Commands) -> bool:
+    return any(type(command) is Establish for command, _ in commands)
+
+
+def _keep(commands: _Commands, command: Command, reply: Reply) -> None:
+    if len(commands) >= _MAX_WAITING:
+        raise OverloadedError(
+            f"{_MAX_WAITING} commands are waiting for this channel: try again after a pause"
+        )
+    commands.append((command, reply))
+
+
+def _refuse(reply: Reply, refusal: ConnectError) -> None:
+    reply.set_exception((type(refusal), refusal, None))
 
 
 class _Serial:
@@ -291,6 +454,9 @@ class _Serial:
             self._busy = True
             forward, reply = self._queue.popleft()
             relay: LoopFuture[object] = LoopFuture()
+            request_id = id_of(reply)
+            if request_id is not None:
+                relay.request_id = request_id
             relay.add_done_callback(partial(self._relay, reply))
             forward(relay)
         self._pumping = False

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import grpc
-
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
+from service.access.client_tls import ClientTls
 from service.client.channel import Channel, wall_clock
+from service.client.connection import connect, send_token
 from service.client.errors import translated
 from service.client.exchange import ExchangeStream
 from service.protocol.handshake import Initiation
@@ -24,6 +24,10 @@ __all__ = ["ConnectClient"]
 
 # The service's own default for the largest gRPC message.
 _MAX_FRAME_BYTES = 4_194_304
+_OPTIONS = (
+    ("grpc.max_receive_message_length", _MAX_FRAME_BYTES),
+    ("grpc.max_send_message_length", _MAX_FRAME_BYTES),
+)
 
 
 class ConnectClient:
@@ -42,6 +46,8 @@ class ConnectClient:
         target: str,
         *,
         pinned_identity: bytes | None = None,
+        tls: ClientTls | None = None,
+        token: str | None = None,
         clock: Callable[[], int] = wall_clock,
         random: Random = os.urandom,
     ) -> None:
@@ -51,20 +57,18 @@ class ConnectClient:
             target: host:port of the service.
             pinned_identity: the service's Ed25519 identity key, 32 bytes. Without it whoever
                 answers is believed.
+            tls: whom to trust, and what to show; without it the connection is in clear text.
+            token: sent with every call, to say who calls.
             clock: microseconds since the epoch.
             random: source of all key material of the peer's end.
         """
         self._pinned_identity = pinned_identity
         self._clock = clock
         self._random = random
-        self._connection = grpc.aio.insecure_channel(
-            target,
-            options=[
-                ("grpc.max_receive_message_length", _MAX_FRAME_BYTES),
-                ("grpc.max_send_message_length", _MAX_FRAME_BYTES),
-            ],
-        )
+        self._connection = connect(target, tls, _OPTIONS)
         self.stub: ConnectServiceAsyncStub = ConnectServiceStub(self._connection)
+        if token is not None:
+            send_token(self.stub, token)
 
     async def __aenter__(self) -> Self:
         """Return the client itself."""

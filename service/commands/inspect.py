@@ -118,8 +118,8 @@ def _journal_as_text(
     for use in figures.keys:
         yield (
             f"key {use.key_id}",
-            f"{use.rows:,} rows, {use.snapshots:,} snapshots, {use.epochs:,} epochs"
-            + (", the identity" if use.key_id == identity else ""),
+            f"{use.rows:,} rows, {use.snapshots:,} snapshots, {use.owners:,} owners"
+            f" of {use.epochs:,} epochs" + (", the identity" if use.key_id == identity else ""),
         )
     if identity is not None and identity not in {use.key_id for use in figures.keys}:
         yield f"key {identity}", "the identity"
@@ -142,6 +142,7 @@ def _channel(channel: int, recovery: Recovery, session: Session, *, now: int) ->
     ratchet, deliveries, snapshot = session.ratchet, session.deliveries, recovery.snapshot
     return {
         "channel": channel,
+        "owned": bool(recovery.owner),
         "sequence_number": recovery.highest_sequence_number,
         "snapshot": None if snapshot is None else snapshot.sequence_number,
         "snapshot_age_seconds": (

@@ -42,16 +42,19 @@ def run(flags: Sequence[str]) -> int:
         _reseal(settings, before)
         after = inspect_journal(path, keys)
         older = [use.key_id for use in after.keys if use.key_id != first]
-        counts = {
-            "rows": _under_others(before, first)[0] - _under_others(after, first)[0],
-            "snapshots": _under_others(before, first)[1] - _under_others(after, first)[1],
+        sealed = {
+            part: _under_others(before, part, first) - _under_others(after, part, first)
+            for part in ("rows", "snapshots", "owners")
         }
         if asked.json:
-            print_json({"key_id": first, **counts, "older_key_ids_needed": older})
+            print_json({"key_id": first, **sealed, "older_key_ids_needed": older})
         else:
             print_text(
                 [
-                    ("sealed anew", f"{counts['rows']:,} rows, {counts['snapshots']:,} snapshots"),
+                    (
+                        "sealed anew",
+                        ", ".join(f"{count:,} {part}" for part, count in sealed.items()),
+                    ),
                     ("under", f"master key {first}, as is the identity"),
                     (
                         "next",
@@ -86,7 +89,6 @@ def _reseal(settings: Settings, before: JournalFigures) -> None:
         load_identity(identity, keys, BlockRandom())
 
 
-def _under_others(figures: JournalFigures, key_id: str) -> tuple[int, int]:
-    """Return how many rows and snapshots are sealed under another key."""
-    others = [use for use in figures.keys if use.key_id != key_id]
-    return sum(use.rows for use in others), sum(use.snapshots for use in others)
+def _under_others(figures: JournalFigures, part: str, key_id: str) -> int:
+    """Return how much of a part of the journal is sealed under another key."""
+    return sum(getattr(use, part) for use in figures.keys if use.key_id != key_id)

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import uvloop
 
+from service.access.files import AccessFileError
 from service.app import serve
 from service.exit_codes import CANNOT_START, RIGHT, USAGE
 from service.keyfiles import KeyFileError
 from service.logs import configure_logging
 from service.persistence.contract import JournalError
+from service.process_hardening import forbid_dumps
 from service.rpc.server import ListenError
 from service.settings import SettingsError, load_settings
 
@@ -24,9 +26,11 @@ def run(flags: Sequence[str]) -> int:
         sys.stderr.write(f"connect-actor: {error}\n")
         return USAGE
     configure_logging(settings.log_level)
+    if not settings.allow_debugger:
+        forbid_dumps()
     try:
         uvloop.run(serve(settings))
-    except (JournalError, KeyFileError, ListenError) as error:
+    except (AccessFileError, JournalError, KeyFileError, ListenError) as error:
         sys.stderr.write(f"connect-actor: {error}\n")
         return CANNOT_START
     return RIGHT

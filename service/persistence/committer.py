@@ -13,16 +13,19 @@ Guarantees, whatever the journal does:
    state that may not be durable: it fails too. So does what stands behind a rejected write of the
    same channel.
 3. A round that is not back within its time limit is given up: its requests are answered with an
-   error, and none is accepted until the journal answers again.
+   error, and none is accepted until the journal answers again. A read that has waited for as long
+   before its round begins is not tried: so every request is answered within twice the limit.
 
 Everything but ``_Round.run`` happens on the event loop's thread.
 """
 
 import asyncio
 import logging
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from time import perf_counter
 
 from service.counting import SIZES, Distribution
@@ -41,12 +44,13 @@ from service.persistence.contract import (
     JournalError,
     JournalFencedError,
     Record,
+    RecordKind,
     Recovery,
     Snapshot,
     SnapshotCriteria,
 )
 
-__all__ = ["Committer", "CommitterStatistics", "Write"]
+__all__ = ["Committer", "CommitterStatistics", "Standing", "Write"]
 
 _log = logging.getLogger(__name__)
 
@@ -57,10 +61,20 @@ _READS_A_ROUND = 64
 _ROUNDS_BETWEEN_UPKEEP = 16
 
 
+class Standing(Enum):
+    """What a channel is to whoever asks for it."""
+
+    UNKNOWN = auto()
+    """There is none; or it belongs to nobody, which to a principal is the same."""
+    OWN = auto()
+    FOREIGN = auto()
+    """It is another's: nothing of it may show."""
+
+
 class Write:
     """What is to be made durable together, and who is to be told."""
 
-    __slots__ = ("channel", "on_settled", "record", "snapshot")
+    __slots__ = ("channel", "on_settled", "owner", "record", "snapshot")
 
     def __init__(
         self,
@@ -68,12 +82,17 @@ class Write:
         on_settled: Callable[[StorageError | None], None],
         record: Record | None = None,
         snapshot: Snapshot | None = None,
+        owner: bytes = b"",
     ) -> None:
-        """Without a record and a snapshot, a barrier: settled when all before it are."""
+        """Without a record and a snapshot, a barrier: settled when all before it are.
+
+        ``owner`` goes with a channel's first record, if it has one.
+        """
         self.channel = channel
         self.on_settled = on_settled
         self.record = record
         self.snapshot = snapshot
+        self.owner = owner
 
     def settle(self, error: StorageError | None) -> None:
         """Tell whoever asked; a listener that fails is no reason to leave the others untold."""
@@ -84,20 +103,22 @@ class Write:
 
 
 class _Read:
-    """A channel to recover, or (``only_exists``) to look up."""
+    """A channel to recover, or to look up for an owner (``asker``)."""
 
-    __slots__ = ("answer", "channel", "error", "on_answer", "only_exists")
+    __slots__ = ("answer", "asked_at", "asker", "channel", "error", "on_answer")
 
     def __init__(
         self,
         channel: int,
         on_answer: "Callable[[Recovery | None, StorageError | None], None]",
         *,
-        only_exists: bool,
+        asked_at: float,
+        asker: bytes | None = None,
     ) -> None:
         self.channel = channel
         self.on_answer = on_answer
-        self.only_exists = only_exists
+        self.asked_at = asked_at
+        self.asker = asker
         self.answer: Recovery | None = None
         self.error: StorageError | None = None
 
@@ -111,11 +132,14 @@ class _Read:
 
     def run(self, journal: Journal) -> None:
         try:
-            if self.only_exists:
-                highest = journal.highest_sequence_number(self.channel)
-                self.answer = Recovery(None, (), highest)
-            else:
+            if self.asker is None:
                 self.answer = journal.recover(self.channel)
+                return
+            owner = journal.owner(self.channel)
+            # For a principal the owner alone decides: one read, whether there is no such channel
+            # or it is another's.
+            highest = 0 if self.asker or owner else journal.highest_sequence_number(self.channel)
+            self.answer = Recovery(None, (), highest, owner)
         except CorruptRecordError as error:
             self.error = ChannelDamagedError(
                 f"what the journal holds of this channel is damaged: {error}"
@@ -213,9 +237,16 @@ class _Round:
     def _commit(self, journal: Journal) -> None:
         # Of barriers alone the batch is empty: no commit, but it makes sure of the journal.
         records = [write.record for write in self.writes if write.record is not None]
-        snapshots = [write.snapshot for write in self.writes if write.snapshot is not None]
+        # A channel that ends in this very round has no use for one, and its journal refuses it.
+        ended = {record.channel for record in records if record.kind is RecordKind.CLOSED}
+        snapshots = [
+            write.snapshot
+            for write in self.writes
+            if write.snapshot is not None and write.channel not in ended
+        ]
+        owners = [(write.channel, write.owner) for write in self.writes if write.owner]
         begun = perf_counter()
-        rejections = journal.commit(Batch(records, snapshots))
+        rejections = journal.commit(Batch(records, snapshots, owners))
         if records or snapshots:
             self.commit_seconds = perf_counter() - begun
             self.records = len(records)
@@ -246,6 +277,7 @@ class Committer:
         timeout: float,
         renew_every: float = 3.0,
         on_fenced: Callable[[], None] = lambda: None,
+        thread: Executor | None = None,
     ) -> None:
         """Take the journal over.
 
@@ -256,13 +288,14 @@ class Committer:
             timeout: seconds within which a round must be back.
             renew_every: seconds between two signs of life; well within the journal's lease.
             on_fenced: called once, if another writer has taken the journal over.
+            thread: runs the journal's work, one piece at a time; by default a thread of its own.
         """
         self.statistics = CommitterStatistics()
         self._journal = journal
         self._loop = loop
         self._max_waiting = max_waiting
         self._timeout = timeout
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._writes: list[Write] = []
         self._reads: list[_Read] = []
         self._forget: list[int] = []
@@ -312,15 +345,29 @@ class Committer:
         self, channel: int, on_answer: Callable[[Recovery | None, StorageError | None], None]
     ) -> None:
         """Ask for all that brings a channel back; exactly one of the answer's parts is given."""
-        self._read(_Read(channel, on_answer, only_exists=False))
+        self._read(_Read(channel, on_answer, asked_at=self._loop.time()))
 
-    def look_up(self, channel: int, on_answer: Callable[[bool, StorageError | None], None]) -> None:
-        """Ask whether the journal knows a channel."""
+    def look_up(
+        self,
+        channel: int,
+        owner: bytes,
+        on_answer: Callable[[Standing, StorageError | None], None],
+    ) -> None:
+        """Ask what a channel is to an owner; in case of an error it is unknown."""
 
         def answered(recovery: Recovery | None, error: StorageError | None) -> None:
-            on_answer(recovery is not None and recovery.highest_sequence_number > 0, error)
+            if recovery is None or not (recovery.owner or recovery.highest_sequence_number):
+                on_answer(Standing.UNKNOWN, error)
+            elif recovery.owner == owner:
+                on_answer(Standing.OWN, None)
+            else:
+                on_answer(Standing.FOREIGN, None)
 
-        self._read(_Read(channel, answered, only_exists=True))
+        self._read(_Read(channel, answered, asked_at=self._loop.time(), asker=owner))
+
+    def owned(self, owner: bytes) -> int:
+        """Return how many channels an owner has, by what is durable."""
+        return self._journal.owned(owner)
 
     def forget(self, channel: int) -> None:
         """Let the journal free its memory of a channel, in some later round."""
@@ -375,6 +422,8 @@ class Committer:
             self._loop.call_soon(self._start_round)
 
     def _start_round(self) -> None:
+        self._refuse_late_reads()
+        # From here on only: whoever was refused may have asked again, which is part of this round.
         self._scheduled = False
         reads, self._reads = self._reads[:_READS_A_ROUND], self._reads[_READS_A_ROUND:]
         writes, self._writes = self._writes, []
@@ -390,6 +439,14 @@ class Committer:
         self._round = under_way
         self._timer = self._loop.call_later(self._timeout, self._give_up, under_way)
         self._thread.submit(self._run, under_way)
+
+    def _refuse_late_reads(self) -> None:
+        """Only so many are served in a round, so that in a storm they may have to wait for many."""
+        latest = self._loop.time() - self._timeout
+        count = bisect_right(self._reads, latest, key=lambda read: read.asked_at)
+        late, self._reads = self._reads[:count], self._reads[count:]
+        for read in late:
+            read.answered(self._unreadable())
 
     def _run(self, under_way: _Round) -> None:
         try:

@@ -13,6 +13,7 @@ Promises, whatever the backend:
    else, and never silently less.
 5. Only one writer at a time has a journal. One that stood still for longer than its lease may be
    replaced; the journal itself refuses whatever it still wants to write.
+6. A channel's owner is durable in the transaction of its first record, and gone with its end.
 
 A journal is synchronous and used from one thread at a time (the committer's).
 """
@@ -133,6 +134,9 @@ class Batch:
 
     records: Sequence[Record] = ()
     snapshots: Sequence[Snapshot] = ()
+    owners: Sequence[tuple[int, bytes]] = ()
+    """Channels whose first record is in the batch, each with its owner: 16 bytes that stand for a
+    principal. A channel that nobody in particular owns is not among them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +157,8 @@ class Recovery:
     records: Sequence[Record]
     highest_sequence_number: int
     """0 if the journal knows nothing of the channel."""
+    owner: bytes = b""
+    """Who established the channel; empty if nobody in particular."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +216,16 @@ class Journal(Protocol):
 
     def highest_sequence_number(self, channel: int) -> int:
         """Return the highest sequence number ever committed for a channel, or 0."""
+
+    def owner(self, channel: int) -> bytes:
+        """Return a channel's owner; empty if it has none, or there is no such channel.
+
+        Raises:
+            CorruptRecordError: what is stored of it is damaged.
+        """
+
+    def owned(self, owner: bytes) -> int:
+        """Return how many channels an owner has. May be called from any thread."""
 
     def delete_records(self, channel: int, to_sequence_number: int) -> None:
         """Delete a channel's records up to and with this one, durably.

@@ -1,12 +1,13 @@
 """What a journal says of itself, and of one of its channels: figures, never a secret."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from service.persistence.contract import CorruptRecordError, Recovery
 from service.persistence.keyring import KeyRing
 from service.persistence.lease import LeaseView
 from service.persistence.looking import look
+from service.persistence.owners import OwnerTable
 from service.persistence.recovery import rebuild
 from service.persistence.sqlite_file import FORMAT_VERSION, Epoch, epochs_of, last_row, reading
 from service.persistence.sqlite_reader import SqliteReader
@@ -25,6 +26,7 @@ class KeyUse:
     epochs: int
     rows: int
     snapshots: int
+    owners: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,9 @@ def inspect_channel(path: Path, keys: KeyRing, channel: int) -> tuple[Recovery, 
         JournalVersionError: it isn't a journal, or a master key is missing.
     """
     with look(path, keys) as view, reading(path):
-        recovery = view.read().recover(channel)
+        reader = view.read()
+        owner = OwnerTable(view.connection).of(view.connection, view.sealer, channel)
+        recovery = replace(reader.recover(channel), owner=owner)
         session = rebuild(recovery)
         return None if session is None else (recovery, session)
 
@@ -120,10 +124,14 @@ def _damaged(reader: SqliteReader, channels: list[int]) -> int:
 
 def _key_uses(reader: SqliteReader, epochs: list[Epoch]) -> list[KeyUse]:
     key_of = {epoch.number: epoch.key_id for epoch in epochs}
-    counts = {epoch.key_id: [0, 0, 0] for epoch in epochs}
+    counts = {epoch.key_id: [0, 0, 0, 0] for epoch in epochs}
     for epoch in epochs:
         counts[epoch.key_id][0] += 1
-    for position, table, column in ((1, "log", "directory"), (2, "snapshots", "payload")):
+    for position, table, column in (
+        (1, "log", "directory"),
+        (2, "snapshots", "payload"),
+        (3, "owners", "seal"),
+    ):
         # A sealed blob begins with the number of its epoch.
         for sealed_in, count in reader.connection.execute(
             f"SELECT substr({column}, 1, 4), count(*) FROM {table} GROUP BY 1"  # noqa: S608 - our own names

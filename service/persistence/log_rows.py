@@ -100,7 +100,13 @@ class RowWriter:
 
 
 def entries_of(row: int, directory: bytes) -> Iterator[Entry]:
-    """Yield what an opened directory lists."""
+    """Yield what an opened directory lists.
+
+    Raises:
+        CorruptRecordError: it is no list of entries.
+    """
+    if len(directory) % _ENTRY.size:
+        raise CorruptRecordError(f"a directory has {len(directory)} bytes")
     place = first_place(row)
     for channel, number, kind, length in _ENTRY.iter_unpack(directory):
         yield place, channel, number, kind

@@ -3,6 +3,8 @@
 It keeps every promise of the contract but durability.
 """
 
+from collections import Counter
+
 from service.persistence.contract import (
     LATEST,
     MAX_SEQUENCE_NUMBER,
@@ -23,10 +25,11 @@ __all__ = ["MemoryJournal"]
 class _Channel:
     """What is kept of one channel."""
 
-    __slots__ = ("highest", "records", "snapshots")
+    __slots__ = ("highest", "owner", "records", "snapshots")
 
     def __init__(self) -> None:
         self.highest = 0
+        self.owner = b""
         self.records: dict[int, Record] = {}
         self.snapshots: dict[int, Snapshot] = {}
 
@@ -37,6 +40,7 @@ class MemoryJournal:
     def __init__(self) -> None:
         """Begin empty."""
         self._channels: dict[int, _Channel] = {}
+        self._owned: Counter[bytes] = Counter()
         self._commits = self._records = self._record_bytes = 0
         self._snapshots = self._snapshot_bytes = 0
         self._records_deleted = self._snapshots_deleted = 0
@@ -59,10 +63,15 @@ class MemoryJournal:
             self._records += 1
             self._record_bytes += len(record.payload)
             if record.kind is RecordKind.CLOSED:
+                self._owned[kept.owner] -= 1
                 del self._channels[record.channel]
             else:
                 kept.records[record.sequence_number] = record
                 kept.highest = record.sequence_number
+        for channel, owner in batch.owners:
+            if channel in self._channels and channel not in refused:
+                self._channels[channel].owner = owner
+                self._owned[owner] += 1
         for snapshot in batch.snapshots:
             highest = self._channel(snapshot.channel).highest
             if snapshot.channel in refused or snapshot.sequence_number > highest:
@@ -92,6 +101,14 @@ class MemoryJournal:
     def highest_sequence_number(self, channel: int) -> int:
         """See ``Journal``."""
         return self._channel(channel).highest
+
+    def owner(self, channel: int) -> bytes:
+        """See ``Journal``."""
+        return self._channel(channel).owner
+
+    def owned(self, owner: bytes) -> int:
+        """See ``Journal``."""
+        return self._owned[owner]
 
     def delete_records(self, channel: int, to_sequence_number: int) -> None:
         """See ``Journal``."""
@@ -126,9 +143,8 @@ class MemoryJournal:
         """See ``Journal``."""
         snapshot = self.load_snapshot(channel)
         covered = 0 if snapshot is None else snapshot.sequence_number
-        return Recovery(
-            snapshot, self.read(channel, covered + 1), self.highest_sequence_number(channel)
-        )
+        kept = self._channel(channel)
+        return Recovery(snapshot, self.read(channel, covered + 1), kept.highest, kept.owner)
 
     def forget(self, channel: int) -> None:
         """See ``Journal``; here memory is all that is stored."""

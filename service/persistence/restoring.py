@@ -231,7 +231,7 @@ def _prepare(
     connection.execute("BEGIN IMMEDIATE")
     connection.execute("DELETE FROM backup")
     if give_up_at is not None:
-        for table in ("log", "snapshots", "marks"):
+        for table in ("log", "snapshots", "marks", "owners"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
         connection.executemany(
             "INSERT INTO marks VALUES (?, 0, ?)",

@@ -34,6 +34,7 @@ __all__ = [
     "canary_context",
     "directory_context",
     "epoch_of",
+    "owner_context",
     "payloads_context",
     "snapshot_context",
     "state_context",
@@ -50,7 +51,7 @@ _OVERHEAD = _NONCE.size + _TAG_SIZE
 
 # What is sealed, the format's version, and where: row, or channel, sequence number and time taken.
 _CONTEXT = struct.Struct(">BBQQQ")
-_DIRECTORY, _PAYLOADS, _SNAPSHOT, _STATE, _CANARY = 1, 2, 3, 4, 5
+_DIRECTORY, _PAYLOADS, _SNAPSHOT, _STATE, _CANARY, _OWNER = 1, 2, 3, 4, 5, 6
 _FORMAT = 2
 
 
@@ -67,6 +68,11 @@ def payloads_context(row: int, sealed_directory: bytes) -> bytes:
 def snapshot_context(channel: int, sequence_number: int, taken_at: int) -> bytes:
     """Return the associated data of a snapshot's payload."""
     return _CONTEXT.pack(_SNAPSHOT, _FORMAT, channel, sequence_number, taken_at)
+
+
+def owner_context(channel: int) -> bytes:
+    """Return the associated data of a channel's owner."""
+    return _CONTEXT.pack(_OWNER, _FORMAT, channel, 0, 0)
 
 
 def state_context(channel: int, sequence_number: int) -> bytes:

@@ -28,7 +28,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -55,6 +55,7 @@ from service.persistence.keyring import KeyRing
 from service.persistence.lease import WriterLease
 from service.persistence.log_index import Tail
 from service.persistence.log_rows import SEALED_STATE, Entry, RowWriter, entries_of, record_at
+from service.persistence.owners import OwnerTable
 from service.persistence.resealing import Resealing
 from service.persistence.sealing import (
     SALT_SIZE,
@@ -102,6 +103,7 @@ class _Admitted:
     records: list[Record] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
     """Channels whose end is among them."""
+    owners: list[tuple[int, bytes]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
 
@@ -214,6 +216,7 @@ class SqliteJournal:
         )
         connection.execute("COMMIT")
         self._reader = SqliteReader(connection, sealer, head)
+        self._owners = OwnerTable(connection)
         self._replaced: list[tuple[int, int]] = []
         self._since_checkpoint = 0
         self._erase_after: int | None = self._monotonic()
@@ -321,6 +324,8 @@ class SqliteJournal:
             if admitted.snapshots:
                 size += self._insert_snapshots(connection, reader.sealer, admitted.snapshots, fresh)
             self._delete_replaced(connection)
+            owned = self._owners.change(connection, reader.sealer, admitted.ended, admitted.owners)
+        self._owners.settle(owned)
         self._enter(reader, writer, admitted.snapshots)
         self._lease.renew(reader.index.next_row - 1)
         self._commits += 1
@@ -361,6 +366,10 @@ class SqliteJournal:
                 admitted.rejections.append(Rejection(snapshot, height))
             else:
                 admitted.snapshots.append(snapshot)
+        for channel, owner in batch.owners:
+            # Not of one that has ended in the same batch.
+            if channel not in refused and heights.get(channel):
+                admitted.owners.append((channel, owner))
         return admitted
 
     @staticmethod
@@ -525,9 +534,19 @@ class SqliteJournal:
                 self._delete_replaced(connection)
         return self._usable().load_snapshot(channel, criteria)
 
+    def owner(self, channel: int) -> bytes:
+        """See ``Journal``."""
+        reader = self._usable()
+        return self._owners.of(reader.connection, reader.sealer, channel)
+
+    def owned(self, owner: bytes) -> int:
+        """See ``Journal``."""
+        return self._owners.count(owner)
+
     def recover(self, channel: int) -> Recovery:
         """See ``Journal``."""
-        return self._usable().recover(channel)
+        recovery = self._usable().recover(channel)
+        return replace(recovery, owner=self.owner(channel))
 
     def forget(self, channel: int) -> None:
         """See ``Journal``."""

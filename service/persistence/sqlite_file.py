@@ -5,6 +5,7 @@
 - ``snapshots`` has a row per snapshot.
 - ``marks`` holds what no snapshot implies: records deleted without one, and the highest number
   of a channel whose newest snapshot was deleted.
+- ``owners`` has a row for each channel that a principal owns (``service.persistence.owners``).
 - ``writers`` has a row per epoch: which strategy wrote, under which master key, with which salt.
 - ``backup`` has a row in a copy that ``connect-actor backup`` has made: whoever wants to write to
   it has to say first how far it can be trusted (``connect-actor restore``).
@@ -66,6 +67,7 @@ CREATE TABLE snapshots (
 CREATE TABLE marks (
     channel INTEGER PRIMARY KEY, deleted_to INTEGER NOT NULL, highest INTEGER NOT NULL
 );
+CREATE TABLE owners (channel INTEGER PRIMARY KEY, owner BLOB NOT NULL, seal BLOB NOT NULL);
 CREATE TABLE backup (head INTEGER NOT NULL, made_at INTEGER NOT NULL);
 """
 

@@ -14,6 +14,7 @@ from service.persistence.contract import CorruptRecordError, JournalError
 from service.persistence.keyring import KeyRing
 from service.persistence.log_rows import entries_of, record_at
 from service.persistence.looking import View, look
+from service.persistence.owners import OwnerTable
 from service.persistence.recovery import rebuild
 from service.persistence.sealing import (
     directory_context,
@@ -132,10 +133,10 @@ def _walk_log(view: View, found: Verification) -> None:
         found.rows += 1
         try:
             listed = view.sealer.open(directory, directory_context(number))
+            entries = list(entries_of(number, listed))
         except (CorruptRecordError, TypeError) as error:
             found.log.add(f"row {number}: directory: {error}")
             continue
-        entries = list(entries_of(number, listed))
         found.records += len(entries)
         try:
             opened = view.sealer.open(payloads, payloads_context(number, directory))
@@ -173,6 +174,7 @@ def _walk_marks(view: View, found: Verification) -> None:
 def _walk_channels(reader: SqliteReader, found: Verification) -> None:
     found.records_live = reader.index.live
     given_up = reader.given_up()
+    owners = OwnerTable(reader.connection)
     found.channels_given_up = len(given_up)
     for channel in reader.channels():
         if channel in given_up:
@@ -181,6 +183,7 @@ def _walk_channels(reader: SqliteReader, found: Verification) -> None:
         try:
             if rebuild(reader.recover(channel)) is None:
                 found.channels.add(f"channel {channel}: it has no session")
+            owners.of(reader.connection, reader.sealer, channel)
         except CorruptRecordError as error:
             found.channels.add(str(error))
         # Nor keep what was looked up for it: there may be more channels than fit into memory.

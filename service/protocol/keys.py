@@ -66,11 +66,6 @@ class PrekeyBundle:
         Raises:
             HandshakeRefusedError: with which of them is not acceptable.
         """
-        if len(self.one_time_prekeys) > MAX_ONE_TIME_PREKEYS:
-            raise HandshakeRefusedError(
-                f"the bundle holds {len(self.one_time_prekeys)} one-time prekeys,"
-                f" at most {MAX_ONE_TIME_PREKEYS} are accepted"
-            )
         if primitives.is_weak_identity_key(self.identity_key):
             # Signatures under such a key fit whatever is put under them.
             raise HandshakeRefusedError(

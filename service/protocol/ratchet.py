@@ -419,7 +419,7 @@ class Ratchet:
                 raise InconsistentChangeError("a turn of the sending chain that was not due")
             self._turn_sending(self._derive_turn(KeyPair(private_key), self.pending_peer_key))
         sending = self.sending
-        if sending is None or sending.next_index != index:
+        if sending is None or sending.next_index != index or index >= _MAX_CHAIN_LENGTH:
             raise InconsistentChangeError(f"message {index} is not the next one to send")
         message_key, sending.chain_key = primitives.step_chain(sending.chain_key)
         sending.next_index = index + 1
@@ -429,7 +429,7 @@ class Ratchet:
         self, index: int, ratchet_key: bytes, previous_chain_length: int
     ) -> tuple[bytes, bytes]:
         if ratchet_key:
-            if self.own_key is None:
+            if self.own_key is None or self.receiving_turns >= _MAX_CHAIN_LENGTH:
                 raise InconsistentChangeError("a turn of the receiving chain that was not due")
             if self.receiving is not None:
                 self._require_recorded_skip(previous_chain_length - self.receiving.next_index)
@@ -443,6 +443,8 @@ class Ratchet:
         if receiving is None or index < receiving.next_index:
             raise InconsistentChangeError(f"message {index} is not ahead on its chain")
         self._require_recorded_skip(index - receiving.next_index)
+        if index >= _MAX_CHAIN_LENGTH:
+            raise InconsistentChangeError(f"message {index} is beyond the end of its chain")
         advance = _advance(receiving, index)
         self._move_receiving(receiving, advance)
         return receiving.ratchet_key, advance.message_key

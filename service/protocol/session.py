@@ -33,6 +33,7 @@ from service.protocol.keys import ChannelKeys
 from service.protocol.payload import Payload, require_well_formed
 from service.protocol.primitives import KeyPair, Random
 from service.protocol.ratchet import Chain, Ratchet, RatchetLimits, SkippedChain
+from service.protocol.soundness import require_sound
 
 __all__ = ["Handshake", "Session"]
 
@@ -339,20 +340,13 @@ class Session:
         """Return the session that ``encode`` (or its two halves, joined) stored.
 
         Raises:
-            InconsistentChangeError: the bytes are not a session.
+            InconsistentChangeError: the bytes are not a session, or one that can't be used.
         """
         try:
             state = stored.SessionState.FromString(encoded)
         except DecodeError as error:
             raise InconsistentChangeError("a stored session can't be parsed") from error
-        if not (
-            state.HasField("channel_keys")
-            and state.HasField("handshake")
-            and state.HasField("limits")
-            and state.HasField("ratchet")
-            and state.HasField("deliveries") == bool(state.limits.redelivery_window)
-        ):
-            raise InconsistentChangeError("a stored session lacks a part")
+        require_sound(state)
         keys, ratchet = state.channel_keys, state.ratchet
         sending = _decode_chain(ratchet.sending) if ratchet.HasField("sending") else None
         own_key = None

@@ -1,7 +1,8 @@
 """Protocol values as messages of the public interface, and back."""
 
 from protos.connect_actor.v1 import connect_pb2 as wire
-from service.protocol.keys import PrekeyBundle
+from service.errors import HandshakeRefusedError
+from service.protocol.keys import MAX_ONE_TIME_PREKEYS, PrekeyBundle
 from service.protocol.payload import Header, Payload
 
 __all__ = ["bundle_from_wire", "bundle_to_wire", "payload_from_wire", "payload_to_wire"]
@@ -35,7 +36,18 @@ def payload_from_wire(message: wire.CipherPayload) -> Payload:
 
 
 def bundle_from_wire(bundle: wire.PrekeyBundle) -> PrekeyBundle:
-    """Return the bundle of a wire message; nothing of it has been checked."""
+    """Return the bundle of a wire message; nothing of it has been checked but how much it is.
+
+    A prekey takes two bytes on the wire and a hundred times that here, so they are counted first.
+
+    Raises:
+        HandshakeRefusedError: it holds more one-time prekeys than are ever accepted.
+    """
+    if len(bundle.one_time_prekeys) > MAX_ONE_TIME_PREKEYS:
+        raise HandshakeRefusedError(
+            f"the bundle holds {len(bundle.one_time_prekeys)} one-time prekeys,"
+            f" at most {MAX_ONE_TIME_PREKEYS} are accepted"
+        )
     return PrekeyBundle(
         identity_key=bundle.identity_key,
         exchange_identity_key=bundle.exchange_identity_key,

@@ -16,11 +16,14 @@ from typing import Any
 from pykka import Future
 
 from protos.connect_actor.v1 import connect_pb2 as wire
+from service.access.gate import Caller
+from service.access.quotas import Account
 from service.actors.router import Router
 from service.errors import ConnectError, MalformedRequestError
 from service.rpc.operations import OPERATIONS
 from service.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
-from service.rpc.status import public_error, status_of
+from service.rpc.status import public_error, status_of, tell_refusal
+from service.tracing import note, tracing
 
 __all__ = ["Exchange"]
 
@@ -31,27 +34,53 @@ _MAX_RESULTS = 1_024
 class _Slot(Future[Any]):
     """One operation, and where its answer goes: an ask's future without the waiting."""
 
-    __slots__ = ("_exchange", "answer", "arrival", "error", "kind", "operation_id")
+    __slots__ = (
+        "_account",
+        "_exchange",
+        "answer",
+        "arrival",
+        "error",
+        "kind",
+        "operation_id",
+        "request_id",
+    )
 
     error: ConnectError | None
     """Set with the answer, or as the answer."""
+    request_id: str
+    """Set only if steps are told."""
 
     def __init__(self, exchange: "Exchange", operation_id: int, arrival: Arrival) -> None:
         # Pykka's own state is for futures that are waited for; nobody can wait for this one.
         self._exchange = exchange
+        self._account: Account | None = None
         self.operation_id = operation_id
         self.arrival = arrival
         self.kind = OPERATIONS.get(arrival.operation)
+
+    def charge(self, account: Account, operation: wire.Operation) -> None:
+        """Count the operation with its caller until it is answered.
+
+        Raises:
+            ConnectError: the caller may not have another.
+        """
+        account.admit(operation)
+        self._account = account
 
     def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the answer."""
         self.answer = value
         self.error = None
-        self._exchange.answered(self)
+        self._answered()
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
         self.error = public_error((exc_info or sys.exc_info())[1])
+        self._answered()
+
+    def _answered(self) -> None:
+        if self._account is not None:
+            self._account.leave()
         self._exchange.answered(self)
 
     def fill(self, result: wire.OperationResult) -> None:
@@ -70,13 +99,23 @@ class Exchange:
         self,
         router: Router,
         statistics: RequestStatistics,
+        caller: Caller,
         *,
         deadline: float | None,
         max_message_bytes: int,
         max_frame_bytes: int,
         max_in_flight: int,
+        stream_id: str,
     ) -> None:
-        """Serve through ``router``, within these limits; count in ``statistics``."""
+        """Serve a caller through ``router``, within these limits; count in ``statistics``.
+
+        Operations are told of as ``stream_id``/operation id.
+        """
+        self.caller = caller
+        self.revoked = False
+        """Whether the stream ends because its caller is no longer let in."""
+        self._stream_id = stream_id
+        self._tracing = tracing()
         self._router = router
         self._statistics = statistics
         self._deadline = deadline
@@ -123,6 +162,11 @@ class Exchange:
         if self._reader is not None:
             self._reader.cancel()
 
+    def revoke(self) -> None:
+        """End the stream once what it has sent so far is answered: its caller is let in no more."""
+        self.revoked = True
+        self.stop_reading()
+
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
         async for frame in frames:
             arrivals = self._statistics.frame_accepted(len(frame.operations))
@@ -137,8 +181,12 @@ class Exchange:
         self._statistics.stream_in_flight += 1
         name = operation.WhichOneof("request") or UNKNOWN_OPERATION
         slot = _Slot(self, operation.operation_id, arrivals[name])
+        if self._tracing:
+            slot.request_id = self._request_id(slot)
         try:
             kind = slot.kind
+            if self.caller.account is not None:
+                slot.charge(self.caller.account, operation)
             if kind is None:
                 raise MalformedRequestError("the operation holds no request this service knows")
             connect_id, command = kind.command(
@@ -147,7 +195,12 @@ class Exchange:
         except ConnectError:
             slot.set_exception()
         else:
-            self._router.route(connect_id, command, slot)
+            if self._tracing:
+                note("received", slot.request_id, operation=name, connect_id=connect_id)
+            self._router.route(connect_id, command, slot, self.caller.owner)
+
+    def _request_id(self, slot: _Slot) -> str:
+        return f"{self._stream_id}/{slot.operation_id}"
 
     def answered(self, slot: _Slot) -> None:
         """Take an operation that has its answer."""
@@ -162,6 +215,10 @@ class Exchange:
         for taken, slot in enumerate(answers, start=1):
             result = frame.results.add()
             slot.fill(result)
+            if slot.error is not None:
+                tell_refusal(slot.arrival.operation, self._request_id(slot), slot.error)
+            elif self._tracing:
+                note("answered", slot.request_id, operation=slot.arrival.operation)
             size += result.ByteSize()
             if size >= self._max_result_bytes:
                 del answers[taken:]

@@ -3,6 +3,8 @@
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from service.access.client_tls import ClientTls
+
 __all__ = ["ask_health", "reachable"]
 
 # Addresses to listen on that can't be connected to, and where what listens there is found.
@@ -18,14 +20,20 @@ def reachable(listen: str) -> str:
     return f"{_WILDCARDS.get(host, host)}{separator}{port}"
 
 
-def ask_health(target: str, timeout: float) -> str:
+def ask_health(target: str, timeout: float, tls: ClientTls | None = None) -> str:
     """Return the service's status: ``SERVING``, ``NOT_SERVING``, or why there is none.
 
     Args:
         target: host:port of its gRPC.
         timeout: seconds to wait for an answer.
+        tls: whom to trust and what to show; without it the question is in clear text.
     """
-    with grpc.insecure_channel(target, options=_DIRECT) as connection:
+    channel = (
+        grpc.insecure_channel(target, options=_DIRECT)
+        if tls is None
+        else grpc.secure_channel(target, tls.credentials, options=[*_DIRECT, *tls.options])
+    )
+    with channel as connection:
         try:
             answer = health_pb2_grpc.HealthStub(connection).Check(
                 health_pb2.HealthCheckRequest(), timeout=timeout

@@ -1,5 +1,6 @@
 """The gRPC server: the service itself, health, reflection and their limits."""
 
+import contextlib
 from dataclasses import dataclass
 
 import grpc
@@ -9,11 +10,15 @@ from grpc_reflection.v1alpha import reflection
 
 from protos.connect_actor.v1 import connect_pb2
 from protos.connect_actor.v1.connect_pb2_grpc import add_ConnectServiceServicer_to_server
+from service.access.certificates import ServerCertificate
 from service.rpc.servicer import ConnectServicer
 
 __all__ = ["ListenError", "RpcServer"]
 
 _SERVICE = connect_pb2.DESCRIPTOR.services_by_name["ConnectService"].full_name
+
+# Seconds between two looks at whether the server still serves.
+_LOOK = 0.1
 
 
 class ListenError(Exception):
@@ -32,9 +37,16 @@ class RpcServer:
 
     @classmethod
     async def start(
-        cls, servicer: ConnectServicer, listen: str, *, max_frame_bytes: int
+        cls,
+        servicer: ConnectServicer,
+        listen: str,
+        *,
+        max_frame_bytes: int,
+        certificate: ServerCertificate | None = None,
     ) -> "RpcServer":
-        """Listen and serve.
+        """Listen and serve: by TLS with a certificate, in clear text without.
+
+        Health and reflection are open to whoever can connect: they tell nothing of any channel.
 
         Raises:
             ListenError: the address is malformed or taken.
@@ -54,14 +66,28 @@ class RpcServer:
             [_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server
         )
         try:
-            port = server.add_insecure_port(listen)
+            if certificate is None:
+                port = server.add_insecure_port(listen)
+            else:
+                port = server.add_secure_port(listen, certificate.credentials())
         except RuntimeError as error:
             raise ListenError(f"can't listen on {listen}: is it in use?") from error
         await server.start()
         for name in ("", _SERVICE):
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        host = listen.rpartition(":")[0]
-        return cls(f"{host}:{port}", server, health_servicer, servicer)
+        # A path has no port.
+        address = listen if listen.startswith("unix") else f"{listen.rpartition(':')[0]}:{port}"
+        return cls(address, server, health_servicer, servicer)
+
+    async def ended(self) -> None:
+        """Wait until the server serves no more, told to or not, and has let go of its address."""
+        # Whatever ended it has been logged by gRPC. It is looked at now and then, since waiting
+        # for the end alone waits for every call under way, which nobody answers any more.
+        with contextlib.suppress(Exception):
+            while await self._server.wait_for_termination(_LOOK):
+                pass
+        with contextlib.suppress(Exception):
+            await self._server.stop(None)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, finish those accepted, within ``grace`` seconds."""

@@ -2,21 +2,25 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 from grpc_status import rpc_status
 from pykka import ActorDeadError
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
+from service.access.gate import Gate
+from service.access.quotas import Account
 from service.actors.future import LoopFuture
 from service.actors.router import Router
-from service.errors import ConnectError, DeadlineExceededError
+from service.errors import ConnectError, DeadlineExceededError, UnauthenticatedError
 from service.rpc.exchange import Exchange
-from service.rpc.operations import OPERATIONS
+from service.rpc.operations import OPERATIONS, OperationKind
 from service.rpc.statistics import RequestStatistics
-from service.rpc.status import public_error, status_of
+from service.rpc.status import public_error, status_of, tell_refusal
+from service.tracing import REQUEST_ID, acceptable_id, fresh_id, note, tracing
 
 __all__ = ["ConnectServicer"]
 
@@ -28,14 +32,25 @@ class ConnectServicer(ConnectServiceServicer):
     """Serves the operations through a router."""
 
     def __init__(
-        self, router: Router, *, max_message_bytes: int, max_frame_bytes: int, max_in_flight: int
+        self,
+        router: Router,
+        *,
+        max_message_bytes: int,
+        max_frame_bytes: int,
+        max_in_flight: int,
+        gate: Gate | None = None,
     ) -> None:
-        """Serve through ``router``, within these limits (bytes, bytes, operations a stream)."""
+        """Serve through ``router``, within these limits (bytes, bytes, operations a stream).
+
+        Whom ``gate`` lets in; without one everybody, as one and the same.
+        """
         self._router = router
+        self._gate = gate or Gate()
         self._max_message_bytes = max_message_bytes
         self._max_frame_bytes = max_frame_bytes
         self._max_in_flight = max_in_flight
         self._exchanges: set[Exchange] = set()
+        self._tracing = tracing()
         self.statistics = RequestStatistics()
 
     async def Establish(  # noqa: N802 - gRPC's naming
@@ -78,13 +93,26 @@ class ConnectServicer(ConnectServiceServicer):
         self, request_iterator: AsyncIterator[wire.OperationFrame], context: _Context
     ) -> AsyncIterator[wire.ResultFrame]:
         """See connect.proto."""
+        stream_id = _request_id(context)
+        try:
+            caller = self._gate.admit(context)
+        except UnauthenticatedError as refusal:
+            self.statistics.stream_refused(refusal)
+            await _abort(context, refusal)
+        await context.send_initial_metadata(((REQUEST_ID, stream_id),))
+        try:
+            deadline = _deadline(context)
+        except DeadlineExceededError as error:
+            await _abort(context, error)
         exchange = Exchange(
             self._router,
             self.statistics,
-            deadline=_deadline(context),
+            caller,
+            deadline=deadline,
             max_message_bytes=self._max_message_bytes,
             max_frame_bytes=self._max_frame_bytes,
             max_in_flight=self._max_in_flight,
+            stream_id=stream_id,
         )
         self._exchanges.add(exchange)
         self.statistics.streams_open += 1
@@ -94,35 +122,94 @@ class ConnectServicer(ConnectServiceServicer):
         finally:
             self._exchanges.discard(exchange)
             self.statistics.streams_open -= 1
+        if exchange.revoked:
+            revoked = UnauthenticatedError("the stream's token is no longer valid: use another")
+            self.statistics.stream_refused(revoked)
+            await _abort(context, revoked)
+
+    def end_revoked(self) -> None:
+        """End the streams of callers whom the gate lets in no more."""
+        for exchange in self._exchanges:
+            if not self._gate.still_admits(exchange.caller):
+                exchange.revoke()
 
     def stop_reading(self) -> None:
         """Let every stream end once what it has sent so far is answered."""
         for exchange in self._exchanges:
             exchange.stop_reading()
 
+    def _submit(
+        self,
+        kind: OperationKind,
+        request: Message,
+        context: _Context,
+        owner: bytes,
+        reply: LoopFuture[Any],
+    ) -> None:
+        try:
+            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
+        except ConnectError:
+            reply.set_exception()
+        else:
+            if self._tracing:
+                note("received", reply.request_id, operation=kind.name, connect_id=connect_id)
+            self._router.route(connect_id, command, reply, owner)
+
     async def _call(
-        self, name: str, request: object, context: _Context, response: _Response
+        self, name: str, request: Message, context: _Context, response: _Response
     ) -> _Response:
         kind = OPERATIONS[name]
         reply: LoopFuture[Any] = LoopFuture()
         statistics = self.statistics
         accepted_at = statistics.call_accepted()
+        request_id = _request_id(context)
+        told = ((REQUEST_ID, request_id),)
+        context.set_trailing_metadata(told)
         try:
-            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
-            self._router.route(connect_id, command, reply)
+            caller = self._gate.admit(context)
+            if self._tracing:
+                reply.request_id = request_id
+            if caller.account is not None:
+                _charge(caller.account, request, reply)
+            self._submit(kind, request, context, caller.owner, reply)
             kind.fill(response, await reply)
         except (ConnectError, ActorDeadError) as error:
             refusal = public_error(error)
             statistics.call_refused(name, accepted_at, refusal)
-            status = rpc_status.to_status(status_of(refusal))
-            await context.abort(status.code, status.details, status.trailing_metadata)
+            tell_refusal(name, request_id, refusal)
+            await _abort(context, refusal, *told)
         except Exception:
             statistics.call_failed(name, accepted_at)
             raise
         finally:
             statistics.call_ended()
         statistics.call_answered(name, accepted_at)
+        if self._tracing:
+            note("answered", request_id, operation=name)
         return response
+
+
+async def _abort(context: _Context, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:
+    status = rpc_status.to_status(status_of(refusal))
+    await context.abort(status.code, status.details, (*status.trailing_metadata, *metadata))
+
+
+def _request_id(context: _Context) -> str:
+    """Return the id that the caller has given its call, or a fresh one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID:
+            return acceptable_id(value) or fresh_id()
+    return fresh_id()
+
+
+def _charge(account: Account, request: Message, reply: LoopFuture[Any]) -> None:
+    """Count a call with its caller until it is answered, whether anyone waits for that or not.
+
+    Raises:
+        ConnectError: the caller may not have another.
+    """
+    account.admit(request)
+    reply.add_done_callback(lambda _: account.leave())
 
 
 def _deadline(context: _Context) -> float | None:

@@ -123,6 +123,10 @@ class RequestStatistics:
         """Count a unary call that met a defect."""
         self._count_call(operation, accepted_at, _DEFECT)
 
+    def stream_refused(self, refusal: ConnectError) -> None:
+        """Count a stream that was ended, or never begun, by a refusal of its caller."""
+        self._count_refusal(refusal)
+
     def call_ended(self) -> None:
         """Count a unary call as no longer in flight, answered or not."""
         self.unary_in_flight -= 1

@@ -4,6 +4,7 @@ Beside code and message a status carries ``google.rpc.ErrorInfo`` (a stable reas
 the domain below) and, where waiting helps, ``google.rpc.RetryInfo``.
 """
 
+import math
 from dataclasses import dataclass
 
 import grpc
@@ -15,8 +16,17 @@ from pykka import ActorDeadError
 
 from service import errors
 from service.errors import ConnectError
+from service.tracing import note, tell
 
-__all__ = ["DOMAIN", "STATUSES", "StatusRule", "public_error", "rule_of", "status_of"]
+__all__ = [
+    "DOMAIN",
+    "STATUSES",
+    "StatusRule",
+    "public_error",
+    "rule_of",
+    "status_of",
+    "tell_refusal",
+]
 
 DOMAIN = "connect-actor"
 
@@ -41,6 +51,9 @@ STATUSES: dict[type[ConnectError], StatusRule] = {
     errors.ChannelExpiredError: StatusRule(_CODE.FAILED_PRECONDITION, "CHANNEL_EXPIRED"),
     errors.IdempotencyKeyReusedError: StatusRule(_CODE.INVALID_ARGUMENT, "IDEMPOTENCY_KEY_REUSED"),
     errors.DeadlineExceededError: StatusRule(_CODE.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    errors.UnauthenticatedError: StatusRule(_CODE.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.QuotaExceededError: StatusRule(_CODE.RESOURCE_EXHAUSTED, "QUOTA_EXCEEDED"),
+    errors.RateLimitedError: StatusRule(_CODE.RESOURCE_EXHAUSTED, "RATE_LIMITED", 1_000),
     errors.HandshakeRefusedError: StatusRule(_CODE.INVALID_ARGUMENT, "HANDSHAKE_REFUSED"),
     errors.AuthenticationFailedError: StatusRule(_CODE.INVALID_ARGUMENT, "AUTHENTICATION_FAILED"),
     errors.MessageReplayedError: StatusRule(_CODE.ALREADY_EXISTS, "MESSAGE_REPLAYED"),
@@ -55,6 +68,10 @@ STATUSES: dict[type[ConnectError], StatusRule] = {
 }
 
 
+# What nobody outside has caused: each of them is for the operator to look at.
+_FAILURES = (errors.StorageError, errors.ActorCrashedError)
+
+
 def rule_of(error: ConnectError) -> StatusRule:
     """Return how ``error`` is told; a room's own subclass of a public error is told as that."""
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
@@ -65,8 +82,12 @@ def status_of(error: ConnectError) -> Status:
     rule = rule_of(error)
     number, _ = rule.code.value
     details: list[ErrorInfo | RetryInfo] = [ErrorInfo(reason=rule.reason, domain=DOMAIN)]
-    if rule.retry_after_millis is not None:
-        details.append(RetryInfo(retry_delay=_milliseconds(rule.retry_after_millis)))
+    pause = rule.retry_after_millis
+    if error.retry_after is not None:
+        # Rounded up: who tries again then is to be served.
+        pause = math.ceil(error.retry_after * 1_000)
+    if pause is not None:
+        details.append(RetryInfo(retry_delay=_milliseconds(pause)))
     packed = []
     for detail in details:
         slot = Any()
@@ -86,6 +107,13 @@ def public_error(error: BaseException | None) -> ConnectError:
     if isinstance(error, ActorDeadError):
         return errors.ShuttingDownError("the channel's actor has stopped meanwhile: try again")
     return errors.ActorCrashedError("the operation failed unexpectedly: try again after a pause")
+
+
+def tell_refusal(operation: str, request_id: str, refusal: ConnectError) -> None:
+    """Tell the log of a refusal: at debug, or at warning if the service itself has failed."""
+    rule = rule_of(refusal)
+    say = tell if isinstance(refusal, _FAILURES) else note
+    say("refused", request_id, operation=operation, reason=rule.reason)
 
 
 def _milliseconds(millis: int) -> Duration:

@@ -41,6 +41,15 @@ def actor_metrics(
     yield gauge("recovery_permits_in_use", "Channels that are loading.", permits.in_use)
     yield gauge("recovery_permits_waiting", "Channels that wait to load.", permits.waiting)
     yield families.histogram(
+        "recovery_permit_wait_seconds", "From asking for a permit to having it.", permits.waits
+    )
+    yield families.counters(
+        "recovery_permit_refusals",
+        "Times that no channel was loaded because too many were loading.",
+        ["reason"],
+        [(["full"], permits.turned_away), (["timeout"], permits.timed_out)],
+    )
+    yield families.histogram(
         "mailbox_depth", "Messages found waiting when an actor gets a turn.", mailboxes.depth
     )
     yield counter("mailbox_rejections", "Messages refused by a full mailbox.", mailboxes.rejected)

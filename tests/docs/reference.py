@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from loadgen.audit.settings import AuditSettings
 from loadgen.bench.settings import BenchSettings
+from loadgen.crash.settings import CrashSettings
 from loadgen.settings import CompareSettings, DiffSettings, RunSettings
 from service.settings import Settings
 
@@ -93,6 +94,7 @@ def reference() -> str:
                 DiffSettings,
                 AuditSettings,
                 BenchSettings,
+                CrashSettings,
             )
         )
     )

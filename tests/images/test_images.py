@@ -118,6 +118,7 @@ def test_each_strategy_has_a_service_and_the_same_load(
         assert compose[f"service-{strategy}"]["environment"] == {
             "CONNECT_ACTOR_STRATEGY": strategy,
             "CONNECT_ACTOR_REDELIVERY_WINDOW": "0",
+            "CONNECT_ACTOR_ALLOW_PLAINTEXT": "true",
         }
         load = compose[f"load-{strategy}"]
         environment = dict(load["environment"])

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +14,7 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.persistence.committer import Committer, Write
+from service.persistence.committer import Committer, Standing, Write
 from service.persistence.contract import (
     JournalError,
     Record,
@@ -23,6 +24,7 @@ from service.persistence.contract import (
 )
 from tests.support.house import until
 from tests.support.journals import ScriptedJournal
+from tests.support.virtual_time import NoThread, VirtualClock, run_virtually
 
 ONE, TWO = 11, 22
 
@@ -34,6 +36,7 @@ class Desk:
     journal: ScriptedJournal = field(default_factory=ScriptedJournal)
     timeout: float = 30.0
     max_waiting: int = 100
+    thread: Executor | None = None
     settled: list[tuple[str, type[StorageError] | None]] = field(default_factory=list)
     recoveries: list[Recovery | StorageError | None] = field(default_factory=list)
     committer: Committer = field(init=False)
@@ -44,6 +47,8 @@ class Desk:
             asyncio.get_running_loop(),
             max_waiting=self.max_waiting,
             timeout=self.timeout,
+            thread=self.thread,
+            renew_every=1e6,  # rounds are counted
         )
 
     def write(self, channel: int, number: int, snapshot: Snapshot | None = None) -> None:
@@ -102,6 +107,16 @@ async def test_writes_asked_for_in_one_pass_of_the_loop_share_a_commit(desk: Des
     await desk.settles(4)
     assert sizes(desk.journal) == [4]
     assert desk.settled == [("11/1", None), ("11/2", None), ("11/3", None), ("22/1", None)]
+
+
+async def test_an_end_beside_a_snapshot_of_its_channel_rejects_nothing(desk: Desk) -> None:
+    desk.write(ONE, 1, Snapshot(ONE, 1, 0, b"state"))
+    desk.committer.write(Write(ONE, desk._note("end"), Record(ONE, 2, RecordKind.CLOSED, b"")))
+    desk.write(TWO, 1, Snapshot(TWO, 1, 0, b"state"))
+    await desk.settles(3)
+    assert sizes(desk.journal) == [3]
+    assert desk.settled == [("11/1", None), ("end", None), ("22/1", None)]
+    assert [snapshot.channel for snapshot in desk.journal.all_snapshots] == [TWO]
 
 
 async def test_what_arrives_during_a_commit_shares_the_next_one(desk: Desk) -> None:
@@ -166,12 +181,12 @@ async def test_a_read_during_a_commit_sees_the_writes_that_wait_for_the_next(des
 
 
 async def test_looking_a_channel_up_says_whether_the_journal_knows_it(desk: Desk) -> None:
-    answers: list[tuple[bool, StorageError | None]] = []
+    answers: list[tuple[Standing, StorageError | None]] = []
     desk.write(ONE, 1)
-    desk.committer.look_up(ONE, lambda known, error: answers.append((known, error)))
-    desk.committer.look_up(TWO, lambda known, error: answers.append((known, error)))
+    desk.committer.look_up(ONE, b"", lambda known, error: answers.append((known, error)))
+    desk.committer.look_up(TWO, b"", lambda known, error: answers.append((known, error)))
     await until(lambda: len(answers) == 2)
-    assert answers == [(True, None), (False, None)]
+    assert answers == [(Standing.OWN, None), (Standing.UNKNOWN, None)]
     assert desk.journal.recoveries == []
 
 
@@ -414,6 +429,25 @@ async def test_a_round_that_comes_back_late_settles_nothing_twice_and_is_fenced(
     ]
     assert desk.journal.highest_sequence_number(ONE) == 1
     await desk.committer.close()
+
+
+def test_a_read_that_waited_for_its_round_too_long_is_refused_and_may_be_asked_again() -> None:
+    async def work(clock: VirtualClock) -> Desk:
+        desk = Desk(timeout=10.0, thread=NoThread())
+        # A round serves 64 of them, in 6.4 s.
+        desk.journal.on_recover = lambda _: clock.pass_by(0.1)
+        for channel in range(1, 130):
+            desk.recover(channel)
+        desk.committer.recover(130, lambda _, __: desk.recover(131))
+        await asyncio.sleep(60)
+        return desk
+
+    desk = run_virtually(work)
+    assert desk.journal.recoveries == [*range(1, 129), 131]
+    refused = [answer for answer in desk.recoveries if not isinstance(answer, Recovery)]
+    assert [type(answer) for answer in refused] == [ReadFailedError]
+    assert desk.committer.statistics.timed_out_rounds == 0
+    assert desk.committer.statistics.rounds == 3
 
 
 # --- Closing --------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from tests.persistence.journal_conformance import change, numbers, snapshot
 
 KEYS = KeyRing.of(bytes(range(32)))
 A, B, C = 1, 2, 3
+OWNER = bytes(16)
 MADE_AT = 1_700_000_000_000_000_000
 IDENTITY = "identity.sealed"
 
@@ -53,7 +54,7 @@ def first(path: Path) -> None:
     """A has records, B a snapshot only."""
     write(
         path,
-        Batch([change(1, A), change(2, A)]),
+        Batch([change(1, A), change(2, A)], owners=[(A, OWNER)]),
         Batch([change(1, B)], [snapshot(1, channel=B)]),
     )
 
@@ -209,6 +210,9 @@ def test_channels_go_on_if_nothing_was_written_since(path: Path) -> None:
     done = restored(copy, path)
     assert (done.go_on, done.channels) == (True, 2)
     assert whole(path, A, B) == {A: True, B: True}
+    journal = open_at(path)
+    assert journal.owner(A) == OWNER
+    journal.close()
     write(path, Batch([change(3, A)]))
     assert verify(path, KEYS, limit=None).file.count == 0
 
@@ -287,7 +291,8 @@ def test_nothing_of_a_channel_that_was_given_up_stays_but_its_number(path: Path)
     go_on(path)
     restored(copy, path)
     connection = sqlite3.connect(path)
-    assert connection.execute("SELECT count(*) FROM snapshots").fetchone() == (0,)
+    for table in ("snapshots", "owners"):
+        assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)  # noqa: S608
     ((number, directory),) = connection.execute("SELECT number, length(directory) FROM log")
     assert number > 2**32
     assert directory == 28

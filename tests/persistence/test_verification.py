@@ -33,11 +33,12 @@ def open_at(path: Path, keys: KeyRing = KEYS) -> SqliteJournal:
 def path(tmp_path: Path) -> Path:
     """Rows 1 to 3 establish a channel each, 4 and 5 are the first's, 6 the second's.
 
-    The first has a dead record in row 4, the third one only its snapshot.
+    The first has an owner and a dead record in row 4, the third only its snapshot.
     """
     path = tmp_path / "j.db"
     journal = open_at(path)
-    first, second, _ = (StoredChannel(journal, channel) for channel in (FIRST, SECOND, THIRD))
+    first = StoredChannel(journal, FIRST, owner=bytes(16))
+    second, _ = (StoredChannel(journal, channel) for channel in (SECOND, THIRD))
     first.send()
     first.snap()
     first.send()
@@ -108,6 +109,8 @@ def executed(statement: str) -> Callable[[sqlite3.Connection], None]:
         (executed("DELETE FROM snapshots WHERE channel = 2"), 0, 0, 1, 0),
         (executed("DELETE FROM snapshots WHERE channel = 1"), 0, 0, 1, 0),
         (executed("UPDATE snapshots SET taken_at = 1 WHERE channel = 1"), 0, 1, 1, 0),
+        (executed("UPDATE owners SET owner = x'00'"), 0, 0, 1, 0),
+        (flipped("owners", "seal", "channel = 1"), 0, 0, 1, 0),
         (executed("INSERT INTO marks VALUES (2, 5, 2)"), 0, 0, 1, 1),
         (executed("INSERT INTO marks VALUES (3, 0, 9)"), 0, 0, 1, 0),
     ],
@@ -213,7 +216,9 @@ def test_figures_say_what_the_journal_says(path: Path) -> None:
     assert (figures.channels_damaged, figures.channels_given_up) == (0, 0)
     assert not figures.distrusted
     assert figures.backup_made_at is None
-    assert [(use.epochs, use.rows, use.snapshots) for use in figures.keys] == [(1, 6, 3)]
+    assert [(use.epochs, use.rows, use.snapshots, use.owners) for use in figures.keys] == [
+        (1, 6, 3, 1)
+    ]
     assert set(figures.files) == {"j.db", "j.db-wal", "j.db-shm", "j.db-lease"}
     assert not figures.lease.held
 
@@ -232,13 +237,14 @@ def test_figures_follow_a_rotation(path: Path) -> None:
     keys = KeyRing([MasterKey(bytes(32)), *KEYS.keys])
     journal = open_at(path, keys)
     StoredChannel(journal, 4)
-    shares = [(use.rows, use.snapshots) for use in inspect_journal(path, keys).keys]
-    assert shares == [(6, 3), (1, 1)]
+    shares = [(use.rows, use.snapshots, use.owners) for use in inspect_journal(path, keys).keys]
+    assert shares == [(6, 3, 1), (1, 1, 0)]
     while journal.upkeep():
         pass
     journal.close()
     (use,) = inspect_journal(path, keys).keys
-    assert (use.key_id, use.rows, use.snapshots) == (keys.sealing.id.hex(), 7, 4)
+    assert (use.rows, use.snapshots, use.owners) == (7, 4, 1)
+    assert use.key_id == keys.sealing.id.hex()
 
 
 def test_a_channel_is_shown_as_it_would_be_recovered(path: Path) -> None:

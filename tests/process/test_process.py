@@ -14,7 +14,7 @@ import pytest
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient, Identity
-from tests.support.process import PATIENCE, RunningService, Start
+from tests.support.process import PATIENCE, RunningService, Start, run_python
 
 
 def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -151,7 +151,11 @@ def test_health_is_asked_where_the_environment_says(start: Start) -> None:
     port = listen.rpartition(":")[2]
     for asked in (
         run_cli("health", f"--target={listen}"),
-        run_cli("health", CONNECT_ACTOR_LISTEN=f"0.0.0.0:{port}"),
+        run_cli(
+            "health",
+            CONNECT_ACTOR_LISTEN=f"0.0.0.0:{port}",
+            CONNECT_ACTOR_ALLOW_PLAINTEXT="true",
+        ),
     ):
         assert asked.stdout == "SERVING\n"
         assert asked.returncode == 0
@@ -183,14 +187,7 @@ def test_asking_for_health_does_not_load_a_service() -> None:
         "sys.argv[1:] = ['health', '--target=127.0.0.1:1', '--timeout=1']; assert main() == 1;"
         "print(sorted(sys.modules.keys() & {'grpc', 'pydantic', 'pykka', 'uvloop'}))"
     )
-    asked = subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", program],
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=True,
-    )
-    assert asked.stdout.splitlines()[-1] == "['grpc']"
+    assert run_python(program).splitlines()[-1] == "['grpc']"
 
 
 def test_a_damaged_key_file_is_refused(tmp_path: Path) -> None:

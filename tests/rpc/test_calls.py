@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from functools import partial
 
 import grpc
 import pytest
@@ -19,6 +20,8 @@ from service.client import ConnectClient, Identity, error_of, require_success
 from service.rpc.server import ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.rpc.status import STATUSES, status_of
+from service.rpc.supervision import SupervisedServer
+from tests.fuzz.driver import CORPUS
 from tests.rpc.conftest import MAX_MESSAGE
 from tests.support.house import House, until
 from tests.support.journals import ScriptedJournal
@@ -309,3 +312,29 @@ async def test_a_stub_of_any_language_needs_nothing_but_the_proto(
             wire.EncryptRequest(connect_id=channel.connect_id, plaintext=b"x")
         )
     assert channel.open(answer.payload) == b"x"
+
+
+async def test_a_call_to_no_name_at_all_ends_nothing_for_anybody_else(
+    house: House, client: ConnectClient, identity: Identity
+) -> None:
+    # The same fault as tests/fuzz/corpus/connection/fault-method-not-utf-8.
+    servicer = ConnectServicer(
+        house.router, max_message_bytes=MAX_MESSAGE, max_frame_bytes=65_536, max_in_flight=1
+    )
+    channel = await client.establish(identity)
+    listen = partial(RpcServer.start, servicer, max_frame_bytes=65_536)
+    server = SupervisedServer(await listen("127.0.0.1:0"), listen)
+    host, _, port = server.address.rpartition(":")
+    garbage = (CORPUS / "connection" / "fault-method-not-utf-8").read_bytes()
+    for attack in (1, 2):
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(garbage)
+        await until(lambda attack=attack: server.restarts == attack)  # type: ignore[misc] # mypy knows no defaults of lambdas
+        writer.close()
+        async with ConnectClient(server.address) as another:
+            restored = await another.stub.Restore(
+                wire.RestoreRequest(connect_id=channel.connect_id), timeout=10
+            )
+        assert restored.sending_chain_length == 0
+        del reader
+    await server.stop(0)

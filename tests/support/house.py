@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,9 @@ from service.client.channel import wall_clock as real_clock
 from service.persistence.committer import Committer
 from service.persistence.contract import Journal
 from service.persistence.strategies import STRATEGIES
+from service.protocol.delivery import Delivered
 from service.protocol.handshake import ChannelLimits, connect_id_of
-from service.protocol.keys import Identity
+from service.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
 from service.protocol.payload import Payload
 from service.protocol.session import Session
 from tests.support.channels import NOW, establish_request, seeded
@@ -36,9 +38,10 @@ class PeerEnd:
     house: "House"
     connect_id: int
     session: Session
+    owner: bytes = b""
 
     def ask(self, command: Command) -> LoopFuture[Any]:
-        return self.house.ask(self.connect_id, command)
+        return self.house.ask(self.connect_id, command, self.owner)
 
     def seal(self, plaintext: bytes) -> Payload:
         return self.session.encrypt(plaintext, now=NOW, random=os.urandom)[0]
@@ -51,8 +54,8 @@ class PeerEnd:
         return payload
 
     async def decrypt(self, payload: Payload) -> bytes:
-        plaintext: bytes = await answer(self.ask(Decrypt(payload)))
-        return plaintext
+        answered: bytes | Delivered[bytes] = await answer(self.ask(Decrypt(payload)))
+        return answered.result if isinstance(answered, Delivered) else answered
 
 
 class House:
@@ -67,24 +70,35 @@ class House:
         idle_timeout: float = 600.0,
         snapshot_interval: int = 50,
         max_live_actors: int = 1_000,
+        max_channels: int = 0,
         max_waiting: int = 10_000,
         permits: int = 64,
+        max_waiting_recoveries: int = 1_000,
+        recovery_wait_timeout: float = 30.0,
         journal_timeout: float = 30.0,
         restart_backoff: float = 0.05,
         wall_clock: bool = False,
         redelivery_window: int = 0,
+        one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
+        thread: Executor | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.journal = journal
         self.now = NOW
-        self.committer = Committer(journal, loop, max_waiting=max_waiting, timeout=journal_timeout)
+        self.committer = Committer(
+            journal, loop, max_waiting=max_waiting, timeout=journal_timeout, thread=thread
+        )
         self.environment = ConnectEnvironment(
             committer=self.committer,
-            permits=RecoveryPermits(permits),
+            permits=RecoveryPermits(
+                permits, loop, max_waiting=max_waiting_recoveries, timeout=recovery_wait_timeout
+            ),
             strategy=STRATEGIES[strategy],
             snapshot_interval=snapshot_interval,
             identity=Identity.generate(seeded(0)),
-            limits=ChannelLimits(redelivery_window=redelivery_window),
+            limits=ChannelLimits(
+                redelivery_window=redelivery_window, one_time_prekeys=one_time_prekeys
+            ),
             clock=real_clock if wall_clock else lambda: self.now,
             monotonic=loop.time,
             random=os.urandom,
@@ -97,6 +111,7 @@ class House:
                 max_live_actors=max_live_actors,
                 restart_backoff=restart_backoff,
                 max_restart_backoff=1.0,
+                max_channels=max_channels,
             ),
             self.environment,
             self.dispatcher,
@@ -107,17 +122,17 @@ class House:
     def statistics(self) -> ActorStatistics:
         return self.environment.statistics
 
-    def ask(self, connect_id: int, command: Command) -> LoopFuture[Any]:
+    def ask(self, connect_id: int, command: Command, owner: bytes = b"") -> LoopFuture[Any]:
         reply: LoopFuture[Any] = LoopFuture()
-        self.router.route(connect_id, command, reply)
+        self.router.route(connect_id, command, reply, owner)
         return reply
 
-    async def establish(self, seed: int = 1) -> PeerEnd:
+    async def establish(self, seed: int = 1, owner: bytes = b"") -> PeerEnd:
         initiation, request = establish_request(seed)
         connect_id = connect_id_of(request)
-        response = await answer(self.ask(connect_id, Establish(request)))
+        response = await answer(self.ask(connect_id, Establish(request), owner))
         session = initiation.complete(wire.EstablishResponse.FromString(response))
-        return PeerEnd(self, connect_id, session)
+        return PeerEnd(self, connect_id, session, owner)
 
     async def close(self) -> None:
         await asyncio.wait_for(self.router.drain(), PATIENCE)

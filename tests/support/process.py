@@ -42,6 +42,17 @@ class RunningService:
         return self.process.wait(PATIENCE)
 
 
+def run_python(program: str) -> str:
+    """Run a program in an interpreter of its own and return what it prints."""
+    return subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    ).stdout
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Start services on free ports and this test's data directory; none outlives the test."""

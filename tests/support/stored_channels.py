@@ -9,7 +9,6 @@ from service.persistence.contract import (
     SnapshotCriteria,
 )
 from service.protocol.changes import encode_change
-from service.protocol.handshake import ChannelLimits
 from tests.support.channels import NOW, Ends, make_ends
 
 __all__ = ["StoredChannel"]
@@ -18,13 +17,14 @@ __all__ = ["StoredChannel"]
 class StoredChannel:
     """One channel whose service's end writes what it does to a journal."""
 
-    def __init__(self, journal: Journal, channel: int, limits: ChannelLimits | None = None) -> None:
+    def __init__(self, journal: Journal, channel: int, owner: bytes = b"") -> None:
         self.journal = journal
         self.channel = channel
         self.number = 1
-        self.ends: Ends = make_ends(channel, limits)
+        self.ends: Ends = make_ends(channel)
+        owners = [(channel, owner)] if owner else []
         established = Record(channel, 1, RecordKind.ESTABLISHED, b"")
-        assert journal.commit(Batch([established], [self._snapshot()])) == []
+        assert journal.commit(Batch([established], [self._snapshot()], owners)) == []
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self.channel, self.number, NOW, self.ends.service.encode())

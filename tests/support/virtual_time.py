@@ -4,9 +4,10 @@ import asyncio
 import math
 import selectors
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor, Future
 from typing import Any, TypeVar
 
-__all__ = ["SECOND", "VirtualClock", "run_virtually"]
+__all__ = ["SECOND", "NoThread", "VirtualClock", "run_virtually"]
 
 SECOND = 1_000_000_000
 
@@ -49,6 +50,15 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._clock.nanoseconds / SECOND
+
+
+class NoThread(Executor):
+    """Runs what it is given at once: on a virtual loop nobody could wait for another thread."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:  # noqa: ANN401 - as the base class
+        done: Future[Any] = Future()
+        done.set_result(work(*args, **kwargs))
+        return done
 
 
 def run_virtually(work: Callable[[VirtualClock], Coroutine[Any, Any, _Result]]) -> _Result:

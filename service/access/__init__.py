@@ -1,0 +1,1 @@
+"""Who may do what: transport security, authentication, quotas. Knows gRPC, but no channels."""

@@ -1,0 +1,103 @@
+"""The gate: says who a caller is, once for each call or stream, before anything else is done.
+
+By bearer token where there is a token file, else by client certificate where these are asked for,
+else everybody is the anonymous principal. With both, a connection needs a certificate and each call
+a token, which names the principal. Refusals don't say what was wrong with what was shown.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from service.access.principals import ANONYMOUS, Principal, principal_named
+from service.access.quotas import Account, Accounts
+from service.access.tokens import Holder, TokenFile
+from service.errors import UnauthenticatedError
+
+__all__ = ["Call", "Caller", "Gate"]
+
+_SCHEME = "bearer"
+
+
+class Call(Protocol):
+    """What the gate wants to know of a call: gRPC's ``ServicerContext`` has it."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """Return what the caller sent beside the request."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """Return what the transport has verified."""
+
+
+class Caller:
+    """Whoever makes a call, for as long as it lasts."""
+
+    __slots__ = ("account", "holder", "owner")
+
+    def __init__(self, owner: bytes, account: Account | None, holder: Holder | None) -> None:
+        self.owner = owner
+        self.account = account
+        """None if nothing of this caller is counted."""
+        self.holder = holder
+        """The token that was shown."""
+
+
+class Gate:
+    """See the module's text."""
+
+    def __init__(
+        self,
+        *,
+        tokens: TokenFile | None = None,
+        certificates: bool = False,
+        accounts: Accounts | None = None,
+    ) -> None:
+        """Authenticate by tokens, by client certificates, or not at all; count in ``accounts``."""
+        self._tokens = tokens
+        self._certificates = certificates
+        self._accounts = accounts
+        self._anonymous = self._caller(ANONYMOUS)
+
+    def admit(self, call: Call) -> Caller:
+        """Return who makes a call.
+
+        Raises:
+            UnauthenticatedError: they have not shown it.
+        """
+        if self._tokens is not None:
+            token = _token_of(call)
+            holder = None if token is None else self._tokens.holder_of(token)
+            if holder is None:
+                raise UnauthenticatedError("send 'authorization: Bearer TOKEN' with a valid token")
+            return self._caller(holder.principal, holder)
+        if self._certificates:
+            return self._caller(_certified(call))
+        return self._anonymous
+
+    def still_admits(self, caller: Caller) -> bool:
+        """Say whether what a caller has shown is good enough still."""
+        return caller.holder is None or self._tokens is None or self._tokens.holds(caller.holder)
+
+    def _caller(self, principal: Principal, holder: Holder | None = None) -> Caller:
+        account = None if self._accounts is None else self._accounts.of(principal)
+        return Caller(principal.owner, account, holder)
+
+
+def _token_of(call: Call) -> str | None:
+    """Return the one bearer token that a call carries."""
+    values = [value for key, value in call.invocation_metadata() or () if key == "authorization"]
+    if len(values) != 1 or not isinstance(values[0], str):
+        return None
+    scheme, _, token = values[0].partition(" ")
+    return token.strip() if scheme.lower() == _SCHEME else None
+
+
+def _certified(call: Call) -> Principal:
+    """Return the principal that a client certificate names: its first URI, or its common name."""
+    verified = call.auth_context()
+    names = [*verified.get("peer_uri", ()), *verified.get("x509_common_name", ())]
+    try:
+        return principal_named(names[0].decode())
+    except (IndexError, ValueError):
+        raise UnauthenticatedError(
+            "the client certificate names nobody: it needs a URI, or a common name without spaces"
+        ) from None

@@ -1,0 +1,72 @@
+"""Access as the settings want it: certificate, gate and what keeps both up to date."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from service.access.certificates import CertificateFiles, ServerCertificate
+from service.access.files import Reloader
+from service.access.gate import Gate
+from service.access.loopback import is_loopback
+from service.access.quotas import Accounts, Rates
+from service.access.tokens import TokenFile
+from service.settings import Settings
+
+__all__ = ["Access"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Access:
+    """What the server needs to know of who may come in, and how; its files are followed."""
+
+    gate: Gate
+    certificate: ServerCertificate | None
+    reloader: Reloader
+    on_tokens_changed: Callable[[], None] = lambda: None
+    """Told whenever some callers may no longer be let in."""
+
+    @classmethod
+    def open(cls, settings: Settings, loop: asyncio.AbstractEventLoop) -> "Access":
+        """Read what the settings name.
+
+        Raises:
+            AccessFileError: a file can't be used.
+        """
+        certificate = tokens = accounts = None
+        if settings.tls_certificate is not None and settings.tls_private_key is not None:
+            certificate = ServerCertificate(
+                CertificateFiles(
+                    settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca
+                )
+            )
+        elif not is_loopback(settings.listen):
+            _log.warning(
+                "gRPC is in clear text on %s: whoever is on the way reads it, tokens included",
+                settings.listen,
+            )
+        if settings.token_file is not None:
+            tokens = TokenFile(settings.token_file)
+        rates = Rates(
+            settings.max_operations_per_second, settings.max_bytes_per_second, settings.rate_burst
+        )
+        if rates or settings.authenticates:
+            # Half of the writes that may wait: those below their share add at most as much again,
+            # and never meet the journal's own bound, which knows no principals.
+            accounts = Accounts(rates, max(1, settings.max_waiting_writes // 2), loop.time)
+        gate = Gate(
+            tokens=tokens, certificates=settings.tls_client_ca is not None, accounts=accounts
+        )
+        access = cls(gate, certificate, Reloader(loop))
+        if certificate is not None:
+            access.reloader.watch(certificate.paths, certificate.reload)
+        if tokens is not None:
+            access.reloader.watch([tokens.path], partial(access._reload_tokens, tokens))
+        return access
+
+    def _reload_tokens(self, tokens: TokenFile) -> None:
+        tokens.reload()
+        self.on_tokens_changed()

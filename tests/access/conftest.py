@@ -1,0 +1,79 @@
+"""A server that is as open, or as closed, as a test wants it."""
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.access.certificates import CertificateFiles, ServerCertificate
+from service.access.gate import Gate
+from service.rpc.server import RpcServer
+from service.rpc.servicer import ConnectServicer
+from tests.support.certificates import Certificate, make_authority
+from tests.support.house import House
+from tests.support.journals import ScriptedJournal
+
+Open = Callable[..., Coroutine[Any, Any, "Door"]]
+
+
+class Door:
+    """A running server, and what stands at its door."""
+
+    def __init__(
+        self,
+        server: RpcServer,
+        servicer: ConnectServicer,
+        house: House,
+        journal: ScriptedJournal,
+    ) -> None:
+        self.server = server
+        self.journal = journal
+        self.address = server.address
+        self.servicer = servicer
+        self.house = house
+
+
+@pytest.fixture(scope="session")
+def authority() -> Certificate:
+    return make_authority()
+
+
+@pytest.fixture(scope="session")
+def stranger() -> Certificate:
+    return make_authority("stranger")
+
+
+@pytest.fixture
+def certificate_files(tmp_path: Path, authority: Certificate) -> CertificateFiles:
+    certificate, key = authority.issue("service").write(tmp_path, "service")
+    return CertificateFiles(certificate, key)
+
+
+@pytest.fixture
+async def open_door() -> AsyncIterator[Open]:
+    journal = ScriptedJournal()
+    house = House(journal, wall_clock=True)
+    doors: list[Door] = []
+
+    async def open_door(
+        gate: Gate | None = None, certificate: ServerCertificate | None = None
+    ) -> Door:
+        servicer = ConnectServicer(
+            house.router,
+            max_message_bytes=4_096,
+            max_frame_bytes=1_048_576,
+            max_in_flight=256,
+            gate=gate,
+        )
+        server = await RpcServer.start(
+            servicer, "127.0.0.1:0", max_frame_bytes=1_048_576, certificate=certificate
+        )
+        doors.append(Door(server, servicer, house, journal))
+        return doors[-1]
+
+    yield open_door
+    journal.gate.set()
+    for door in doors:
+        await door.server.stop(0)
+    await house.close()

@@ -1,0 +1,279 @@
+"""Rates and fair shares by principal, on a clock that a test moves."""
+
+import asyncio
+import os
+import random
+from dataclasses import dataclass
+
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protos.connect_actor.v1 import connect_pb2 as wire
+from service.access.gate import Gate
+from service.access.principals import ANONYMOUS, principal_named
+from service.access.quotas import Account, Accounts, Rates, TokenBucket
+from service.client import ConnectClient, Identity, error_of
+from service.errors import OverloadedError, RateLimitedError
+from service.rpc.status import status_of
+from tests.access.conftest import Open
+from tests.support.house import until
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Request:
+    """So many bytes."""
+
+    size: int
+
+    def ByteSize(self) -> int:  # noqa: N802 - protobuf's naming
+        return self.size
+
+
+ONE = Request(1)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def account(clock: Clock, **rates: float) -> Account:
+    return Accounts(Rates(**rates), 1_000, clock).of(ANONYMOUS)
+
+
+def refused_for(account: Account, size: int = 0) -> float:
+    """Return for how long an operation is refused; 0 if it isn't."""
+    try:
+        account.admit(Request(size))
+    except RateLimitedError as error:
+        return error.retry_after or 0.0
+    return 0.0
+
+
+def test_a_burst_is_let_through_and_then_the_rate(clock: Clock) -> None:
+    limited = account(clock, operations_per_second=10.0, burst_seconds=2.0)
+    assert [refused_for(limited) for _ in range(20)] == [0.0] * 20
+    assert refused_for(limited) == pytest.approx(0.1)
+    clock.now += 0.05
+    assert refused_for(limited) == pytest.approx(0.05)
+    clock.now += 0.05
+    assert refused_for(limited) == 0.0
+    assert refused_for(limited) == pytest.approx(0.1)
+    clock.now += 1_000.0  # no more than a burst is saved up
+    assert [refused_for(limited) for _ in range(21)][-2:] == [0.0, pytest.approx(0.1)]
+
+
+def test_bytes_are_limited_too_and_the_longer_wait_is_told(clock: Clock) -> None:
+    limited = account(clock, operations_per_second=1.0, bytes_per_second=1_000.0)
+    assert refused_for(limited, 600) == 0.0
+    assert refused_for(limited, 600) == pytest.approx(1.0)
+    clock.now += 1.0
+    assert refused_for(limited, 1_000) == 0.0
+    clock.now += 1.0
+    assert refused_for(limited, 400) == 0.0
+
+
+def test_what_is_refused_by_one_limit_takes_nothing_from_the_other(clock: Clock) -> None:
+    limited = account(clock, operations_per_second=2.0, bytes_per_second=10.0)
+    assert refused_for(limited, 10) == 0.0
+    for _ in range(5):
+        assert refused_for(limited, 10) == pytest.approx(1.0)
+    clock.now += 0.5
+    assert refused_for(limited, 5) == 0.0
+
+
+def test_a_request_larger_than_a_burst_gets_through_and_is_paid_for_afterwards(
+    clock: Clock,
+) -> None:
+    limited = account(clock, bytes_per_second=100.0)
+    assert refused_for(limited, 1_000) == 0.0
+    assert refused_for(limited, 1) == pytest.approx(9.01)
+
+
+@given(
+    rate=st.floats(0.01, 1e6),
+    burst=st.floats(1.0, 1e6),
+    pauses=st.lists(st.floats(0.0, 100.0), max_size=30),
+)
+def test_no_bucket_lets_more_through_than_its_burst_and_its_rate(
+    rate: float, burst: float, pauses: list[float]
+) -> None:
+    now = 1_000.0
+    bucket = TokenBucket(rate, burst, now)
+    taken = 0
+    for pause in pauses:
+        now += pause
+        wait = bucket.wait_for(1, now)
+        assert wait >= 0.0
+        if wait == 0.0:
+            bucket.take(1)
+            taken += 1
+        else:
+            # After just that time there is room.
+            assert bucket.wait_for(1, now + wait) == 0.0
+            now += wait
+    assert taken <= burst + rate * (now - 1_000.0) + 1e-3
+
+
+@pytest.mark.parametrize("burst_seconds", [0.001, 1.0])
+def test_a_rate_below_one_a_second_lets_one_through_now_and_then(
+    clock: Clock, burst_seconds: float
+) -> None:
+    limited = account(clock, operations_per_second=0.1, burst_seconds=burst_seconds)
+    assert refused_for(limited) == 0.0
+    assert refused_for(limited) == pytest.approx(10.0)
+
+
+def test_the_status_tells_when_to_come_back_to_the_millisecond_rounded_up() -> None:
+    for seconds, told in ((0.1, 0.1), (0.100_01, 0.101), (12.5, 12.5), (1e-9, 0.001)):
+        status = status_of(RateLimitedError("too much", seconds))
+        retry = RetryInfo()
+        assert status.details[1].Unpack(retry)
+        delay = retry.retry_delay
+        assert delay.seconds + delay.nanos / 1e9 == pytest.approx(told)
+
+
+# --- Fairness -------------------------------------------------------------------------------------
+
+
+def test_at_the_bound_only_who_is_below_their_share_is_let_in(clock: Clock) -> None:
+    accounts = Accounts(Rates(), 10, clock)
+    greedy, modest = (accounts.of(principal_named(name)) for name in ("greedy", "modest"))
+    for _ in range(10):
+        greedy.admit(ONE)
+    with pytest.raises(OverloadedError, match="your share"):
+        greedy.admit(ONE)
+    for _ in range(5):  # half of ten is theirs
+        modest.admit(ONE)
+    with pytest.raises(OverloadedError):
+        modest.admit(ONE)
+    greedy.leave()
+    with pytest.raises(OverloadedError):  # still above, and the bound is still reached
+        greedy.admit(ONE)
+    for _ in range(9):
+        greedy.leave()
+    greedy.admit(ONE)
+    modest.admit(ONE)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_more_than_twice_the_bound_is_under_way_and_nobody_goes_without(
+    clock: Clock, seed: int
+) -> None:
+    draw = random.Random(seed)
+    bound = 40
+    accounts = Accounts(Rates(), bound, clock)
+    everybody = [accounts.of(principal_named(f"p{n}")) for n in range(8)]
+    most = 0
+    for _ in range(20_000):
+        who = draw.choices(everybody, weights=[100, *[1] * 7])[0]
+        if draw.random() < 0.55:
+            share = who.in_flight * 8 < bound
+            try:
+                who.admit(ONE)
+            except OverloadedError:
+                assert not share
+        elif who.in_flight:
+            who.leave()
+        most = max(most, sum(a.in_flight for a in everybody))
+    assert bound <= most <= 2 * bound
+    for who in everybody:
+        while who.in_flight:
+            who.leave()
+    assert (accounts._in_flight, accounts._active) == (0, 0)
+
+
+# --- At the door ----------------------------------------------------------------------------------
+
+
+def gate(clock: Clock, max_in_flight: int = 1_000, **rates: float) -> Gate:
+    return Gate(accounts=Accounts(Rates(**rates), max_in_flight, clock))
+
+
+async def test_calls_and_streams_share_a_principals_rate_and_learn_when_to_return(
+    open_door: Open, clock: Clock
+) -> None:
+    door = await open_door(gate(clock, operations_per_second=4.0))
+    async with ConnectClient(door.address) as client:
+        channel = await client.establish(Identity.generate(os.urandom))
+        await channel.encrypt(b"x")
+        encrypt = wire.EncryptRequest(connect_id=channel.connect_id, plaintext=b"x")
+        commits = len(door.journal.batches)
+        async with client.exchange() as stream:
+            results = await stream.call([wire.Operation(encrypt=encrypt) for _ in range(5)])
+        assert [r.WhichOneof("outcome") for r in results] == ["encrypt"] * 2 + ["error"] * 3
+        refusal = error_of(results[2].error)
+        assert isinstance(refusal, RateLimitedError)
+        assert retry_of(results[2].error) == pytest.approx(0.25)
+        with pytest.raises(RateLimitedError):
+            await channel.encrypt(b"x")
+        assert sum(len(b.records) for b in door.journal.batches[commits:]) == 2
+        clock.now += 0.25
+        await channel.encrypt(b"x")
+    assert door.servicer.statistics.refusals["RATE_LIMITED"] == 4
+
+
+def retry_of(status: Status) -> float:
+    retry = RetryInfo()
+    assert status.details[1].Unpack(retry)
+    return float(retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9)
+
+
+async def test_whoever_is_refused_or_gives_up_leaves_nothing_counted(
+    open_door: Open, clock: Clock
+) -> None:
+    accounts = Accounts(Rates(operations_per_second=1e6), 1_000, clock)
+    door = await open_door(Gate(accounts=accounts))
+    async with ConnectClient(door.address) as client:
+        channel = await client.establish(Identity.generate(os.urandom))
+        for request in (
+            wire.EncryptRequest(),
+            wire.EncryptRequest(connect_id=5),
+            wire.EncryptRequest(plaintext=bytes(5_000)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await client.stub.Encrypt(request)
+        async with client.exchange() as stream:
+            await stream.call([wire.Operation(), wire.Operation(encrypt=wire.EncryptRequest())])
+        assert accounts.of(ANONYMOUS).in_flight == 0
+        door.journal.entered.clear()
+        door.journal.gate.clear()
+        given_up = asyncio.ensure_future(channel.encrypt(b"x"))
+        await until(door.journal.entered.is_set)
+        given_up.cancel()
+        await until(lambda: door.servicer.statistics.unary_in_flight == 0)
+        # Its work is still under way.
+        assert accounts.of(ANONYMOUS).in_flight == 1
+        door.journal.gate.set()
+        await until(lambda: accounts.of(ANONYMOUS).in_flight == 0)
+
+
+async def test_a_full_service_refuses_before_any_cryptography(
+    open_door: Open, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    door = await open_door(gate(clock, max_in_flight=1))
+    async with ConnectClient(door.address) as client:
+        channel = await client.establish(Identity.generate(os.urandom))
+        door.journal.entered.clear()
+        door.journal.gate.clear()
+        first = asyncio.ensure_future(channel.encrypt(b"x"))
+        await until(door.journal.entered.is_set)
+        monkeypatch.setattr("service.protocol.session.Session.encrypt", None)
+        with pytest.raises(OverloadedError, match="your share"):
+            await channel.encrypt(b"y")
+        door.journal.gate.set()
+        await first

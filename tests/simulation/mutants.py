@@ -1,0 +1,351 @@
+"""The service with a rule broken on purpose, one rule each: a simulation that finds none is blind.
+
+Each is a context within which the service's classes misbehave.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from service.actors import phases
+from service.actors.actor import ANSWER_LATER
+from service.actors.commands import CommitFailed, Reply
+from service.actors.connect import ConnectActor
+from service.actors.permits import Permit, RecoveryPermits
+from service.actors.router import Router, _Waiting
+from service.errors import ConnectError, OverloadedError, StorageError
+from service.persistence import committer as committing
+from service.persistence import strategies
+from service.persistence.committer import Committer
+from service.persistence.contract import LATEST, Journal, RecordKind, Recovery, Snapshot
+from service.persistence.recovery import rebuild
+from service.protocol.changes import Change, Sent, encode_change
+from service.protocol.session import Session
+
+__all__ = ["MUTANTS", "Mutant"]
+
+Mutant = Callable[[], AbstractContextManager[None]]
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def _mutant(breaks: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+    MUTANTS[breaks.__name__] = contextmanager(breaks)
+    return breaks
+
+
+def _replacing(owner: object, **changes: Any) -> Any:  # noqa: ANN401 - a patcher
+    return patch.multiple(owner, **changes)
+
+
+# --- Durability -----------------------------------------------------------------------------------
+
+
+@_mutant
+def answers_before_the_commit() -> Iterator[None]:
+    append = phases.Running._append
+
+    def hasty(self: phases.Running, kind: RecordKind, payload: bytes, result: object) -> None:
+        sender = self._actor.sender
+        self._actor.sender = None
+        append(self, kind, payload, result)
+        if sender is not None:
+            sender.set(result)
+
+    with _replacing(phases.Running, _append=hasty):
+        yield
+
+
+@_mutant
+def goes_on_after_a_failed_commit() -> Iterator[None]:
+    with _replacing(phases.Running, _discard=lambda _: None):
+        yield
+
+
+@_mutant
+def discards_only_when_its_turn_comes() -> Iterator[None]:
+    def interrupt(self: ConnectActor, failure: CommitFailed) -> None:
+        self.signal(failure)
+
+    with _replacing(ConnectActor, interrupt=interrupt):
+        yield
+
+
+@_mutant
+def says_that_an_unknown_write_has_succeeded() -> Iterator[None]:
+    def settled(
+        self: phases.Running, sender: Reply | None, result: object, error: StorageError | None
+    ) -> None:
+        self._unsettled -= 1
+        if sender is not None:
+            sender.set(result)
+        if error is not None:
+            self._actor.interrupt(CommitFailed(self))
+
+    with _replacing(phases.Running, _settled=settled):
+        yield
+
+
+@_mutant
+def refuses_without_waiting_for_what_the_refusal_rests_on() -> Iterator[None]:
+    with _replacing(phases.Running, receive=phases.Running._receive):
+        yield
+
+
+@_mutant
+def tells_where_a_channel_stands_before_that_is_durable() -> Iterator[None]:
+    with _replacing(phases.Running, _answer_when_durable=lambda _, result: result):
+        yield
+
+
+@_mutant
+def says_closed_before_the_end_is_durable() -> Iterator[None]:
+    close = phases.Running._close
+
+    def hasty(self: phases.Running, deadline: float | None) -> object:
+        sender, self._actor.sender = self._actor.sender, None
+        close(self, deadline)
+        if sender is not None:
+            sender.set(None)
+        return ANSWER_LATER
+
+    with _replacing(phases.Running, _close=hasty):
+        yield
+
+
+@_mutant
+def tries_what_was_queued_behind_a_failed_commit() -> Iterator[None]:
+    answer = Committer._answer
+
+    def stubborn(self: Committer, under_way: committing._Round) -> None:
+        queued, self._writes = self._writes, []
+        answer(self, under_way)
+        self._writes[:0] = queued
+
+    with _replacing(Committer, _answer=stubborn):
+        yield
+
+
+@_mutant
+def takes_a_rejected_write_for_a_written_one() -> Iterator[None]:
+    def blind(self: Committer, under_way: committing._Round) -> None:
+        del self
+        for write in under_way.writes:
+            write.settle(None)
+
+    with _replacing(Committer, _answer_partly=blind):
+        yield
+
+
+@_mutant
+def deletes_a_record_more_than_the_snapshot_replaces() -> Iterator[None]:
+    def greedy(journal: Journal, snapshot: Snapshot) -> None:
+        journal.delete_records(snapshot.channel, snapshot.sequence_number + 1)
+
+    with _replacing(committing, _drop_replaced=greedy):
+        yield
+
+
+@_mutant
+def deletes_the_snapshot_that_it_has_just_made() -> Iterator[None]:
+    def greedy(journal: Journal, snapshot: Snapshot) -> None:
+        journal.delete_records(snapshot.channel, snapshot.sequence_number)
+        journal.delete_snapshots(snapshot.channel, LATEST)
+
+    with _replacing(committing, _drop_replaced=greedy):
+        yield
+
+
+@_mutant
+def refuses_durable_records_of_a_round_that_ends_their_channel() -> Iterator[None]:
+    """The committer as it was when the simulation was first run."""
+
+    class Unequal:
+        STATE, CHANGE, CLOSED = RecordKind.STATE, RecordKind.CHANGE, None
+
+    with _replacing(committing, RecordKind=Unequal):
+        yield
+
+
+# --- Recovery -------------------------------------------------------------------------------------
+
+
+@_mutant
+def recovers_without_the_last_record() -> Iterator[None]:
+    def without_the_last(recovery: Recovery) -> Session | None:
+        records = recovery.records
+        if len(records) > 1:
+            records = records[:-1]
+        return rebuild(Recovery(recovery.snapshot, records, recovery.highest_sequence_number))
+
+    with _replacing(phases, rebuild=without_the_last):
+        yield
+
+
+@_mutant
+def forgets_new_ratchet_keys_in_its_changes() -> Iterator[None]:
+    def record(
+        self: strategies.Differential, session: Session, change: Change
+    ) -> tuple[RecordKind, bytes]:
+        del self, session
+        if isinstance(change, Sent):
+            change = change._replace(ratchet_private_key=b"")
+        return RecordKind.CHANGE, encode_change(change)
+
+    with _replacing(strategies.Differential, record=record):
+        yield
+
+
+@_mutant
+def caches_what_changes() -> Iterator[None]:
+    def state(self: strategies.Cached, session: Session) -> bytes:
+        if self._static is None:
+            self._static = session.encode()
+        return self._static
+
+    with _replacing(strategies.Cached, state=state):
+        yield
+
+
+@_mutant
+def serves_while_it_recovers() -> Iterator[None]:
+    """A channel that could not be read is taken for one that is not there."""
+
+    def give_up(self: phases.Recovering, error: StorageError) -> None:
+        del error
+        self._permit.give_back()
+        self._actor.become(phases.Vacant(self._actor, 0))
+        self._stash.replay(self._actor)
+
+    with _replacing(phases.Recovering, _give_up=give_up):
+        yield
+
+
+# --- Answers --------------------------------------------------------------------------------------
+
+
+@_mutant
+def answers_a_round_again_that_was_given_up() -> Iterator[None]:
+    give_up = Committer._give_up
+
+    def twice(self: Committer, under_way: committing._Round) -> None:
+        give_up(self, under_way)
+        under_way.given_up = False
+
+    with _replacing(Committer, _give_up=twice):
+        yield
+
+
+@_mutant
+def forgets_who_waits_for_a_hanging_journal() -> Iterator[None]:
+    def give_up(self: Committer, under_way: committing._Round) -> None:
+        under_way.given_up = True
+        error = self._hanging()
+        for write in under_way.writes:
+            write.settle(error)
+
+    with _replacing(Committer, _give_up=give_up):
+        yield
+
+
+@_mutant
+def forgets_who_waits_for_a_passivating_actor() -> Iterator[None]:
+    stopped = Router.stopped
+
+    def careless(self: Router, actor: ConnectActor) -> None:
+        channel = self._channels.get(actor.connect_id)
+        if isinstance(channel, _Waiting):
+            channel.commands.clear()
+        stopped(self, actor)
+
+    with _replacing(Router, stopped=careless):
+        yield
+
+
+@_mutant
+def replays_the_stash_in_reverse() -> Iterator[None]:
+    def replay(self: phases._Stash, actor: ConnectActor) -> None:
+        while self._waiting:
+            command, sender = self._waiting.pop()
+            actor.handle(command, sender)
+
+    with _replacing(phases._Stash, replay=replay):
+        yield
+
+
+@_mutant
+def lets_a_defect_in_a_signal_go_unnoticed() -> Iterator[None]:
+    """The actor as it was when the simulation was first run."""
+    receive = ConnectActor.on_receive
+
+    def on_receive(self: ConnectActor, message: Any) -> Any:  # noqa: ANN401 - Pykka's signature
+        before = self.environment.statistics.crashed
+        answer = receive(self, message)
+        if self.sender is None and self.environment.statistics.crashed > before:
+            raise ConnectError
+        return answer
+
+    with _replacing(ConnectActor, on_receive=on_receive):
+        yield
+
+
+# --- Permits --------------------------------------------------------------------------------------
+
+
+@_mutant
+def gives_a_permit_back_twice() -> Iterator[None]:
+    take_back = RecoveryPermits.take_back
+
+    def twice(self: RecoveryPermits, permit: Permit) -> None:
+        take_back(self, permit)
+        if self._held:
+            self._held.pop()
+            if self._waiting:
+                self._grant(self._waiting.popitem(last=False)[0])
+
+    with _replacing(RecoveryPermits, take_back=twice):
+        yield
+
+
+@_mutant
+def keeps_the_permit_of_a_recovery_that_fails() -> Iterator[None]:
+    def give_up(self: phases.Recovering, error: StorageError) -> None:
+        self._stash.refuse(error)
+        self._actor.become(phases.Stopping(self._actor, error))
+
+    with _replacing(phases.Recovering, _give_up=give_up):
+        yield
+
+
+@_mutant
+def keeps_the_permit_of_an_actor_that_dies_loading() -> Iterator[None]:
+    with _replacing(phases.Recovering, leave=lambda _: None):
+        yield
+
+
+@_mutant
+def keeps_a_permit_for_who_waited_in_vain() -> Iterator[None]:
+    refuse = Permit.refuse
+
+    def grant_as_well(self: Permit, error: OverloadedError) -> None:
+        self._permits._held.add(self)
+        refuse(self, error)
+
+    with _replacing(Permit, refuse=grant_as_well):
+        yield
+
+
+@_mutant
+def loads_without_a_permit() -> Iterator[None]:
+    with _replacing(RecoveryPermits, acquire=_without_counting):
+        yield
+
+
+def _without_counting(
+    self: RecoveryPermits,
+    granted: Callable[[], None],
+    refused: Callable[[OverloadedError], None],
+) -> Permit:
+    granted()
+    return Permit(self, 0.0, granted, refused)
