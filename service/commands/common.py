@@ -30,7 +30,7 @@ __all__ = [
 _PASSED_ON = ("config", "data_dir", "sealing_key_file", "sealing_key_command")
 
 Report = Iterable[tuple[str, object]]
-"""Lines of a name and a value; a name alone is a heading."""
+"""Lines of a name and a value."""
 
 
 def operator_parser(command: str, description: str) -> ArgumentParser:
@@ -101,6 +101,6 @@ def print_json(value: Mapping[str, object]) -> None:
 def print_text(report: Report) -> None:
     """Print lines of names and values, aligned."""
     lines = list(report)
-    width = max((len(name) for name, value in lines if value is not None), default=0)
+    width = max(len(name) for name, _ in lines)
     for name, value in lines:
-        sys.stdout.write(f"{name}\n" if value is None else f"{name:<{width}}  {value}\n")
+        sys.stdout.write(f"{name:<{width}}  {value}\n")

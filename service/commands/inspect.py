@@ -61,10 +61,19 @@ def run(flags: Sequence[str]) -> int:
         if asked.json:
             print_json(shown)
         else:
-            print_text((name.replace("_", " "), value) for name, value in shown.items())
+            print_text((name.replace("_", " "), _plain(value)) for name, value in shown.items())
         return RIGHT
 
     return reporting(work)
+
+
+def _plain(value: object) -> object:
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case None:
+            return "none"
+    return value
 
 
 def _identity_key(path: Path) -> str | None:
@@ -119,7 +128,7 @@ def _journal_as_text(
         yield (
             f"key {use.key_id}",
             f"{use.rows:,} rows, {use.snapshots:,} snapshots, {use.owners:,} owners"
-            f" of {use.epochs:,} epochs" + (", the identity" if use.key_id == identity else ""),
+            f" in {use.epochs:,} epochs" + (", the identity" if use.key_id == identity else ""),
         )
     if identity is not None and identity not in {use.key_id for use in figures.keys}:
         yield f"key {identity}", "the identity"

@@ -20,7 +20,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -69,9 +69,9 @@ class _End:
 
     number: int
     """Of its last row; 0 if there is none."""
-    row: bytes
+    row: bytes = field(repr=False)
     """That row's sealed directory, which no other journal has."""
-    salts: frozenset[bytes]
+    salts: frozenset[bytes] = field(repr=False)
     """Of the epochs that have sealed what is stored."""
 
 
