@@ -34,9 +34,9 @@ _USAGE = (
 
 def main() -> int:
     """Run the command that the arguments name; return the process's exit code."""
-    # Read when gRPC is imported. Its core writes lines of its own, about every handshake that
-    # fails: anyone could fill the log with them. What it calls an error still comes.
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # Read when gRPC is imported. Its core writes lines of its own to standard error, which are no
+    # JSON, and as many as a stranger likes: of every handshake that fails, and of every bad header.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     match sys.argv[1:]:
         case ["-h" | "--help"]:
             sys.stdout.write(_USAGE)
