@@ -5,16 +5,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from service.commands.common import (
-    journal_of,
-    operator_parser,
-    print_json,
-    print_text,
-    reporting,
-    settings_of,
-)
+from service.commands.common import Operation, operator_parser, perform
 from service.exit_codes import RIGHT
-from service.paths import IDENTITY_FILE
 from service.persistence.backup import back_up
 
 __all__ = ["run"]
@@ -28,26 +20,21 @@ def run(flags: Sequence[str]) -> int:
         " The master keys are not copied.",
     )
     parser.add_argument("directory", type=Path, help="is made; must not exist")
-    asked = parser.parse_args(flags)
+    return perform(parser, flags, _back_up)
 
-    def work() -> int:
-        made = back_up(
-            journal_of(settings_of(asked)),
-            asked.directory,
-            beside=[IDENTITY_FILE],
-            made_at=time.time_ns(),
-        )
-        if asked.json:
-            print_json({"directory": str(asked.directory), **asdict(made)})
-        else:
-            print_text(
-                [
-                    ("backup", f"{asked.directory}: {', '.join(made.files)}"),
-                    ("journal", f"{made.size:,} bytes, up to row {made.head}"),
-                    ("not in it", "the master keys: keep them elsewhere, nothing opens without"),
-                    ("needs", f"master key {', '.join(made.key_ids)}"),
-                ]
-            )
-        return RIGHT
 
-    return reporting(work)
+def _back_up(operation: Operation) -> int:
+    directory: Path = operation.asked.directory
+    made = back_up(
+        operation.journal, directory, beside=[operation.identity.name], made_at=time.time_ns()
+    )
+    operation.show(
+        {"directory": str(directory), **asdict(made)},
+        [
+            ("backup", f"{directory}: {', '.join(made.files)}"),
+            ("journal", f"{made.size:,} bytes, up to row {made.head}"),
+            ("not in it", "the master keys: keep them elsewhere, nothing opens without"),
+            ("needs", f"master key {', '.join(made.key_ids)}"),
+        ],
+    )
+    return RIGHT

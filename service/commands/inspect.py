@@ -5,23 +5,13 @@ Nothing that is shown is a secret: no key, no plaintext, no ciphertext, no nonce
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from service.commands.common import (
-    at,
-    journal_of,
-    keys_of,
-    operator_parser,
-    print_json,
-    print_text,
-    reporting,
-    settings_of,
-)
+from service.commands.common import Lines, Operation, at, operator_parser, perform
 from service.exit_codes import RIGHT, UNHEALTHY
 from service.keyfiles import identity_key_id
-from service.paths import IDENTITY_FILE
 from service.persistence.contract import CorruptRecordError, Recovery
 from service.persistence.inspection import JournalFigures, inspect_channel, inspect_journal
 from service.protocol.session import Session
@@ -36,35 +26,31 @@ def run(flags: Sequence[str]) -> int:
     """Show a journal's figures, or a channel's; return the process's exit code."""
     parser = operator_parser("inspect", "Show what a journal holds; a service may be writing it.")
     parser.add_argument("--channel", type=int, help="connect id of one channel to show instead")
-    asked = parser.parse_args(flags)
+    return perform(parser, flags, _inspect)
 
-    def work() -> int:
-        settings = settings_of(asked)
-        path, keys = journal_of(settings), keys_of(settings)
-        if asked.channel is None:
-            figures = inspect_journal(path, keys)
-            identity = _identity_key(settings.data_dir / IDENTITY_FILE)
-            if asked.json:
-                print_json(_journal_as_json(path, figures, identity))
-            else:
-                print_text(_journal_as_text(path, figures, identity))
-            return RIGHT
-        try:
-            found = inspect_channel(path, keys, asked.channel)
-        except CorruptRecordError as error:
-            sys.stderr.write(f"connect-actor: damaged: {error}\n")
-            return UNHEALTHY
-        if found is None:
-            sys.stderr.write(f"connect-actor: the journal has no channel {asked.channel}\n")
-            return UNHEALTHY
-        shown = _channel(asked.channel, *found, now=time.time_ns())
-        if asked.json:
-            print_json(shown)
-        else:
-            print_text((name.replace("_", " "), _plain(value)) for name, value in shown.items())
+
+def _inspect(operation: Operation) -> int:
+    path, channel = operation.journal, operation.asked.channel
+    if channel is None:
+        figures = inspect_journal(path, operation.keys())
+        identity = _identity_key(operation.identity)
+        operation.show(
+            _journal_as_json(path, figures, identity), _journal_as_text(path, figures, identity)
+        )
         return RIGHT
-
-    return reporting(work)
+    try:
+        found = inspect_channel(path, operation.keys(), channel)
+    except CorruptRecordError as error:
+        sys.stderr.write(f"connect-actor: damaged: {error}\n")
+        return UNHEALTHY
+    if found is None:
+        sys.stderr.write(f"connect-actor: the journal has no channel {channel}\n")
+        return UNHEALTHY
+    shown = _channel(channel, *found, now=time.time_ns())
+    operation.show(
+        shown, ((name.replace("_", " "), _plain(value)) for name, value in shown.items())
+    )
+    return RIGHT
 
 
 def _plain(value: object) -> object:
@@ -98,9 +84,7 @@ def _journal_as_json(
     return {"journal": str(path), **shown, "identity_key_id": identity}
 
 
-def _journal_as_text(
-    path: Path, figures: JournalFigures, identity: str | None
-) -> Iterator[tuple[str, object]]:
+def _journal_as_text(path: Path, figures: JournalFigures, identity: str | None) -> Lines:
     yield "journal", f"{path}, format {figures.format}"
     if figures.backup_made_at is not None:
         yield "backup", f"made at {at(figures.backup_made_at)}"

@@ -3,18 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from service.commands.common import (
-    journal_of,
-    keys_of,
-    operator_parser,
-    print_json,
-    print_text,
-    reporting,
-    settings_of,
-)
+from service.commands.common import Operation, operator_parser, perform
 from service.exit_codes import RIGHT
 from service.keyfiles import KeyFileError, identity_key_id
-from service.paths import IDENTITY_FILE, JOURNAL_FILE
 from service.persistence.keyring import KeyRing
 from service.persistence.restoring import restore
 
@@ -35,41 +26,36 @@ def run(flags: Sequence[str]) -> int:
         help="your word that the service had been stopped before the backup was made, and has not"
         " run since, anywhere: the channels go on",
     )
-    asked = parser.parse_args(flags)
+    return perform(parser, flags, _restore)
 
-    def work() -> int:
-        settings = settings_of(asked)
-        keys = keys_of(settings)
-        _require_key(asked.directory / IDENTITY_FILE, keys)
-        restored = restore(
-            asked.directory / JOURNAL_FILE,
-            journal_of(settings),
-            keys,
-            beside=[IDENTITY_FILE],
-            nothing_written_since=asked.nothing_written_since,
-        )
-        if asked.json:
-            print_json(
-                {
-                    "channels": restored.channels,
-                    "channels_go_on": restored.go_on,
-                    "reason": restored.reason,
-                    "kept": None if restored.kept is None else str(restored.kept),
-                }
-            )
-            return RIGHT
-        fate = "go on" if restored.go_on else "are given up: their peers have to establish anew"
-        print_text(
-            [
-                ("restored", f"{journal_of(settings)}"),
-                ("channels", f"{restored.channels:,}; they {fate}"),
-                ("because", restored.reason),
-                ("before", f"kept in {restored.kept}" if restored.kept else "there was nothing"),
-            ]
-        )
-        return RIGHT
 
-    return reporting(work)
+def _restore(operation: Operation) -> int:
+    backup: Path = operation.asked.directory
+    keys = operation.keys()
+    _require_key(backup / operation.identity.name, keys)
+    restored = restore(
+        backup / operation.journal.name,
+        operation.journal,
+        keys,
+        beside=[operation.identity.name],
+        nothing_written_since=operation.asked.nothing_written_since,
+    )
+    fate = "go on" if restored.go_on else "are given up: their peers have to establish anew"
+    operation.show(
+        {
+            "channels": restored.channels,
+            "channels_go_on": restored.go_on,
+            "reason": restored.reason,
+            "kept": None if restored.kept is None else str(restored.kept),
+        },
+        [
+            ("restored", operation.journal),
+            ("channels", f"{restored.channels:,}; they {fate}"),
+            ("because", restored.reason),
+            ("before", f"kept in {restored.kept}" if restored.kept else "there was nothing"),
+        ],
+    )
+    return RIGHT
 
 
 def _require_key(identity: Path, keys: KeyRing) -> None:

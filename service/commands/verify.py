@@ -1,17 +1,9 @@
 """The command ``connect-actor verify``: whether everything in a journal opens and comes back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 
-from service.commands.common import (
-    journal_of,
-    keys_of,
-    operator_parser,
-    print_json,
-    print_text,
-    reporting,
-    settings_of,
-)
+from service.commands.common import Lines, Operation, operator_parser, perform
 from service.exit_codes import RIGHT, UNHEALTHY
 from service.persistence.verification import Verification, verify
 
@@ -29,23 +21,17 @@ def run(flags: Sequence[str]) -> int:
     parser.add_argument(
         "--all", action="store_true", help=f"describe every fault, not only {_DESCRIBED} of a sort"
     )
-    asked = parser.parse_args(flags)
-
-    def work() -> int:
-        settings = settings_of(asked)
-        found = verify(
-            journal_of(settings), keys_of(settings), limit=None if asked.all else _DESCRIBED
-        )
-        if asked.json:
-            print_json({"whole": found.whole, **asdict(found)})
-        else:
-            print_text(_as_text(found))
-        return RIGHT if found.whole else UNHEALTHY
-
-    return reporting(work)
+    return perform(parser, flags, _verify)
 
 
-def _as_text(found: Verification) -> Iterator[tuple[str, object]]:
+def _verify(operation: Operation) -> int:
+    limit = None if operation.asked.all else _DESCRIBED
+    found = verify(operation.journal, operation.keys(), limit=limit)
+    operation.show({"whole": found.whole, **asdict(found)}, _as_text(found))
+    return RIGHT if found.whole else UNHEALTHY
+
+
+def _as_text(found: Verification) -> Lines:
     yield (
         "log",
         (
