@@ -7,6 +7,7 @@ from pathlib import Path
 
 from service.commands.common import Operation, operator_parser, perform
 from service.exit_codes import RIGHT
+from service.keyfiles import identity_key_id
 from service.persistence.backup import back_up
 
 __all__ = ["run"]
@@ -28,13 +29,18 @@ def _back_up(operation: Operation) -> int:
     made = back_up(
         operation.journal, directory, beside=[operation.identity.name], made_at=time.time_ns()
     )
+    key_ids = set(made.key_ids)
+    identity = directory / operation.identity.name
+    if identity.exists():
+        # Another one, if the keys were rotated meanwhile.
+        key_ids.add(identity_key_id(identity).hex())
     operation.show(
-        {"directory": str(directory), **asdict(made)},
+        {"directory": str(directory), **asdict(made), "key_ids": sorted(key_ids)},
         [
             ("backup", f"{directory}: {', '.join(made.files)}"),
             ("journal", f"{made.size:,} bytes, up to row {made.head}"),
             ("not in it", "the master keys: keep them elsewhere, nothing opens without"),
-            ("needs", f"master key {', '.join(made.key_ids)}"),
+            ("needs", f"master key {', '.join(sorted(key_ids))}"),
         ],
     )
     return RIGHT

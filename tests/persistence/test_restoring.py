@@ -293,10 +293,36 @@ def test_nothing_of_a_channel_that_was_given_up_stays_but_its_number(path: Path)
     connection = sqlite3.connect(path)
     for table in ("snapshots", "owners"):
         assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)  # noqa: S608
+    journal = open_at(path)
+    with pytest.raises(CorruptRecordError, match="may have gone on after the backup"):
+        journal.recover(A)
+    journal.close()
     ((number, directory),) = connection.execute("SELECT number, length(directory) FROM log")
     assert number > 2**32
     assert directory == 28
     connection.close()
+
+
+def test_a_journal_that_has_gone_another_way_to_the_same_row_proves_nothing(path: Path) -> None:
+    first(path)
+    before = path.read_bytes()
+    go_on(path)
+    copy = back_up_of(path)
+    path.write_bytes(before)
+    lose_lease(path)
+    go_on(path)
+    done = restored(copy, path)
+    assert not done.go_on
+    assert "not the one of the backup" in done.reason
+
+
+def test_the_lease_of_another_journal_says_nothing_of_the_restored_one(path: Path) -> None:
+    first(path)
+    copy = back_up_of(path)
+    another(path)
+    go_on(path)
+    assert restored(copy, path, promised=True).go_on
+    assert whole(path, A, B) == {A: True, B: True}
 
 
 @pytest.mark.parametrize("happened", [lose_all, lose_lease, damage])
