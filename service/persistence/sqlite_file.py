@@ -4,7 +4,8 @@
   Rows are numbered without gaps.
 - ``snapshots`` has a row per snapshot.
 - ``marks`` holds what no snapshot implies: records deleted without one, and the highest number
-  of a channel whose newest snapshot was deleted.
+  of a channel whose newest snapshot was deleted, or that it is given up
+  (``service.persistence.restoring``).
 - ``owners`` has a row for each channel that a principal owns (``service.persistence.owners``).
 - ``writers`` has a row per epoch: which strategy wrote, under which master key, with which salt.
 - ``backup`` has a row in a copy that ``connect-actor backup`` has made: whoever wants to write to
