@@ -18,7 +18,7 @@ from service.protocol import primitives
 from service.protocol.keys import Identity
 from service.protocol.primitives import Random
 
-__all__ = ["KeyFileError", "KeySource", "load_identity"]
+__all__ = ["KeyFileError", "KeySource", "identity_key_id", "load_identity"]
 
 _IDENTITY_LABEL = b"connect-actor identity v2"
 _COMMAND_TIMEOUT = 30.0
@@ -134,6 +134,15 @@ def load_identity(path: Path, keys: KeyRing, random: Random) -> Identity:
     if key.id != keys.sealing.id:
         _write_durably(path, _seal(identity, keys.sealing, random))
     return identity
+
+
+def identity_key_id(path: Path) -> bytes:
+    """Return the id of the master key that an identity's file is sealed under.
+
+    Raises:
+        KeyFileError: the file can't be read.
+    """
+    return _read(path)[:KEY_ID_SIZE]
 
 
 def _identity_key(key: MasterKey) -> bytes:

@@ -22,11 +22,12 @@ import struct
 import time
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from service.persistence.contract import JournalError, JournalLockedError
 
-__all__ = ["WriterLease"]
+__all__ = ["LeaseView", "WriterLease", "look_at_lease", "opened_by_another"]
 
 # Boot, epoch, heartbeat in nanoseconds, head; then a check sum.
 _CONTENT = struct.Struct(">16sQQQ")
@@ -37,8 +38,81 @@ _FLOCK = struct.Struct("@hhqqi4x")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-def _flock(kind: int, epoch: int) -> bytes:
-    return _FLOCK.pack(kind, os.SEEK_SET, epoch, 1, 0)
+# Start and length of what every connection to a database in WAL mode has locked (os.h of SQLite,
+# SHARED_FIRST and SHARED_SIZE).
+_SQLITE_SHARED = (0x40000002, 510)
+# A lock from byte 0 on has this length, if it goes to the end of whatever there will ever be.
+_TO_THE_END = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """What somebody who only looks can tell of a journal's lease."""
+
+    epoch: int
+    """Of the writer that renewed it last; 0 if that is not known."""
+    held: bool
+    """Whether that writer's process is there."""
+    silent: float | None
+    """Seconds since its last sign of life; None if it gave none since the machine was started."""
+    head: int
+    """Number of the last row that any writer has acknowledged; 0 if that is not known."""
+
+
+def look_at_lease(path: Path, monotonic: Callable[[], int] = time.monotonic_ns) -> LeaseView:
+    """Return what a lease's file says, without holding or changing anything.
+
+    Raises:
+        JournalError: the file can't be read.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return LeaseView(epoch=0, held=False, silent=None, head=0)
+    except OSError as error:
+        raise JournalError(f"{path} can't be read: {error.strerror}") from error
+    try:
+        boot, epoch, heartbeat, head = _read(file)
+        here = bool(epoch) and boot == _this_boot()
+        silent = (monotonic() - heartbeat) / 1e9 if here else None
+        return LeaseView(epoch, held=bool(epoch) and _locked(file, epoch), silent=silent, head=head)
+    finally:
+        os.close(file)
+
+
+def _flock(kind: int, start: int, length: int = 1) -> bytes:
+    return _FLOCK.pack(kind, os.SEEK_SET, start, length, 0)
+
+
+def opened_by_another(path: Path) -> bool:
+    """Tell whether any process has a database open, by SQLite's own locks: for want of a lease.
+
+    Raises:
+        OSError: the file can't be opened.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _locked(file, *_SQLITE_SHARED)
+    finally:
+        os.close(file)
+
+
+def _locked(file: int, start: int, length: int = 1) -> bool:
+    asked = fcntl.fcntl(file, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, start, length))
+    return bool(_FLOCK.unpack(asked)[0] != fcntl.F_UNLCK)
+
+
+def _read(file: int) -> tuple[bytes, int, int, int]:
+    content = os.pread(file, _SIZE, 0)
+    if len(content) == _SIZE:
+        (check,) = _CHECK.unpack_from(content, _CONTENT.size)
+        if check == zlib.crc32(content[: _CONTENT.size]):
+            return _CONTENT.unpack_from(content)
+    return b"", 0, 0, 0
+
+
+def _this_boot() -> bytes:
+    return bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
 
 
 class WriterLease:
@@ -64,30 +138,21 @@ class WriterLease:
         self._monotonic = monotonic
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self._boot = bytes.fromhex(_BOOT_ID.read_text().strip().replace("-", ""))
+            self._boot = _this_boot()
         except OSError as error:
             raise JournalError(f"{path} can't be used: {error.strerror}") from error
         self._epoch = 0
 
-    def _read(self) -> tuple[bytes, int, int, int]:
-        content = os.pread(self._file, _SIZE, 0)
-        if len(content) == _SIZE:
-            (check,) = _CHECK.unpack_from(content, _CONTENT.size)
-            if check == zlib.crc32(content[: _CONTENT.size]):
-                return _CONTENT.unpack_from(content)
-        return b"", 0, 0, 0
-
     @property
     def head(self) -> int:
         """Number of the last row that any writer has acknowledged; 0 if that is not known."""
-        return self._read()[3]
+        return _read(self._file)[3]
 
     def held_by_another(self, epoch: int) -> bool:
         """Tell whether the writer of an epoch lives and is at work, unless it is this one."""
-        asked = fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, _flock(fcntl.F_WRLCK, epoch))
-        if _FLOCK.unpack(asked)[0] == fcntl.F_UNLCK:
+        if not _locked(self._file, epoch):
             return False
-        boot, beating, heartbeat, _ = self._read()
+        boot, beating, heartbeat, _ = _read(self._file)
         silent = self._monotonic() - heartbeat
         expired = boot == self._boot and beating == epoch and silent > self._seconds * 1e9
         return not expired
@@ -99,14 +164,33 @@ class WriterLease:
             JournalLockedError: another process has taken this epoch.
             JournalError: the file system has no such locks.
         """
-        try:
-            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, _flock(fcntl.F_WRLCK, epoch))
-        except BlockingIOError as error:
-            raise JournalLockedError("another service is taking the journal over") from error
-        except OSError as error:
-            raise JournalError(f"the journal's lease can't be locked: {error.strerror}") from error
+        self._lock(_flock(fcntl.F_WRLCK, epoch), "another service is taking the journal over")
         self._epoch = epoch
         self.renew(head)
+
+    def exclude_writers(self) -> None:
+        """Keep every writer away, whatever its epoch, until this lease is released.
+
+        Unlike a successor this does not wait for a lease to expire: whoever exchanges the
+        journal's file can't fence a writer that stands still, since that one would go on with the
+        file it has open.
+
+        Raises:
+            JournalLockedError: a writer's process is there, be it stopped or hung.
+            JournalError: the file system has no such locks.
+        """
+        self._lock(
+            _flock(fcntl.F_WRLCK, 0, _TO_THE_END),
+            "a service has the journal open: end its process first, even if it hangs",
+        )
+
+    def _lock(self, flock: bytes, refusal: str) -> None:
+        try:
+            fcntl.fcntl(self._file, fcntl.F_OFD_SETLK, flock)
+        except BlockingIOError as error:
+            raise JournalLockedError(refusal) from error
+        except OSError as error:
+            raise JournalError(f"the journal's lease can't be locked: {error.strerror}") from error
 
     def renew(self, head: int) -> None:
         """Give a sign of life, and note the last row that is durable."""
@@ -116,7 +200,7 @@ class WriterLease:
     @property
     def lost(self) -> bool:
         """Whether another writer has taken over, as far as the lease shows it."""
-        return self._read()[1] != self._epoch
+        return _read(self._file)[1] != self._epoch
 
     def release(self) -> None:
         """Let go of it."""

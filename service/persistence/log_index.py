@@ -10,12 +10,16 @@ from collections.abc import Iterable
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from service.persistence.contract import RecordKind
+from service.persistence.contract import MAX_SEQUENCE_NUMBER, RecordKind
 from service.persistence.log_rows import SNAPSHOT_NOTE, Entry, stamp_of
 
-__all__ = ["NEWEST_UNKNOWN", "LogIndex", "Tail"]
+__all__ = ["GIVEN_UP", "HIGHEST_UNKNOWN", "NEWEST_UNKNOWN", "LogIndex", "Tail"]
 
 NEWEST_UNKNOWN = "its newest records may be among those that can't be read"
+GIVEN_UP = "it may have gone on after the backup that was restored: establish a new channel"
+
+HIGHEST_UNKNOWN = MAX_SEQUENCE_NUMBER
+"""In a mark instead of a channel's highest sequence number: the channel is given up."""
 
 
 class Tail:
@@ -73,6 +77,14 @@ class LogIndex:
         """Channels whose records don't join up, or of which that can't be told, and why."""
         self.distrusted = 0
         """The place before which records of any channel may be missing unseen; 0: nowhere."""
+        self.vouched: set[int] = set()
+        """Channels with a record at or behind that place, which tells how far they have come. Kept
+        only if there is such a place; the log is not cleaned then, so the record stays."""
+
+    @property
+    def live_records(self) -> int:
+        """Records that a read can still show."""
+        return sum(len(tail.places) for tail in self.tails.values())
 
     @property
     def dead(self) -> int:
@@ -113,6 +125,8 @@ class LogIndex:
             if channel in self.damaged:
                 self.live += len(numbers)
                 continue
+            if self.distrusted and max(numbers.values()) >= self.distrusted:
+                self.vouched.add(channel)
             deleted_to, highest = noted.get(channel, (0, 0))
             self._build_tail(channel, numbers, newest.get(channel, 0), deleted_to, highest)
 
@@ -146,7 +160,8 @@ class LogIndex:
         live = sorted(number for number in numbers if number > covered)
         if not live and covered >= highest:
             return
-        if live != list(range(covered + 1, max(highest, *live, covered + 1) + 1)):
+        # All are different and behind what is covered: their count tells whether one is missing.
+        if len(live) != max(highest, *live, covered + 1) - covered:
             # Its records stay stored, and are dead to everyone but whoever repairs the journal.
             self._refuse(channel, numbers, f"records are missing after {covered}")
             return

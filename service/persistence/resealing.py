@@ -1,7 +1,8 @@
 """Sealing a journal anew, after its master key has been rotated: bit by bit, in place.
 
-Rows of the log first, then snapshots. Once nothing is left that an earlier key has sealed, the
-epochs of that key are forgotten with their salts: from then on the old key opens nothing here.
+Rows of the log first, then snapshots, then owners. Once nothing is left that an earlier key has
+sealed, the epochs of that key are forgotten with their salts: from then on the old key opens
+nothing here.
 """
 
 import logging
@@ -14,6 +15,7 @@ from service.persistence.sealing import (
     Sealer,
     directory_context,
     epoch_of,
+    owner_context,
     payloads_context,
     snapshot_context,
 )
@@ -25,6 +27,7 @@ _log = logging.getLogger(__name__)
 # Looked at in one step: a few milliseconds of work.
 _ROWS = 32
 _SNAPSHOTS = 200
+_OWNERS = 1_000
 
 
 class Resealing:
@@ -38,6 +41,7 @@ class Resealing:
         """
         self._before = before
         self._row = self._snapshot = 0
+        self._owned = -1
         self._damaged = False
         self.done = False
         """Whether all of it has been seen."""
@@ -67,6 +71,13 @@ class Resealing:
         if snapshots:
             self._snapshot = snapshots[-1][0]
             return sum(self._reseal_snapshot(connection, sealer, *row) for row in snapshots)
+        owners = connection.execute(
+            "SELECT channel, seal FROM owners WHERE channel > ? ORDER BY channel LIMIT ?",
+            (self._owned, _OWNERS),
+        ).fetchall()
+        if owners:
+            self._owned = owners[-1][0]
+            return sum(self._reseal_owner(connection, sealer, *row) for row in owners)
         self._finish(connection, sealer)
         return 0
 
@@ -114,6 +125,20 @@ class Resealing:
             return 0
         connection.execute("UPDATE snapshots SET payload = ? WHERE rowid = ?", (blob, row))
         return len(blob)
+
+    def _reseal_owner(
+        self, connection: sqlite3.Connection, sealer: Sealer, channel: int, seal: bytes
+    ) -> int:
+        context = owner_context(channel)
+        try:
+            if epoch_of(seal) >= self._before:
+                return 0
+            seal = sealer.seal(sealer.open(seal, context), context)
+        except (CorruptRecordError, TypeError):
+            self._damaged = True
+            return 0
+        connection.execute("UPDATE owners SET seal = ? WHERE channel = ?", (seal, channel))
+        return len(seal)
 
     def _finish(self, connection: sqlite3.Connection, sealer: Sealer) -> None:
         self.done = True

@@ -76,11 +76,13 @@ from service.persistence.sealing import (
 )
 from service.persistence.sqlite_file import (
     PAGE_SIZE,
+    add_empty_row,
     add_epoch,
     connect,
+    epochs_of,
     is_backup,
     know_epochs,
-    newest_epoch,
+    last_row,
     require_format,
     translated,
 )
@@ -115,6 +117,15 @@ class _Admitted:
     owners: list[tuple[int, bytes]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
+
+
+def _height(reader: SqliteReader, channel: int, refused: set[int]) -> int:
+    """Return a channel's highest sequence number; of one that is damaged 0, and refuse it."""
+    height = reader.height(channel)
+    if height is None:
+        refused.add(channel)
+        return 0
+    return height
 
 
 class SqliteJournal:
@@ -203,7 +214,7 @@ class SqliteJournal:
             raise JournalVersionError(
                 f"{self._path} is a backup: put it in place with connect-actor restore"
             )
-        if self._lease.head and not newest_epoch(connection):
+        if self._lease.head and not epochs_of(connection):
             raise JournalVersionError(
                 f"{self._path} is empty or new, but {self._lease.head} rows were acknowledged:"
                 " put the journal back, or give the service another data_dir"
@@ -213,6 +224,10 @@ class SqliteJournal:
         self._succeed(connection)
         head = self._lease.head
         self._begin_epoch(connection, sealer, head)
+        if 0 < last_row(connection) < head:
+            # What was acknowledged is missing. An empty row behind the gap says so from now on,
+            # whatever becomes of the lease's file.
+            add_empty_row(connection, sealer, head + 1)
         # No reader looks at these any more; a crash may have come before their deletion.
         connection.execute(
             "DELETE FROM snapshots AS old WHERE EXISTS (SELECT 1 FROM snapshots AS new"
@@ -366,7 +381,6 @@ class SqliteJournal:
         """Sort out what of a batch follows from what is stored; change nothing."""
         admitted = _Admitted()
         accepted = admitted.records
-        damaged = reader.index.damaged
         refused: set[int] = set()
         heights: dict[int, int] = {}
         tails = reader.index.tails
@@ -375,8 +389,8 @@ class SqliteJournal:
             height = heights.get(channel)
             if height is None:
                 tail = tails.get(channel)
-                height = reader.height(channel) if tail is None else tail.highest
-            if number != height + 1 or channel in refused or channel in damaged:
+                height = _height(reader, channel, refused) if tail is None else tail.highest
+            if number != height + 1 or channel in refused:
                 heights[channel] = height
                 refused.add(channel)
                 admitted.rejections.append(Rejection(record, height))
@@ -389,9 +403,8 @@ class SqliteJournal:
         for snapshot in batch.snapshots:
             height = heights.get(snapshot.channel)
             if height is None:
-                height = reader.height(snapshot.channel)
-            known = snapshot.channel not in refused and snapshot.channel not in damaged
-            if not known or snapshot.sequence_number > height:
+                height = _height(reader, snapshot.channel, refused)
+            if snapshot.channel in refused or snapshot.sequence_number > height:
                 admitted.rejections.append(Rejection(snapshot, height))
             else:
                 admitted.snapshots.append(snapshot)
@@ -498,6 +511,8 @@ class SqliteJournal:
                 tail = tails[channel] = Tail(0, 0)
             tail.append(place)
             index.live += 1
+            if index.distrusted:
+                index.vouched.add(channel)
         index.next_row = writer.next_row
         index.stored += len(entries)
         self._records += len(entries)

@@ -4,7 +4,8 @@
   Rows are numbered without gaps.
 - ``snapshots`` has a row per snapshot.
 - ``marks`` holds what no snapshot implies: records deleted without one, and the highest number
-  of a channel whose newest snapshot was deleted.
+  of a channel whose newest snapshot was deleted, or that it is given up
+  (``service.persistence.restoring``).
 - ``owners`` has a row for each channel that a principal owns (``service.persistence.owners``).
 - ``writers`` has a row per epoch: which strategy wrote, under which master key, with which salt.
 - ``backup`` has a row in a copy that ``connect-actor backup`` has made: whoever wants to write to
@@ -15,6 +16,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from service.persistence.contract import (
     CorruptRecordError,
@@ -23,23 +25,33 @@ from service.persistence.contract import (
     JournalVersionError,
 )
 from service.persistence.keyring import KeyRing, MasterKey
-from service.persistence.sealing import Sealer, canary_context
+from service.persistence.sealing import (
+    Sealer,
+    canary_context,
+    directory_context,
+    payloads_context,
+)
 
 __all__ = [
+    "FORMAT_VERSION",
     "PAGE_SIZE",
+    "Epoch",
+    "add_empty_row",
     "add_epoch",
     "connect",
+    "epochs_of",
     "is_backup",
     "know_epochs",
-    "newest_epoch",
+    "last_row",
     "open_for_reading",
     "primary_code",
+    "reading",
     "require_format",
     "translated",
 ]
 
 _APPLICATION_ID = 0x434F4E41  # "CONA", shown by file(1)
-_FORMAT_VERSION = 2
+FORMAT_VERSION = 2
 # A whole session fills a third of such a page; smaller ones waste the rest of a page on each.
 PAGE_SIZE = 8_192
 _CANARY = b"connect-actor canary"
@@ -65,6 +77,17 @@ CREATE TABLE backup (head INTEGER NOT NULL, made_at INTEGER NOT NULL);
 def primary_code(error: sqlite3.Error) -> int:
     """Return SQLite's result code without what extends it; 0 if the error has none."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+class Epoch(NamedTuple):
+    """One opening of a journal for writing."""
+
+    number: int
+    strategy: str
+    opened_at: int
+    """Nanoseconds since 1970."""
+    key_id: bytes
+    """Of the master key it sealed under."""
 
 
 @contextmanager
@@ -108,15 +131,20 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
         connection = connect(path, read_only=True)
         try:
             connection.execute("BEGIN")
-            require_format(connection, path)
+            require_format(connection, path, may_make=False)
         except BaseException:
             connection.close()
             raise
     return connection
 
 
-def require_format(connection: sqlite3.Connection, path: Path) -> None:
-    """Check that this is a journal that can be read; make the tables of one that is empty.
+def require_format(connection: sqlite3.Connection, path: Path, *, may_make: bool = True) -> None:
+    """Check that this is a journal that can be read.
+
+    Args:
+        connection: to the file, within a transaction.
+        path: of the file, for messages.
+        may_make: whether the tables of one that is empty are made.
 
     Raises:
         JournalVersionError: it is something else.
@@ -124,16 +152,16 @@ def require_format(connection: sqlite3.Connection, path: Path) -> None:
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if tables == 0:
+    if tables == 0 and may_make:
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        connection.execute(f"PRAGMA user_version = {_FORMAT_VERSION}")
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
     elif application != _APPLICATION_ID:
         raise JournalVersionError(f"{path} is a database, but not a journal")
-    elif version != _FORMAT_VERSION:
+    elif version != FORMAT_VERSION:
         raise JournalVersionError(
-            f"{path} has format {version}, this service reads {_FORMAT_VERSION}:"
+            f"{path} has format {version}, this service reads {FORMAT_VERSION}:"
             " use the release that wrote it"
         )
 
@@ -143,10 +171,20 @@ def is_backup(connection: sqlite3.Connection) -> bool:
     return connection.execute("SELECT 1 FROM backup").fetchone() is not None
 
 
-def newest_epoch(connection: sqlite3.Connection) -> int:
-    """Return the epoch of the newest writer; 0 if there has been none."""
-    epoch: int = connection.execute("SELECT max(epoch) FROM writers").fetchone()[0] or 0
-    return epoch
+def last_row(connection: sqlite3.Connection) -> int:
+    """Return the number of the log's last row; 0 if it has none."""
+    number: int = connection.execute("SELECT max(number) FROM log").fetchone()[0] or 0
+    return number
+
+
+def epochs_of(connection: sqlite3.Connection) -> list[Epoch]:
+    """Return the epochs that have sealed what is stored, in order."""
+    return [
+        Epoch(*row)
+        for row in connection.execute(
+            "SELECT epoch, strategy, opened_at, key_id FROM writers ORDER BY epoch"
+        )
+    ]
 
 
 def know_epochs(
@@ -192,3 +230,21 @@ def add_epoch(
         "INSERT INTO writers VALUES (?, ?, ?, ?, ?, ?)",
         (epoch, strategy, opened_at, key.id, salt, sealer.seal(_CANARY, canary_context(epoch))),
     )
+
+
+def add_empty_row(connection: sqlite3.Connection, sealer: Sealer, number: int) -> None:
+    """Append a row without records: it only says how far the log has come."""
+    directory = sealer.seal(b"", directory_context(number))
+    connection.execute(
+        "INSERT INTO log VALUES (?, ?, ?)",
+        (number, directory, sealer.seal(b"", payloads_context(number, directory))),
+    )
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what SQLite raises later on into what a journal raises."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise JournalError(f"{path} can't be read: {error}") from error

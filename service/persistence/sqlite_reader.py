@@ -24,7 +24,13 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from service.persistence.log_index import NEWEST_UNKNOWN, LogIndex, Tail
+from service.persistence.log_index import (
+    GIVEN_UP,
+    HIGHEST_UNKNOWN,
+    NEWEST_UNKNOWN,
+    LogIndex,
+    Tail,
+)
 from service.persistence.log_rows import (
     SEALED_STATE,
     Entry,
@@ -112,6 +118,15 @@ class SqliteReader:
         )
         return sorted(known)
 
+    def given_up(self) -> set[int]:
+        """Return the channels that the restoring of an older backup has given up."""
+        return {
+            channel
+            for (channel,) in self.connection.execute(
+                "SELECT channel FROM marks WHERE highest = ?", (HIGHEST_UNKNOWN,)
+            )
+        }
+
     def tail(self, channel: int) -> Tail:
         """Return a channel's tail, looking up what a channel without live records has left.
 
@@ -120,25 +135,33 @@ class SqliteReader:
         """
         tail = self.index.tails.get(channel)
         if tail is None:
-            reason = self.index.damaged.get(channel)
-            if reason is not None:
-                raise CorruptRecordError(f"channel {channel}: {reason}")
-            snapshot = self.newest_snapshot(channel)
-            mark = self._select("SELECT highest FROM marks WHERE channel = ?", (channel,))
-            if self.index.distrusted and (snapshot or mark):
-                raise CorruptRecordError(f"channel {channel}: {NEWEST_UNKNOWN}")
-            tail = Tail(max(snapshot, mark[0] if mark else 0), snapshot)
+            tail = self._tail_without_records(channel)
             if tail.highest:
                 self.index.tails[channel] = tail
         return tail
 
-    def height(self, channel: int) -> int:
-        """Return a channel's highest sequence number; 0 if it is damaged, and gets no more."""
+    def _tail_without_records(self, channel: int) -> Tail:
+        index = self.index
+        reason = index.damaged.get(channel)
+        snapshot = highest = 0
+        if reason is None:
+            snapshot = self.newest_snapshot(channel)
+            mark = self._select("SELECT highest FROM marks WHERE channel = ?", (channel,))
+            highest = mark[0] if mark else 0
+            if highest == HIGHEST_UNKNOWN:
+                reason = GIVEN_UP
+            elif index.distrusted and channel not in index.vouched and (snapshot or highest):
+                reason = NEWEST_UNKNOWN
+        if reason is not None:
+            raise CorruptRecordError(f"channel {channel}: {reason}")
+        return Tail(max(snapshot, highest), snapshot)
+
+    def height(self, channel: int) -> int | None:
+        """Return a channel's highest sequence number; None if it is damaged, and gets no more."""
         try:
             return self.tail(channel).highest
-        except CorruptRecordError as error:
-            self.index.damaged.setdefault(channel, str(error))
-            return 0
+        except CorruptRecordError:
+            return None
 
     def newest_snapshot(self, channel: int) -> int:
         """Return the highest sequence number of a channel's snapshots; 0 if it has none."""

@@ -67,6 +67,22 @@ def test_a_rotation_changes_nothing_that_is_read(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_owners_outlive_a_rotation(tmp_path: Path) -> None:
+    owner = bytes(16)
+    journal = open_with(tmp_path / "j.db", OLD)
+    channels = range(1, 2_001)
+    journal.commit(
+        Batch([change(1, channel) for channel in channels], (), [(c, owner) for c in channels])
+    )
+    journal.use_keys(KeyRing.of(NEW, OLD))
+    reseal(journal)
+    journal.close()
+    journal = open_with(tmp_path / "j.db", NEW)
+    assert {journal.recover(channel).owner for channel in channels} == {owner}
+    assert journal.owned(owner) == len(channels)
+    journal.close()
+
+
 def test_what_is_written_after_a_rotation_needs_the_new_key(tmp_path: Path) -> None:
     path = tmp_path / "j.db"
     journal = open_with(path, OLD)

@@ -213,7 +213,10 @@ async def test_logs_are_lines_of_json_without_secrets(start: Start) -> None:
     assert all({"event", "level", "logger", "timestamp"} <= line.keys() for line in lines)
     assert "secret text" not in service.log
     keys = channel.session.ratchet
-    for secret in (keys.root_key, channel.session.channel_keys.exchange_identity.private_key):
+    for secret in (
+        keys.root_key,
+        *(chain.chain_key for chain in (keys.sending, keys.receiving) if chain),
+    ):
         assert secret.hex() not in service.log
         assert repr(secret) not in service.log
 

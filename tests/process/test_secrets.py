@@ -244,6 +244,7 @@ _PUBLIC = {
     "DeliveryWindow._received",  # under public keys; the deliveries hide theirs
     "DeliveryWindow._sent",
     "MasterKey.id",
+    "Epoch.key_id",  # of the one that it seals under
     "ConnectEnvironment.random",  # a function that returns bytes
 }
 

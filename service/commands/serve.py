@@ -15,10 +15,10 @@ from service.process_hardening import forbid_dumps
 from service.rpc.server import ListenError
 from service.settings import SettingsError, load_settings
 
-__all__ = ["run_serve"]
+__all__ = ["run"]
 
 
-def run_serve(flags: Sequence[str]) -> int:
+def run(flags: Sequence[str]) -> int:
     """Run the service until it is told to stop; return the process's exit code."""
     try:
         settings = load_settings(flags)

@@ -1,0 +1,97 @@
+"""What the operator's commands share: flags, settings, errors, and how figures are shown."""
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from service.exit_codes import CANNOT_START, USAGE
+from service.keyfiles import KeyFileError
+from service.paths import IDENTITY_FILE, JOURNAL_FILE
+from service.persistence.contract import JournalError
+from service.persistence.keyring import KeyRing
+from service.randomness import BlockRandom
+from service.settings import Settings, SettingsError, load_settings
+
+__all__ = ["Lines", "Operation", "at", "operator_parser", "perform"]
+
+_PASSED_ON = ("config", "data_dir", "sealing_key_file", "sealing_key_command")
+
+Lines = Iterable[tuple[str, object]]
+"""Names and values."""
+
+
+def operator_parser(command: str, description: str) -> ArgumentParser:
+    """Return a parser with the flags that all of these commands have.
+
+    Everything else is configured where ``serve`` reads it: environment and file.
+    """
+    parser = ArgumentParser(f"connect-actor {command}", description=description)
+    parser.add_argument("--config", help="TOML file, as for serve")
+    parser.add_argument("--data-dir", help="directory of the journal, as for serve")
+    parser.add_argument("--sealing-key-file", help="file with the master keys, as for serve")
+    parser.add_argument("--sealing-key-command", help="prints the master keys, as for serve")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    return parser
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One command as it was given, with what it works on."""
+
+    asked: Namespace
+    settings: Settings
+
+    @property
+    def journal(self) -> Path:
+        """Where the journal is."""
+        return self.settings.data_dir / JOURNAL_FILE
+
+    @property
+    def identity(self) -> Path:
+        """Where the identity is."""
+        return self.settings.data_dir / IDENTITY_FILE
+
+    def keys(self) -> KeyRing:
+        """Return the master keys; none is ever made here.
+
+        Raises:
+            KeyFileError: there are none, or they can't be read.
+        """
+        return self.settings.key_source.load(BlockRandom(), may_make=False)
+
+    def show(self, result: Mapping[str, object], lines: Lines) -> None:
+        """Print a result, as it was asked for: one JSON object, or aligned lines."""
+        if self.asked.json:
+            sys.stdout.write(json.dumps(result, indent=2) + "\n")
+            return
+        shown = list(lines)
+        width = max(len(name) for name, _ in shown)
+        for name, value in shown:
+            sys.stdout.write(f"{name:<{width}}  {value}\n")
+
+
+def perform(parser: ArgumentParser, flags: Sequence[str], work: Callable[[Operation], int]) -> int:
+    """Do a command's work; return its exit code, having said in one line why there was none."""
+    asked = parser.parse_args(flags)
+    passed_on = [
+        f"--{name.replace('_', '-')}={value}"
+        for name in _PASSED_ON
+        if (value := getattr(asked, name)) is not None
+    ]
+    try:
+        return work(Operation(asked, load_settings(passed_on)))
+    except SettingsError as error:
+        sys.stderr.write(f"connect-actor: {error}\n")
+        return USAGE
+    except (JournalError, KeyFileError) as error:
+        sys.stderr.write(f"connect-actor: {error}\n")
+        return CANNOT_START
+
+
+def at(nanoseconds: int) -> str:
+    """Return a moment, given in nanoseconds since 1970, as people and programs read it."""
+    return datetime.fromtimestamp(nanoseconds // 1_000_000_000, UTC).isoformat()

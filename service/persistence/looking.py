@@ -1,0 +1,55 @@
+"""Looking at a journal without writing to it, while a service may be at work on it."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.persistence.keyring import KeyRing
+from service.persistence.lease import LeaseView, look_at_lease
+from service.persistence.sealing import Sealer
+from service.persistence.sqlite_file import know_epochs, open_for_reading, reading
+from service.persistence.sqlite_reader import SqliteReader
+
+__all__ = ["View", "look"]
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A journal as it was at one moment."""
+
+    path: Path
+    connection: sqlite3.Connection
+    sealer: Sealer
+    """Opens what any epoch has sealed."""
+    lease: LeaseView
+    """From before that moment, so that its head is not ahead of what is seen."""
+
+    def read(self) -> SqliteReader:
+        """Scan the log.
+
+        Raises:
+            JournalError: the file is so damaged that it can't be walked.
+        """
+        with reading(self.path):
+            return SqliteReader(self.connection, self.sealer, self.lease.head)
+
+
+@contextmanager
+def look(path: Path, keys: KeyRing) -> Iterator[View]:
+    """Look at a journal within one read transaction: keep it short, the WAL can't end meanwhile.
+
+    Raises:
+        JournalError: there is no such file, or it can't be read.
+        JournalVersionError: it isn't a journal, or a master key is missing.
+    """
+    lease = look_at_lease(Path(f"{path}-lease"))
+    connection = open_for_reading(path)
+    try:
+        sealer = Sealer()
+        with reading(path):
+            know_epochs(connection, path, keys, sealer)
+        yield View(path, connection, sealer, lease)
+    finally:
+        connection.close()

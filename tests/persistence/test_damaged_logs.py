@@ -1,0 +1,117 @@
+"""What a journal does when part of its log is missing: refuse what it must, and no more."""
+
+import shutil
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from service.persistence import sqlite
+from service.persistence.contract import Batch, CorruptRecordError
+from service.persistence.keyring import KeyRing
+from service.persistence.sqlite import SqliteJournal
+from tests.persistence.journal_conformance import change, closed, numbers, snapshot
+
+KEY = bytes(range(32))
+OLD, NEW, OTHER = 1, 2, 3
+
+
+def open_at(path: Path) -> SqliteJournal:
+    return SqliteJournal(path, keys=KeyRing.of(KEY), strategy="full")
+
+
+def set_back(path: Path) -> None:
+    """Leave a journal whose file is older than what its lease has seen: OLD may have gone on."""
+    journal = open_at(path)
+    journal.commit(Batch([change(1, OLD)], [snapshot(1, channel=OLD)]))
+    journal.commit(Batch([change(1, OTHER)]))
+    journal.close()
+    copy = path.with_name("copy.db")
+    shutil.copyfile(path, copy)
+    journal = open_at(path)
+    journal.commit(Batch([change(2, OLD)]))
+    journal.close()
+    copy.replace(path)
+
+
+def test_a_new_channel_of_a_journal_that_was_set_back_outlives_its_passivation(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "j.db"
+    set_back(path)
+    journal = open_at(path)
+    journal.commit(Batch([change(1, NEW)], [snapshot(1, channel=NEW)]))
+    journal.commit(Batch([change(2, NEW)], [snapshot(2, channel=NEW)]))
+    for _ in range(2):
+        # No record of it is live any more, and nothing of it is in memory.
+        journal.forget(NEW)
+        assert journal.recover(NEW).highest_sequence_number == 2
+        for refused in (OLD, OTHER):
+            with pytest.raises(CorruptRecordError, match="newest records"):
+                journal.recover(refused)
+        journal.close()
+        journal = open_at(path)
+    assert journal.commit(Batch([change(3, NEW)])) == []
+    journal.close()
+
+
+def test_that_a_journal_was_set_back_is_known_without_its_lease_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "j.db"
+    set_back(path)
+    open_at(path).close()
+    (tmp_path / "j.db-lease").unlink()
+    journal = open_at(path)
+    for refused in (OLD, OTHER):
+        with pytest.raises(CorruptRecordError, match="newest records"):
+            journal.recover(refused)
+    journal.close()
+
+
+def test_a_refused_channel_takes_no_other_channels_record_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    set_back(path)
+    journal = open_at(path)
+    refused = [change(1, OLD), change(2, OLD), change(1, OTHER)]
+    batch = Batch([*refused, change(1, NEW)], [snapshot(1, channel=OLD)])
+    rejections = journal.commit(batch)
+    assert [rejection.entry for rejection in rejections] == [*refused, *batch.snapshots]
+    assert {rejection.highest for rejection in rejections} == {0}
+    assert numbers(journal.read(NEW)) == [1]
+    journal.close()
+
+
+def test_a_mark_that_claims_too_much_costs_its_channel_only(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    journal = open_at(path)
+    journal.commit(Batch([change(1, OLD), change(1, OTHER)]))
+    journal.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO marks VALUES (?, 0, ?)", (OLD, 2**62))
+    connection.close()
+    journal = open_at(path)
+    with pytest.raises(CorruptRecordError, match="records are missing"):
+        journal.recover(OLD)
+    assert numbers(journal.read(OTHER)) == [1]
+    journal.close()
+
+
+def test_a_journal_has_room_for_more_rows_than_32_bits_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "j.db"
+    journal = open_at(path)
+    reader = journal._reader
+    assert reader is not None
+    reader.index.next_row = 2**40
+    journal.commit(Batch([change(1, OLD)]))
+    journal.commit(Batch([change(1, OTHER), closed(2, OTHER)]))
+    assert numbers(journal.read(OLD)) == [1]
+    monkeypatch.setattr(sqlite, "_MIN_DEAD", 0)
+    while journal.upkeep():
+        pass
+    journal.close()
+    journal = open_at(path)
+    assert numbers(journal.read(OLD)) == [1]
+    journal.close()
