@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
+from service.descriptors import raise_descriptor_limit
 from service.key_reload import KeyReload
 from service.keyfiles import load_identity
 from service.paths import IDENTITY_FILE, JOURNAL_FILE
@@ -23,7 +25,7 @@ from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
 from service.randomness import BlockRandom
-from service.rpc.server import ListenError, RpcServer
+from service.rpc.server import ConnectionBounds, ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.settings import Settings
 from service.telemetry.collector import ServiceCollector, Sources
@@ -36,6 +38,8 @@ _log = logging.getLogger(__name__)
 
 # One may be late, and one lost.
 _RENEWALS_A_LEASE = 3
+# Files, sockets of the metrics, and what libraries open beside the connections.
+_OTHER_DESCRIPTORS = 128
 # Seconds for the actors to stop, even if the calls have used up the grace.
 _LEAST_DRAIN = 1.0
 
@@ -134,9 +138,11 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             max_message_bytes=settings.max_message_bytes,
             max_frame_bytes=settings.max_frame_bytes,
             max_in_flight=settings.max_operations_in_flight,
+            bounds=settings.bounds,
         )
         sources = Sources(
             requests=servicer.statistics,
+            admission=servicer.admission,
             actors=environment.statistics,
             mailboxes=dispatcher.mailboxes,
             permits=environment.permits,
@@ -176,7 +182,10 @@ async def _serve_calls(
     except OSError as error:
         raise ListenError(f"can't listen on {settings.metrics_listen}: is it in use?") from error
     server = await RpcServer.start(
-        servicer, settings.listen, max_frame_bytes=settings.max_frame_bytes
+        servicer,
+        settings.listen,
+        max_frame_bytes=settings.max_frame_bytes,
+        connections=_connections_within(settings.connection_bounds, raise_descriptor_limit()),
     )
     # What is alive now stays so: no collection needs to look at it again.
     gc.freeze()
@@ -205,6 +214,18 @@ async def _serve_calls(
         _log.warning("some actors did not stop in time; their records are durable all the same")
     metrics.shutdown()
     _log.info("stopped")
+
+
+def _connections_within(bounds: ConnectionBounds, descriptors: int) -> ConnectionBounds:
+    """Keep some file descriptors from connections, for the journal and the metrics."""
+    room = max(descriptors - _OTHER_DESCRIPTORS, 1)
+    if room < bounds.max_connections:
+        _log.info(
+            "%d file descriptors are left for connections: fewer than the %d of max_connections",
+            room,
+            bounds.max_connections,
+        )
+    return replace(bounds, max_connections=min(bounds.max_connections, room))
 
 
 def _announce(**fields: object) -> None:

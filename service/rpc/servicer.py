@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import grpc
+from google.protobuf.message import Message
 from grpc_status import rpc_status
 from pykka import ActorDeadError
 
@@ -12,9 +15,10 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
 from service.actors.future import LoopFuture
 from service.actors.router import Router
-from service.errors import ConnectError, DeadlineExceededError
+from service.errors import ConnectError, DeadlineExceededError, OverloadedError
+from service.rpc.admission import Admission, Bounds
 from service.rpc.exchange import Exchange
-from service.rpc.operations import OPERATIONS
+from service.rpc.operations import OPERATIONS, OperationKind
 from service.rpc.statistics import RequestStatistics
 from service.rpc.status import public_error, status_of
 
@@ -23,19 +27,39 @@ __all__ = ["ConnectServicer"]
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Response = TypeVar("_Response")
 
+_SLOW_READER = OverloadedError(
+    "the peer has read no answers for too long: open a new stream, and read what it brings"
+)
+
 
 class ConnectServicer(ConnectServiceServicer):
     """Serves the operations through a router."""
 
     def __init__(
-        self, router: Router, *, max_message_bytes: int, max_frame_bytes: int, max_in_flight: int
+        self,
+        router: Router,
+        *,
+        max_message_bytes: int,
+        max_frame_bytes: int,
+        max_in_flight: int,
+        bounds: Bounds | None = None,
     ) -> None:
-        """Serve through ``router``, within these limits (bytes, bytes, operations a stream)."""
+        """Serve through ``router``, within these limits.
+
+        Args:
+            router: to the channels.
+            max_message_bytes: of one plaintext or ciphertext.
+            max_frame_bytes: of one frame.
+            max_in_flight: operations of one stream.
+            bounds: of the whole service; its defaults if not given.
+        """
         self._router = router
+        self.admission = Admission(bounds or Bounds())
         self._max_message_bytes = max_message_bytes
         self._max_frame_bytes = max_frame_bytes
         self._max_in_flight = max_in_flight
         self._exchanges: set[Exchange] = set()
+        self._telling: set[asyncio.Task[None]] = set()
         self.statistics = RequestStatistics()
 
     async def Establish(  # noqa: N802 - gRPC's naming
@@ -81,19 +105,31 @@ class ConnectServicer(ConnectServiceServicer):
         exchange = Exchange(
             self._router,
             self.statistics,
+            self.admission,
             deadline=_deadline(context),
             max_message_bytes=self._max_message_bytes,
             max_frame_bytes=self._max_frame_bytes,
             max_in_flight=self._max_in_flight,
+            end=partial(self._give_up, cast("asyncio.Task[None]", asyncio.current_task()), context),
         )
         self._exchanges.add(exchange)
         self.statistics.streams_open += 1
         try:
-            async for frame in exchange.serve(request_iterator):
-                yield frame
+            # Sent ahead, so that nothing but a status is left to be said should a frame get stuck.
+            await context.send_initial_metadata(())
+            async with aclosing(exchange.serve(request_iterator)) as frames:
+                async for frame in frames:
+                    yield frame
         finally:
             self._exchanges.discard(exchange)
             self.statistics.streams_open -= 1
+
+    def _give_up(self, call: "asyncio.Task[None]", context: _Context) -> None:
+        """End a stream whose peer does not read, though a frame waits to be written."""
+        telling = asyncio.ensure_future(_tell(context, _SLOW_READER))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+        call.cancel()
 
     def stop_reading(self) -> None:
         """Let every stream end once what it has sent so far is answered."""
@@ -101,15 +137,18 @@ class ConnectServicer(ConnectServiceServicer):
             exchange.stop_reading()
 
     async def _call(
-        self, name: str, request: object, context: _Context, response: _Response
+        self, name: str, request: Message, context: _Context, response: _Response
     ) -> _Response:
         kind = OPERATIONS[name]
         reply: LoopFuture[Any] = LoopFuture()
         statistics = self.statistics
         accepted_at = statistics.call_accepted()
+        held = 0
         try:
-            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
-            self._router.route(connect_id, command, reply)
+            held = self.admission.admit(request.ByteSize())
+            # Not when the call ends: whoever gives up leaves the work behind.
+            reply.add_done_callback(lambda _: self.admission.answered())
+            self._submit(kind, request, context, reply)
             kind.fill(response, await reply)
         except (ConnectError, ActorDeadError) as error:
             refusal = public_error(error)
@@ -120,9 +159,32 @@ class ConnectServicer(ConnectServiceServicer):
             statistics.call_failed(name, accepted_at)
             raise
         finally:
+            self.admission.let_go(held)
             statistics.call_ended()
         statistics.call_answered(name, accepted_at)
         return response
+
+    def _submit(
+        self, kind: OperationKind, request: Message, context: _Context, reply: LoopFuture[Any]
+    ) -> None:
+        try:
+            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
+        except ConnectError as error:
+            reply.set_exception((type(error), error, None))
+        else:
+            self._router.route(connect_id, command, reply)
+
+
+def _this_task() -> "asyncio.Task[None]":
+    # Never None within a call.
+    return cast("asyncio.Task[None]", asyncio.current_task())
+
+
+async def _tell(context: _Context, refusal: ConnectError) -> None:
+    """End a call by a refusal."""
+    status = rpc_status.to_status(status_of(refusal))
+    with suppress(grpc.aio.AbortError):
+        await context.abort(status.code, status.details, status.trailing_metadata)
 
 
 def _deadline(context: _Context) -> float | None:

