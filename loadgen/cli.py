@@ -1,9 +1,10 @@
-"""The command line: ``loadgen run``, ``compare``, ``diff``, ``audit`` and ``bench``.
+"""The command line: ``loadgen run``, ``compare`` and the others below.
 
 Exit codes: 0 all went well; 1 the load ran, but an answer was wrong, operations failed or a bound
-was broken (``diff``, ``bench``: something got worse, or a benchmark failed); 2 the configuration is
-not usable; 3 the service did not start, died or could not be reached; 4 the result was shown, but
-could not be written; 130 and 143 ended by SIGINT and SIGTERM.
+was broken (``diff``, ``bench``: something got worse, or a benchmark failed; ``overload``, ``soak``:
+a promise was broken); 2 the configuration is not usable; 3 the service did not start, died or could
+not be reached; 4 the result was shown, but could not be written; 130 and 143 ended by SIGINT and
+SIGTERM.
 """
 
 import asyncio
@@ -25,6 +26,9 @@ from loadgen.bench.settings import BenchSettings
 from loadgen.bench.workers import BenchError
 from loadgen.compare import execute_compare
 from loadgen.diff import diff_results, read_result
+from loadgen.overload.command import execute_overload
+from loadgen.overload.report import write_overload
+from loadgen.overload.settings import OverloadSettings
 from loadgen.plan import plan_of_compare, plan_of_run
 from loadgen.progress import CommandProgress
 from loadgen.report import ReportError, require_writable, show_diff, write_compare, write_run
@@ -58,6 +62,8 @@ commands:
   diff       say how two saved results differ, and fail if a figure got worse
   audit      measure every number that the audit states, and say which of them hold
   bench      time the parts of the service, and count what they allocate
+  overload   ask for three times what a service can do, and open ten thousand idle connections
+  soak       load a service for an hour, and see that nothing grows
 
 loadgen COMMAND --help lists the flags. Settings also come from a TOML file (--config FILE, tables
 named as the commands) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
@@ -72,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         CompareSettings.command: _compare,
         AuditSettings.command: _audit,
         BenchSettings.command: _bench,
+        OverloadSettings.command: _overload,
         DiffSettings.command: _diff,
     }
     match given:
@@ -127,6 +134,14 @@ async def _bench(flags: list[str]) -> int:
     with CommandProgress(lines_in_pipe=False) as progress:
         result = await execute_bench(settings, progress)
     return EXIT_RIGHT if write_bench(result, saved, settings, Console()) else EXIT_WRONG
+
+
+async def _overload(flags: list[str]) -> int:
+    settings = load_settings(OverloadSettings, flags)
+    _require_writable(settings.output / "overload.json", settings.output / "overload.html")
+    with CommandProgress(lines_in_pipe=True) as progress:
+        result = await execute_overload(settings, progress)
+    return EXIT_RIGHT if write_overload(result, settings, Console()) else EXIT_WRONG
 
 
 async def _diff(flags: list[str]) -> int:

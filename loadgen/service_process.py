@@ -50,6 +50,8 @@ class ServiceOptions:
     redelivery_window: int = 0
     listen: str = "127.0.0.1:0"
     metrics_listen: str = "127.0.0.1:0"
+    flags: tuple[str, ...] = ()
+    """Any others of the service's own."""
     command: tuple[str, ...] = DEFAULT_COMMAND
     """What starts it; ``serve`` and the flags are added."""
 
@@ -83,6 +85,7 @@ class ServiceOptions:
             f"--dh-ratchet-every={self.dh_ratchet_every}",
             f"--snapshot-interval={self.snapshot_interval}",
             f"--redelivery-window={self.redelivery_window}",
+            *self.flags,
         ]
 
 
