@@ -42,6 +42,9 @@ from loadgen.settings import (
     RunSettings,
     load_settings,
 )
+from loadgen.soak.command import execute_soak
+from loadgen.soak.report import write_soak
+from loadgen.soak.settings import SoakSettings
 from loadgen.transport import TransportError
 
 __all__ = ["main"]
@@ -79,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         AuditSettings.command: _audit,
         BenchSettings.command: _bench,
         OverloadSettings.command: _overload,
+        SoakSettings.command: _soak,
         DiffSettings.command: _diff,
     }
     match given:
@@ -142,6 +146,14 @@ async def _overload(flags: list[str]) -> int:
     with CommandProgress(lines_in_pipe=True) as progress:
         result = await execute_overload(settings, progress)
     return EXIT_RIGHT if write_overload(result, settings, Console()) else EXIT_WRONG
+
+
+async def _soak(flags: list[str]) -> int:
+    settings = load_settings(SoakSettings, flags)
+    _require_writable(*(settings.output / f"soak.{kind}" for kind in ("json", "html", "png")))
+    with CommandProgress(lines_in_pipe=True) as progress:
+        result = await execute_soak(settings, progress)
+    return EXIT_RIGHT if write_soak(result, settings, Console()) else EXIT_WRONG
 
 
 async def _diff(flags: list[str]) -> int:

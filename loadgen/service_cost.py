@@ -30,6 +30,7 @@ _REQUIRED = (
 )
 # Probes of the runtime, which a service may be built without.
 _OPTIONAL = (
+    "connect_streams_open",
     "python_gc_collections_total",
     "connect_gc_pause_seconds_sum",
     "connect_allocated_bytes_total",

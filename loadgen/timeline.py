@@ -76,20 +76,20 @@ class Timeline(Recorder):
         return merged
 
     def windows(self) -> list[Window]:
-        """Return all windows so far, in order, those without anything included."""
-        last = max(self._counts, default=-1)
-        return [self._figures(index) for index in range(last + 1)]
+        """Return the windows from the first to the last that has anything, in order."""
+        first, last = min(self._counts, default=0), max(self._counts, default=-1)
+        return [self._figures(index) for index in range(first, last + 1)]
 
-    def take(self, now: int) -> list[Window]:
-        """Return, and forget, the windows that ended before ``now``; for phases of hours.
+    def split_off(self, now: int) -> "Timeline":
+        """Return the windows before the last one that had ended at ``now``, and forget them.
 
-        What is answered later than this counts as answered only.
+        What is answered even later is missing in the latencies of the window that it was due in.
         """
-        ended = sorted(index for index in self._counts if (index + 1) * self._window <= now)
-        windows = [self._figures(index) for index in ended]
-        for index in ended:
-            del self._counts[index]
-        return [window for window in windows if window.right or window.errors]
+        ended = Timeline(self.begins_at, self.ends_at, self._window / SECOND)
+        current = (now - self.begins_at) // self._window
+        for index in [each for each in self._counts if each < current - 1]:
+            ended._counts[index] = self._counts.pop(index)
+        return ended
 
     def _figures(self, index: int) -> Window:
         counts = self._counts[index]

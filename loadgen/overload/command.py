@@ -85,12 +85,10 @@ class _Run:
                 f" {self._sustainable:,.0f} operations/s"
             )
             async with SelfCheck() as self._check, Sampler(_SAMPLED_EVERY, self._sample):
-                self._outcome = await lines.open(
-                    ",".join(map(str, self._rates)),
-                    settings.duration_seconds * len(factors),
-                    settings.window_seconds,
-                    settings,
+                self._outcome = lines.begin(
+                    settings.duration_seconds * len(factors), settings.window_seconds
                 )
+                await lines.open(self._outcome, ",".join(map(str, self._rates)), settings)
             self._windows = self._outcome.windows()
             if settings.idle_connections:
                 self._connections = await try_connections(

@@ -53,12 +53,8 @@ async def try_connections(
     errors: Counter[str] = Counter()
 
     async def light() -> Outcome:
-        outcome = await lines.open(
-            str(sustainable * _LIGHT_SHARE),
-            settings.duration_seconds,
-            settings.window_seconds,
-            settings,
-        )
+        outcome = lines.begin(settings.duration_seconds, settings.window_seconds)
+        await lines.open(outcome, str(sustainable * _LIGHT_SHARE), settings)
         errors.update(outcome.errors)
         return outcome
 

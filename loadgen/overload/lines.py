@@ -51,6 +51,11 @@ class Outcome:
         """Return the windows of all lines together; percentiles are of all operations."""
         return self.recorders[0].merged(self.recorders[1:]).windows()
 
+    def take(self) -> list[Window]:
+        """Return, and forget, the windows that have ended; for phases of hours."""
+        first, *others = [each.split_off(time.perf_counter_ns()) for each in self.recorders]
+        return first.merged(others).windows()
+
 
 class Lines:
     """The connections; phases are put on all of them at once."""
@@ -66,7 +71,7 @@ class Lines:
         Raises:
             TransportError: a connection failed.
         """
-        outcome = self._begin(seconds, seconds)
+        outcome = self.begin(seconds, seconds)
         share = max(concurrency // len(self.lines), 1)
         await self._run(
             [closed_loop(line, concurrency=max(share, line.transport.batch)) for line in self.lines]
@@ -74,15 +79,12 @@ class Lines:
         await self._drain(patience)
         return outcome
 
-    async def open(
-        self, rate: str, seconds: float, window_seconds: float, settings: LoadSettings
-    ) -> Outcome:
-        """Send at a rate, written as in the settings, all lines together.
+    async def open(self, phase: Outcome, rate: str, settings: LoadSettings) -> None:
+        """Send at a rate, written as in the settings, all lines together, for a phase.
 
         Raises:
             TransportError: a connection failed.
         """
-        outcome = self._begin(seconds, window_seconds)
         count = len(self.lines)
         arrivals = Arrivals.parse(rate).divided(count)
         chance = random.Random(settings.seed)  # noqa: S311 - a load to be repeated
@@ -91,7 +93,7 @@ class Lines:
                 open_loop(
                     line,
                     schedule=Schedule(
-                        arrivals.times(seconds, chance, index / count), outcome.begins_at
+                        arrivals.times(phase.seconds, chance, index / count), phase.begins_at
                     ),
                     max_in_flight=max(settings.max_in_flight // count, 1),
                 )
@@ -99,12 +101,12 @@ class Lines:
             ]
         )
         await self._drain(settings.timeout_seconds)
-        return outcome
 
     async def _drain(self, patience: float) -> None:
         await asyncio.gather(*(drain(line, patience=patience) for line in self.lines))
 
-    def _begin(self, seconds: float, window_seconds: float) -> Outcome:
+    def begin(self, seconds: float, window_seconds: float) -> Outcome:
+        """Begin a phase now: what is answered from now on counts in it."""
         now = time.perf_counter_ns()
         recorders = [Timeline(now, now + int(seconds * SECOND), window_seconds) for _ in self.lines]
         for line, recorder in zip(self.lines, recorders, strict=True):

@@ -11,7 +11,9 @@ from pydantic.fields import FieldInfo
 
 from loadgen.audit.settings import AuditSettings
 from loadgen.bench.settings import BenchSettings
+from loadgen.overload.settings import OverloadSettings
 from loadgen.settings import CompareSettings, DiffSettings, RunSettings
+from loadgen.soak.settings import SoakSettings
 from service.settings import Settings
 
 __all__ = ["REFERENCE", "reference"]
@@ -93,6 +95,8 @@ def reference() -> str:
                 DiffSettings,
                 AuditSettings,
                 BenchSettings,
+                OverloadSettings,
+                SoakSettings,
             )
         )
     )
