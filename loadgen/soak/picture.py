@@ -77,6 +77,7 @@ def _paint(
     if samples:
         middle = samples[len(samples) // 2].at_seconds / _MINUTE
         axes.axvline(middle, color="0.5", linewidth=0.8, linestyle="--")
+    axes.margins(y=0.1)
     axes.set_ylim(bottom=0)
     axes.set_ylabel(title)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))

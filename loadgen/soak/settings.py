@@ -36,12 +36,12 @@ class SoakSettings(LoadSettings):
     strategy: StrategyName = Field("differential", description="started service: strategy")
     journal: JournalName = Field("sqlite", description="started service: journal")
     idle_timeout: float = Field(
-        10, gt=0, description="started service: seconds until an idle channel is passivated"
+        5, gt=0, description="started service: seconds until an idle channel is passivated"
     )
     channels: int = Field(1_000, ge=1, le=1_000_000, description="channels to establish and use")
     # Some channels are then used all the time, others so rarely that they passivate in between.
     channel_skew: float = Field(
-        1, ge=0, le=5, description="exponent of the Zipf choice of channels; 0: all alike"
+        1.6, ge=0, le=5, description="exponent of the Zipf choice of channels; 0: all alike"
     )
     connections: int = Field(
         2, ge=1, le=256, description="connections, each with a stream, that share the load"
