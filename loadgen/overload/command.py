@@ -1,5 +1,7 @@
 """``loadgen overload``: finds the sustainable rate, goes to three times of it, and back."""
 
+import asyncio
+import random
 import statistics
 import tempfile
 from collections import Counter
@@ -8,11 +10,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadgen.channels import Endpoint
+from loadgen.draws import Draws
 from loadgen.environment import describe_environment
 from loadgen.load import Progress
 from loadgen.overload.connections import require_descriptors, try_connections
 from loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
 from loadgen.overload.lines import Lines, open_lines, p99_of
+from loadgen.overload.pressure import Answers, Pressure, PressureProcess, start_pressure
 from loadgen.overload.refusal import measure_refusals, options_of
 from loadgen.overload.results import ConnectionsFound, OverloadResult, Phase, RefusalCost
 from loadgen.overload.settings import OverloadSettings
@@ -20,9 +24,10 @@ from loadgen.pacing import SECOND
 from loadgen.sampling import ProcessSample, Sampler, sample_process
 from loadgen.self_check import SelfCheck, verdict_on
 from loadgen.service_process import ServiceProcess
+from loadgen.setting_types import MAX_PAYLOAD_BYTES
 from loadgen.timeline import Window
 
-__all__ = ["execute_overload", "sustainable_rate"]
+__all__ = ["execute_overload", "sustainable_rate", "with_pressure"]
 
 _NORMAL_SHARE = 0.7
 _SAMPLED_EVERY = 0.25
@@ -77,24 +82,40 @@ class _Run:
         settings, service = self._settings, self._service
         endpoint = Endpoint(service.listen, service.identity)
         factors = (_NORMAL_SHARE, 1.0, settings.overload_factor, _NORMAL_SHARE)
+        # What is beyond the sustainable rate comes from a process of its own.
+        own = [min(factor, 1.0) for factor in factors]
         async with open_lines(endpoint, settings, settings.connections) as lines:
             self._sustainable = await sustainable_rate(lines, settings, self._progress)
             self._rates = [self._sustainable * factor for factor in factors]
+            own_rate = ",".join(str(self._sustainable * factor) for factor in own)
             self._progress.step(
                 f"{len(factors)} phases of {settings.duration_seconds:g} s, about"
                 f" {self._sustainable:,.0f} operations/s"
             )
-            async with SelfCheck() as self._check, Sampler(_SAMPLED_EVERY, self._sample):
+            async with (
+                start_pressure(_pressure(settings, service.listen)) as pressure,
+                SelfCheck() as self._check,
+                Sampler(_SAMPLED_EVERY, self._sample),
+            ):
                 self._outcome = lines.begin(
                     settings.duration_seconds * len(factors), settings.window_seconds
                 )
-                await lines.open(self._outcome, ",".join(map(str, self._rates)), settings)
-            self._windows = self._outcome.windows()
+                _, answers = await asyncio.gather(
+                    lines.open(self._outcome, own_rate, settings),
+                    self._press(pressure, self._sustainable * (settings.overload_factor - 1)),
+                )
+            self._held_back = answers.held_back
+            first = round(2 * settings.duration_seconds / settings.window_seconds)
+            self._windows = with_pressure(self._outcome.windows(), answers, first)
             if settings.idle_connections:
                 self._connections = await try_connections(
                     service, lines, settings, self._sustainable, self._progress
                 )
         return self
+
+    async def _press(self, pressure: PressureProcess, rate: float) -> Answers:
+        await asyncio.sleep(2 * self._settings.duration_seconds)
+        return await pressure.put(rate)
 
     @property
     def accepted_cpu_us(self) -> float:
@@ -118,6 +139,7 @@ class _Run:
             sustainable_per_second=self._sustainable,
             phases=phases,
             windows=windows,
+            held_back=self._held_back,
             skipped_at_cap=sum(each.skipped_at_cap for each in outcome.recorders),
             skipped_by_late_generator=late,
             wrong_answers=outcome.wrong,
@@ -167,6 +189,33 @@ class _Run:
         seconds = self._settings.duration_seconds
         begins = index * seconds + settle * self._settings.window_seconds
         return [each for each in self._windows if begins <= each.at_seconds < (index + 1) * seconds]
+
+
+def with_pressure(windows: Sequence[Window], answers: Answers, first: int) -> list[Window]:
+    """Return the windows with what the pressure's operations came to, from the one numbered so."""
+    added = list(windows)
+    for index, (accepted, refused) in enumerate(
+        zip(answers.accepted, answers.refused, strict=True), first
+    ):
+        if index < len(added):
+            errors = Counter(added[index].errors) + Counter(refused)
+            added[index] = added[index].model_copy(
+                update={"right": added[index].right + accepted, "errors": dict(errors)}
+            )
+    return added
+
+
+def _pressure(settings: OverloadSettings, address: str) -> Pressure:
+    sizes = Draws.parse(settings.payload_bytes, MAX_PAYLOAD_BYTES).take(random.Random(1), 1_000)  # noqa: S311 - a mean
+    return Pressure(
+        address=address,
+        connections=settings.connections,
+        channels=settings.channels,
+        frame_operations=settings.frame_operations,
+        plaintext_bytes=round(statistics.mean(sizes)),
+        seconds=settings.duration_seconds,
+        window_seconds=settings.window_seconds,
+    )
 
 
 def _cpu_share(samples: Sequence[ProcessSample]) -> float:

@@ -19,7 +19,10 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 
 __all__ = ["measure_refusals", "says_when_to_retry"]
 
-_FRAMES = 200
+# One operation of each frame is accepted, and has a commit of its own: in large frames that is
+# little beside the rest. As large as the service's frames of results.
+_FRAMES = 30
+_FRAME_OPERATIONS = 1_024
 
 
 def says_when_to_retry(status: Status) -> bool:
@@ -67,9 +70,9 @@ def options_of(settings: OverloadSettings, data_dir: Path) -> ServiceOptions:
 async def _measure(
     service: ServiceProcess, settings: OverloadSettings, accepted_cpu_us: float
 ) -> RefusalCost:
-    # Frames as large as those that the load is made of, one operation of each is accepted.
-    frame = settings.frame_operations
-    one = settings.model_copy(update={"channels": 1, "transport": "stream"})
+    one = settings.model_copy(
+        update={"channels": 1, "transport": "stream", "frame_operations": _FRAME_OPERATIONS}
+    )
     endpoint = Endpoint(service.listen, service.identity)
     async with open_transport(service.listen, one) as transport:
         (end,) = await establish(transport, one, endpoint)
@@ -79,7 +82,7 @@ async def _measure(
         for _ in range(_FRAMES):
             operations = [
                 wire.Operation(operation_id=number, encrypt=request)
-                for number in range(1, frame + 1)
+                for number in range(1, _FRAME_OPERATIONS + 1)
             ]
             results += await ask_all(transport, operations, patience=settings.timeout_seconds)
         cpu_us = (sample_process(service.pid).cpu_seconds - before) * 1e6

@@ -77,8 +77,10 @@ def overload_page(result: OverloadResult) -> Page:
                         "The sustainable rate is what a closed loop reached. Then one open loop"
                         " went through all phases without a pause: operations were sent when they"
                         " were due, up to a cap of what is in flight, and latency counts from"
-                        " there. What a refusal costs was measured on a service that may have one"
-                        " operation under way, so that it refuses nearly all."
+                        " there. Beyond the sustainable rate a second process sent frames over"
+                        " connections of its own, which only counts answers. What a refusal costs"
+                        " was measured on a service that may have one operation under way, so that"
+                        " it refuses all but one of each frame."
                     ),
                     settings_table(result.settings),
                     environment_table(result.environment),
@@ -119,9 +121,10 @@ def _phases_table(result: OverloadResult) -> Table:
         rows=tuple(_phase_row(phase) for phase in result.phases),
         notes=(
             (
-                f"Sends skipped at the cap of {result.settings['max_in_flight']} in flight:"
-                f" {count(result.skipped_at_cap)}; by a late generator:"
-                f" {count(result.skipped_by_late_generator)}."
+                "Operations that were not sent since the service did not read on:"
+                f" {count(result.held_back)}. Sends skipped at the cap of"
+                f" {result.settings['max_in_flight']} in flight: {count(result.skipped_at_cap)};"
+                f" by a late generator: {count(result.skipped_by_late_generator)}."
             ),
             (
                 f"A refusal took {figure(result.refusal.refused_cpu_us)} us of CPU, an accepted"

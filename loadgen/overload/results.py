@@ -73,6 +73,9 @@ class OverloadResult(_Record):
     """What a closed loop showed."""
     phases: list[Phase]
     windows: list[Window]
+    """Throughput and refusals of all; latencies of the lines, whose every answer was opened."""
+    held_back: int
+    """Operations beyond the sustainable rate that were not sent, since the service did not read."""
     skipped_at_cap: int
     skipped_by_late_generator: int
     wrong_answers: int

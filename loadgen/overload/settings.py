@@ -37,7 +37,7 @@ class OverloadSettings(LoadSettings):
         10, gt=0, le=86_400, description="length of each phase: 0.7, 1, 3 and 0.7 times the rate"
     )
     max_in_flight: int = Field(
-        16_384, ge=1, description="open loop: at so many in flight a send is skipped, and counted"
+        8_192, ge=1, description="open loop: at so many in flight a send is skipped, and counted"
     )
     overload_factor: float = Field(3, gt=1, le=20, description="of the sustainable rate")
     window_seconds: float = Field(0.5, gt=0, le=60, description="resolution of what is shown")

@@ -115,7 +115,9 @@ class _Soak:
             ),
             promises=[
                 *judge_samples(self._samples, settings),
-                *judge_load(rate, achieved, outcome.wrong, failed.total(), capped + late),
+                *judge_load(
+                    rate - late / settings.duration, achieved, outcome.wrong, failed.total(), late
+                ),
             ],
         )
 

@@ -96,19 +96,25 @@ def _judge(figure: _Figure, samples: Sequence[SoakSample]) -> Promise:
     )
 
 
-def judge_load(
-    intended: float, achieved: float, wrong: int, failed: int, skipped: int
-) -> list[Promise]:
-    """Hold what became of the load against the promise that all of it was served."""
-    share = achieved / intended if intended else None
+def judge_load(asked: float, achieved: float, wrong: int, failed: int, late: int) -> list[Promise]:
+    """Hold what became of the load against the promise that all of it was served.
+
+    Args:
+        asked: operations per second that were due, but for those that the generator itself missed.
+        achieved: operations per second that were answered.
+        wrong: wrong answers.
+        failed: operations that failed.
+        late: sends that the generator missed.
+    """
+    share = achieved / asked if asked else None
     return [
         Promise(
-            name="Throughput, of the intended",
+            name="Throughput, of what was asked",
             bound=f"at least {_LEAST_ACHIEVED:g}",
             value=share,
             unit="ratio",
             kept=share is not None and share >= _LEAST_ACHIEVED,
-            remark=f"{skipped:,} sends were skipped" if skipped else "",
+            remark=f"{late:,} sends were missed by the generator" if late else "",
         ),
         Promise(
             name="Wrong answers",

@@ -9,9 +9,11 @@ import pytest
 from google.rpc.status_pb2 import Status
 
 from loadgen.cli import EXIT_CONFIGURATION, main
+from loadgen.overload.command import with_pressure
 from loadgen.overload.flood import flood
 from loadgen.overload.idle import hold_connections
 from loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
+from loadgen.overload.pressure import Answers
 from loadgen.overload.refusal import says_when_to_retry
 from loadgen.overload.results import ConnectionsFound, OverloadResult, Phase, RefusalCost
 from loadgen.peer import Finished, Outcome, Peer, Pending
@@ -108,7 +110,7 @@ def test_a_service_that_bears_it_keeps_every_promise() -> None:
         verdicts(retry=False),
         verdicts(wrong=1),
         verdicts(connections=found(idle=36)),
-        verdicts(connections=found(flooded=36)),
+        verdicts(connections=found(flooded=1_001)),
         verdicts(connections=found(failed=1)),
     ],
 )
@@ -148,6 +150,13 @@ def test_answers_count_when_they_come_and_latencies_when_they_were_due() -> None
     assert (first.due, first.p99_ms) == (1, 1_500)
     assert second.errors == {"RESOURCE_EXHAUSTED": 1}
     assert third.p99_ms is None
+
+
+def test_what_the_pressure_came_to_counts_in_its_windows() -> None:
+    answers = Answers(accepted=[5, 6], refused=[{"RESOURCE_EXHAUSTED": 2}, {}], held_back=1)
+    merged = with_pressure([window(at, 1) for at in range(3)], answers, 1)
+    assert [each.right for each in merged] == [1, 6, 7]
+    assert [each.errors for each in merged] == [{}, {"RESOURCE_EXHAUSTED": 2}, {}]
 
 
 def test_windows_that_were_split_off_are_forgotten() -> None:

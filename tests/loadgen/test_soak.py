@@ -130,7 +130,7 @@ def test_the_trend_of_noise_may_be_none() -> None:
 def test_a_load_that_was_not_served_breaks_its_promises() -> None:
     assert broken(judge_load(1_000, 990, 0, 0, 0)) == set()
     assert broken(judge_load(1_000, 970, 1, 2, 3)) == {
-        "Throughput, of the intended",
+        "Throughput, of what was asked",
         "Wrong answers",
         "Failed operations",
     }
