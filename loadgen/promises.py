@@ -1,13 +1,14 @@
 """A promise, the figure that it is judged by, and whether it was kept; and a table of them."""
 
 from collections.abc import Sequence
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
 from loadgen.report.blocks import Cell, Column, Table, Tone, missing
 from loadgen.report.numbers import figure
 
-__all__ = ["Promise", "promise_table"]
+__all__ = ["Promise", "promise_table", "verdict_on_all"]
 
 
 class Promise(BaseModel):
@@ -23,6 +24,39 @@ class Promise(BaseModel):
     unit: str
     kept: bool
     remark: str = ""
+
+    @classmethod
+    def at_most(
+        cls,
+        bound: float,
+        unit: str,
+        name: str,
+        value: float | None,
+        *,
+        remark: str = "",
+        note: str = "",
+    ) -> Self:
+        """Return a promise that is kept by a value up to the bound; ``note`` explains the bound."""
+        words = f"at most {figure(bound)}{note}" if bound else "none"
+        kept = value is not None and value <= bound
+        return cls(name=name, bound=words, value=value, unit=unit, kept=kept, remark=remark)
+
+    @classmethod
+    def at_least(
+        cls, bound: float, unit: str, name: str, value: float | None, *, remark: str = ""
+    ) -> Self:
+        """Return a promise that is kept by a value from the bound on."""
+        kept = value is not None and value >= bound
+        words = f"at least {figure(bound)}"
+        return cls(name=name, bound=words, value=value, unit=unit, kept=kept, remark=remark)
+
+
+def verdict_on_all(promises: Sequence[Promise]) -> str:
+    """Say in one clause how many were kept, or which were not."""
+    broken = [promise.name for promise in promises if not promise.kept]
+    if not broken:
+        return f"All {len(promises)} promises were kept"
+    return f"{len(broken)} of {len(promises)} promises were broken: {'; '.join(broken)}"
 
 
 def promise_table(promises: Sequence[Promise]) -> Table:

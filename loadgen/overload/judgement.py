@@ -79,49 +79,30 @@ def judge(
     growth = overload.peak_rss_bytes / normal.peak_rss_bytes if normal.peak_rss_bytes else None
     cost = refusal.refused_cpu_us / refusal.accepted_cpu_us if refusal.accepted_cpu_us else None
     promises = [
-        Promise(
-            name="Throughput under overload, of the best",
-            bound=f"at least {_LEAST_SHARE:g}",
-            value=share,
-            unit="ratio",
-            kept=share is not None and share >= _LEAST_SHARE,
-        ),
-        Promise(
-            name="CPU of a refused operation, of an accepted one",
-            bound=f"at most {_MOST_REFUSAL_SHARE:g}",
-            value=cost,
-            unit="ratio",
-            kept=cost is not None and cost <= _MOST_REFUSAL_SHARE,
+        Promise.at_least(_LEAST_SHARE, "ratio", "Throughput under overload, of the best", share),
+        Promise.at_most(
+            _MOST_REFUSAL_SHARE,
+            "ratio",
+            "CPU of a refused operation, of an accepted one",
+            cost,
             remark=f"{refusal.refused:,} were refused to find out",
         ),
-        Promise(
-            name="Refusals that say when to try again",
-            bound="all",
-            value=float(refusal.has_retry_info),
-            unit="1 = all",
-            kept=refusal.has_retry_info,
+        Promise.at_least(
+            1, "1 = all", "Refusals that say when to try again", float(refusal.has_retry_info)
         ),
-        Promise(
-            name="Peak memory under overload, of that at a sustainable load",
-            bound=f"at most {_MOST_RSS_GROWTH:g}",
-            value=growth,
-            unit="ratio",
-            kept=growth is not None and growth <= _MOST_RSS_GROWTH,
+        Promise.at_most(
+            _MOST_RSS_GROWTH,
+            "ratio",
+            "Peak memory under overload, of that at a sustainable load",
+            growth,
         ),
-        Promise(
-            name="Latency normal again after the load drops",
-            bound=f"within {_MOST_RECOVERY_SECONDS:g} s",
-            value=recovery_seconds,
-            unit="s",
-            kept=recovery_seconds is not None and recovery_seconds <= _MOST_RECOVERY_SECONDS,
+        Promise.at_most(
+            _MOST_RECOVERY_SECONDS,
+            "s",
+            "Until latency is normal again after the load drops",
+            recovery_seconds,
         ),
-        Promise(
-            name="Wrong answers",
-            bound="none",
-            value=float(wrong_answers),
-            unit="operations",
-            kept=not wrong_answers,
-        ),
+        Promise.at_most(0, "operations", "Wrong answers", wrong_answers),
     ]
     if connections is not None:
         promises.extend(_judge_connections(connections))
@@ -130,30 +111,26 @@ def judge(
 
 def _judge_connections(found: ConnectionsFound) -> list[Promise]:
     alone = found.p99_alone_ms
-    bound = None if alone is None else max(alone * _NORMAL_FACTOR, alone + _SLACK_MS)
-    failed = sum(found.errors.values())
-
-    idle, flooded = found.p99_with_idle_ms, found.p99_in_flood_ms
+    # Without a load alone that was answered there is nothing to compare with.
+    bound = 0.0 if alone is None else max(alone * _NORMAL_FACTOR, alone + _SLACK_MS)
     return [
-        Promise(
-            name=f"p99 of others beside {found.idle:,} idle connections",
-            bound="unknown" if bound is None else f"at most {bound:.1f} ms ({alone:.1f} ms alone)",
-            value=idle,
-            unit="ms",
-            kept=idle is not None and bound is not None and idle <= bound,
+        Promise.at_most(
+            bound,
+            "ms",
+            f"p99 of others beside {found.idle:,} idle connections",
+            found.p99_with_idle_ms,
+            note="" if alone is None else f" ({alone:.1f} alone)",
         ),
-        Promise(
-            name="p99 of others in a flood of connections",
-            bound=f"at most {_MOST_P99_IN_FLOOD_MS:g} ms",
-            value=flooded,
-            unit="ms",
-            kept=flooded is not None and flooded <= _MOST_P99_IN_FLOOD_MS,
+        Promise.at_most(
+            _MOST_P99_IN_FLOOD_MS,
+            "ms",
+            "p99 of others in a flood of connections",
+            found.p99_in_flood_ms,
         ),
-        Promise(
-            name="Operations of others that failed meanwhile",
-            bound="none",
-            value=float(failed),
-            unit="operations",
-            kept=not failed,
+        Promise.at_most(
+            0,
+            "operations",
+            "Operations of others that failed meanwhile",
+            sum(found.errors.values()),
         ),
     ]

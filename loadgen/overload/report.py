@@ -8,7 +8,7 @@ from rich.console import Console
 
 from loadgen.overload.results import OverloadResult, Phase
 from loadgen.overload.settings import OverloadSettings
-from loadgen.promises import promise_table
+from loadgen.promises import promise_table, verdict_on_all
 from loadgen.report.blocks import (
     Block,
     Bullets,
@@ -24,7 +24,7 @@ from loadgen.report.blocks import (
 from loadgen.report.drawing import INK, SERIES, draw, readable_log_axis
 from loadgen.report.files import write_whole
 from loadgen.report.html import render
-from loadgen.report.method import caveats_of_environment, environment_table, settings_table
+from loadgen.report.method import method_section
 from loadgen.report.numbers import count, figure
 from loadgen.report.terminal import show
 
@@ -69,38 +69,25 @@ def overload_page(result: OverloadResult) -> Page:
         sections=(
             Section("answer", "Answer", blocks),
             Section("course", "Course", (_throughput_plot(result), _latency_plot(result))),
-            Section(
-                "method",
-                "How it was measured",
-                (
-                    Prose(
-                        "The sustainable rate is what a closed loop reached. Then one open loop"
-                        " went through all phases without a pause: operations were sent when they"
-                        " were due, up to a cap of what is in flight, and latency counts from"
-                        " there. Beyond the sustainable rate a second process sent frames over"
-                        " connections of its own, which only counts answers. What a refusal costs"
-                        " was measured on a service that may have one operation under way, so that"
-                        " it refuses all but one of each frame."
-                    ),
-                    settings_table(result.settings),
-                    environment_table(result.environment),
-                    Bullets(tuple(caveats_of_environment(result.environment))),
-                ),
+            method_section(
+                "The sustainable rate is what a closed loop reached. Then one open loop"
+                " went through all phases without a pause: operations were sent when they"
+                " were due, up to a cap of what is in flight, and latency counts from"
+                " there. Beyond the sustainable rate a second process sent frames over"
+                " connections of its own, which only counts answers. What a refusal costs"
+                " was measured on a service that may have one operation under way, so that"
+                " it refuses all but one of each frame.",
+                result.settings,
+                result.environment,
             ),
         ),
     )
 
 
 def _lead(result: OverloadResult) -> str:
-    broken = [promise.name for promise in result.promises if not promise.kept]
-    verdict = (
-        f"All {len(result.promises)} promises were kept"
-        if not broken
-        else f"{len(broken)} of {len(result.promises)} promises were broken: {'; '.join(broken)}"
-    )
     return (
-        f"{verdict}. The service sustains {figure(result.sustainable_per_second)} operations/s;"
-        f" offered {figure(result.phases[2].offered_per_second)}, it did"
+        f"{verdict_on_all(result.promises)}. The service sustains"
+        f" {figure(result.sustainable_per_second)} operations/s; offered {figure(result.phases[2].offered_per_second)}, it did"
         f" {figure(result.phases[2].accepted_per_second)}."
     )
 

@@ -108,26 +108,13 @@ def judge_load(asked: float, achieved: float, wrong: int, failed: int, late: int
     """
     share = achieved / asked if asked else None
     return [
-        Promise(
-            name="Throughput, of what was asked",
-            bound=f"at least {_LEAST_ACHIEVED:g}",
-            value=share,
-            unit="ratio",
-            kept=share is not None and share >= _LEAST_ACHIEVED,
+        Promise.at_least(
+            _LEAST_ACHIEVED,
+            "ratio",
+            "Throughput, of what was asked",
+            share,
             remark=f"{late:,} sends were missed by the generator" if late else "",
         ),
-        Promise(
-            name="Wrong answers",
-            bound="none",
-            value=float(wrong),
-            unit="operations",
-            kept=not wrong,
-        ),
-        Promise(
-            name="Failed operations",
-            bound="none",
-            value=float(failed),
-            unit="operations",
-            kept=not failed,
-        ),
+        Promise.at_most(0, "operations", "Wrong answers", wrong),
+        Promise.at_most(0, "operations", "Failed operations", failed),
     ]

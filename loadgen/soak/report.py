@@ -6,12 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from rich.console import Console
 
-from loadgen.promises import promise_table
+from loadgen.promises import promise_table, verdict_on_all
 from loadgen.report.blocks import Block, Bullets, Page, Plot, Prose, Section
 from loadgen.report.drawing import MUTED, SERIES, draw
 from loadgen.report.files import ReportError, write_whole
 from loadgen.report.html import render
-from loadgen.report.method import caveats_of_environment, environment_table, settings_table
+from loadgen.report.method import method_section
 from loadgen.report.numbers import count, figure
 from loadgen.report.terminal import show
 from loadgen.soak.judgement import second_half
@@ -55,14 +55,8 @@ def _blocks(result: SoakResult) -> Iterator[Block]:
 
 
 def _lead(result: SoakResult) -> str:
-    broken = [promise.name for promise in result.promises if not promise.kept]
-    verdict = (
-        f"All {len(result.promises)} promises were kept"
-        if not broken
-        else f"{len(broken)} of {len(result.promises)} promises were broken: {'; '.join(broken)}"
-    )
     return (
-        f"{verdict}: {count(result.operations)} operations in"
+        f"{verdict_on_all(result.promises)}: {count(result.operations)} operations in"
         f" {figure(result.settings['duration'] / 60)} min at"
         f" {figure(result.achieved_per_second)} operations/s, {count(result.channels_established)}"
         f" channels established and {count(result.channels_closed)} closed meanwhile."
@@ -125,21 +119,14 @@ def soak_page(result: SoakResult) -> Page:
                     ),
                 ),
             ),
-            Section(
-                "method",
-                "How it was measured",
-                (
-                    Prose(
-                        "Verdicts rest on the second half of the run, right of the line: the slope"
-                        " of Theil and Sen, in per cent of the median an hour, with its 95 %"
-                        " interval. A figure is broken if it certainly grows, by more than is"
-                        " tolerated an hour and by more than noise in that half"
-                        " (loadgen/soak/judgement.py)."
-                    ),
-                    settings_table(result.settings),
-                    environment_table(result.environment),
-                    Bullets(tuple(caveats_of_environment(result.environment))),
-                ),
+            method_section(
+                "Verdicts rest on the second half of the run, right of the line: the slope"
+                " of Theil and Sen, in per cent of the median an hour, with its 95 %"
+                " interval. A figure is broken if it certainly grows, by more than is"
+                " tolerated an hour and by more than noise in that half"
+                " (loadgen/soak/judgement.py).",
+                result.settings,
+                result.environment,
             ),
         ),
     )
