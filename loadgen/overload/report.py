@@ -87,7 +87,8 @@ def overload_page(result: OverloadResult) -> Page:
 def _lead(result: OverloadResult) -> str:
     return (
         f"{verdict_on_all(result.promises)}. The service sustains"
-        f" {figure(result.sustainable_per_second)} operations/s; offered {figure(result.phases[2].offered_per_second)}, it did"
+        f" {figure(result.sustainable_per_second)} operations/s; offered"
+        f" {figure(result.phases[2].offered_per_second)}, it did"
         f" {figure(result.phases[2].accepted_per_second)}."
     )
 

@@ -57,8 +57,8 @@ class OverloadSettings(LoadSettings):
     def _check_overload(self) -> Self:
         if self.connections > self.channels:
             raise ValueError("--connections can't be more than --channels")
-        for field in ("rate", "processes", "churn_rate", "storms", "stop_if"):
+        for field in ("transport", "rate", "processes", "churn_rate", "storms", "stop_if"):
             if field in self.model_fields_set:
                 flag = field.replace("_", "-")
-                raise ValueError(f"overload paces its load itself: leave --{flag} out")
+                raise ValueError(f"overload makes its load itself, of streams: leave --{flag} out")
         return self

@@ -175,7 +175,8 @@ def test_a_refusal_says_when_to_retry_if_waiting_helps() -> None:
 
 
 @pytest.mark.parametrize(
-    "flags", [["--rate=5"], ["--connections=201"], ["--idle-connections=100000"]]
+    "flags",
+    [["--rate=5"], ["--transport=unary"], ["--connections=201"], ["--idle-connections=100000"]],
 )
 def test_what_the_command_can_not_do_is_refused(
     flags: list[str], capsys: pytest.CaptureFixture[str]
