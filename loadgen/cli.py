@@ -1,10 +1,10 @@
-"""The command line: ``loadgen run``, ``compare``, ``diff``, ``audit``, ``bench`` and ``crash``.
+"""The command line: ``loadgen run``, ``compare`` and the others below.
 
 Exit codes: 0 all went well; 1 the load ran, but an answer was wrong, operations failed or a bound
-was broken (``diff``, ``bench``: something got worse, or a benchmark failed; ``crash``: the service
-broke a promise); 2 the configuration is
-not usable; 3 the service did not start, died or could not be reached; 4 the result was shown, but
-could not be written; 130 and 143 ended by SIGINT and SIGTERM.
+was broken (``diff``, ``bench``: something got worse, or a benchmark failed; ``crash``,
+``overload``, ``soak``: a promise was broken); 2 the configuration is not usable; 3 the service did
+not start, died or could not be reached; 4 the result was shown, but could not be written; 130 and
+143 ended by SIGINT and SIGTERM.
 """
 
 import asyncio
@@ -29,6 +29,9 @@ from loadgen.crash.command import execute_crash
 from loadgen.crash.report import write_crash
 from loadgen.crash.settings import CrashSettings
 from loadgen.diff import diff_results, read_result
+from loadgen.overload.command import execute_overload
+from loadgen.overload.report import write_overload
+from loadgen.overload.settings import OverloadSettings
 from loadgen.plan import plan_of_compare, plan_of_run
 from loadgen.progress import CommandProgress
 from loadgen.report import ReportError, require_writable, show_diff, write_compare, write_run
@@ -42,6 +45,9 @@ from loadgen.settings import (
     RunSettings,
     load_settings,
 )
+from loadgen.soak.command import execute_soak
+from loadgen.soak.report import write_soak
+from loadgen.soak.settings import SoakSettings
 from loadgen.transport import TransportError
 
 __all__ = ["main"]
@@ -63,6 +69,8 @@ commands:
   audit      measure every number that the audit states, and say which of them hold
   bench      time the parts of the service, and count what they allocate
   crash      kill the service at random moments, and hold it to everything that it said
+  overload   ask for three times what a service can do, and open ten thousand idle connections
+  soak       load a service for an hour, and see that nothing grows
 
 loadgen COMMAND --help lists the flags. Settings also come from a TOML file (--config FILE, tables
 named as the commands) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
@@ -77,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         CompareSettings.command: _compare,
         AuditSettings.command: _audit,
         BenchSettings.command: _bench,
+        OverloadSettings.command: _overload,
+        SoakSettings.command: _soak,
         DiffSettings.command: _diff,
         CrashSettings.command: _crash,
     }
@@ -141,6 +151,22 @@ async def _crash(flags: list[str]) -> int:
     with CommandProgress(lines_in_pipe=True) as progress:
         result = await execute_crash(settings, progress)
     return EXIT_RIGHT if write_crash(result, settings, Console()) else EXIT_WRONG
+
+
+async def _overload(flags: list[str]) -> int:
+    settings = load_settings(OverloadSettings, flags)
+    _require_writable(settings.output / "overload.json", settings.output / "overload.html")
+    with CommandProgress(lines_in_pipe=True) as progress:
+        result = await execute_overload(settings, progress)
+    return EXIT_RIGHT if write_overload(result, settings, Console()) else EXIT_WRONG
+
+
+async def _soak(flags: list[str]) -> int:
+    settings = load_settings(SoakSettings, flags)
+    _require_writable(*(settings.output / f"soak.{kind}" for kind in ("json", "html", "png")))
+    with CommandProgress(lines_in_pipe=True) as progress:
+        result = await execute_soak(settings, progress)
+    return EXIT_RIGHT if write_soak(result, settings, Console()) else EXIT_WRONG
 
 
 async def _diff(flags: list[str]) -> int:

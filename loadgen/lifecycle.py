@@ -18,6 +18,7 @@ from loadgen.peer import PeerEnd, status_name
 from loadgen.recording import Recorder
 from loadgen.settings import LoadSettings
 from loadgen.storms import Storm, parse_storms
+from loadgen.transport import OWN_CONNECTION
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from service.client import ConnectClient, Identity
@@ -31,9 +32,6 @@ __all__ = ["Lifecycle"]
 
 # More at once would say nothing new about a service that does not keep up, and fill its queues.
 _REPLACEMENTS_AT_ONCE = 64
-
-# Without it, gRPC would share one connection among all that go to the same address.
-_OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
 class _FailedError(Exception):
@@ -142,7 +140,7 @@ class Lifecycle:
 
     async def _reconnect(self, end: PeerEnd) -> None:
         async with aio.insecure_channel(
-            self._endpoint.address, options=_OWN_CONNECTION
+            self._endpoint.address, options=OWN_CONNECTION
         ) as connection:
             stub: ConnectServiceAsyncStub = ConnectServiceStub(connection)
             try:

@@ -52,6 +52,16 @@ class SelfCheck:
             with suppress(asyncio.CancelledError):
                 await self._task
 
+    @property
+    def cpu_share(self) -> float:
+        """CPU seconds per second while it was measured."""
+        return self._cpu / self._elapsed
+
+    @property
+    def loop_lag(self) -> Latency | None:
+        """How late the event loop woke up."""
+        return self._lag.summary()
+
     def verdict(self, recorder: Recorder, service_cpu_share: float | None) -> Generator:
         """Return how the generator fared, once it was measured.
 
@@ -59,10 +69,12 @@ class SelfCheck:
             recorder: of the phase that was measured.
             service_cpu_share: CPU seconds per second of the service meanwhile, if known.
         """
-        cpu_share = self._cpu / self._elapsed
-        send_lag = recorder.send_lag.summary()
         return verdict_on(
-            cpu_share, self._lag.summary(), send_lag, recorder.skipped_late, service_cpu_share
+            self.cpu_share,
+            self.loop_lag,
+            recorder.send_lag.summary(),
+            recorder.skipped_late,
+            service_cpu_share,
         )
 
     async def _sample_lag(self) -> None:

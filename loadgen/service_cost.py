@@ -33,6 +33,7 @@ _OPTIONAL = (
     "connect_actor_passivations_total",
     "connect_journal_records_deleted_total",
     "connect_journal_snapshots_deleted_total",
+    "connect_streams_open",
     "python_gc_collections_total",
     "connect_gc_pause_seconds_sum",
     "connect_allocated_bytes_total",

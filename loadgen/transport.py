@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
 
 __all__ = [
+    "OWN_CONNECTION",
     "Listener",
     "StreamTransport",
     "Transport",
@@ -31,6 +32,9 @@ __all__ = [
 
 # The service bounds what it takes; the generator must not be stricter with what comes back.
 _CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1),)
+
+# Without it, gRPC would share one connection among all that go to the same address.
+OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 # The service takes frames of 4 MiB, by default; this leaves room for what goes around operations.
 MAX_FRAME_BYTES = 4_000_000
@@ -194,14 +198,20 @@ class UnaryTransport(_Answers):
 
 @asynccontextmanager
 async def open_transport(
-    target: str, settings: LoadSettings
+    target: str, settings: LoadSettings, *, shares_connection: bool = True
 ) -> AsyncIterator[StreamTransport | UnaryTransport]:
     """Connect to the service by the transport that the settings name.
+
+    Args:
+        target: HOST:PORT of the service.
+        settings: which transport, and how patient.
+        shares_connection: whether others of this process that are there may be used.
 
     Raises:
         TransportError: nobody answers at ``target`` in time.
     """
-    async with aio.insecure_channel(target, options=_CHANNEL_OPTIONS) as channel:
+    options = (*_CHANNEL_OPTIONS, *(() if shares_connection else OWN_CONNECTION))
+    async with aio.insecure_channel(target, options=options) as channel:
         try:
             await asyncio.wait_for(channel.channel_ready(), settings.timeout_seconds)
         except TimeoutError:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 from service.access.setup import Access
@@ -15,6 +16,7 @@ from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
+from service.descriptors import raise_descriptor_limit
 from service.key_reload import KeyReload
 from service.keyfiles import load_identity
 from service.paths import IDENTITY_FILE, JOURNAL_FILE
@@ -25,7 +27,7 @@ from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
 from service.randomness import BlockRandom
-from service.rpc.server import ListenError, RpcServer
+from service.rpc.server import ConnectionBounds, ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.rpc.supervision import SupervisedServer
 from service.settings import Settings
@@ -39,6 +41,8 @@ _log = logging.getLogger(__name__)
 
 # One may be late, and one lost.
 _RENEWALS_A_LEASE = 3
+# Files, sockets of the metrics, and what libraries open beside the connections.
+_OTHER_DESCRIPTORS = 128
 # Seconds for the actors to stop, even if the calls have used up the grace.
 _LEAST_DRAIN = 1.0
 
@@ -148,10 +152,12 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             max_frame_bytes=settings.max_frame_bytes,
             max_in_flight=settings.max_operations_in_flight,
             gate=access.gate,
+            bounds=settings.bounds,
         )
         access.on_tokens_changed = servicer.end_revoked
         sources = Sources(
             requests=servicer.statistics,
+            admission=servicer.admission,
             actors=environment.statistics,
             mailboxes=dispatcher.mailboxes,
             permits=environment.permits,
@@ -198,6 +204,7 @@ async def _serve_calls(
         servicer,
         max_frame_bytes=settings.max_frame_bytes,
         certificate=access.certificate,
+        connections=_connections_within(settings.connection_bounds, raise_descriptor_limit()),
     )
     server = SupervisedServer(await listen(settings.listen), listen)
     # What is alive now stays so: no collection needs to look at it again.
@@ -227,6 +234,18 @@ async def _serve_calls(
         _log.warning("some actors did not stop in time; their records are durable all the same")
     metrics.shutdown()
     _log.info("stopped")
+
+
+def _connections_within(bounds: ConnectionBounds, descriptors: int) -> ConnectionBounds:
+    """Keep some file descriptors from connections, for the journal and the metrics."""
+    room = max(descriptors - _OTHER_DESCRIPTORS, 1)
+    if room < bounds.max_connections:
+        _log.info(
+            "%d file descriptors are left for connections: fewer than the %d of max_connections",
+            room,
+            bounds.max_connections,
+        )
+    return replace(bounds, max_connections=min(bounds.max_connections, room))
 
 
 def _announce(**fields: object) -> None:

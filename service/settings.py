@@ -35,6 +35,8 @@ from service.keyfiles import KeySource
 from service.persistence.strategies import STRATEGIES
 from service.protocol.delivery import MAX_REDELIVERY_WINDOW
 from service.protocol.handshake import ChannelLimits
+from service.rpc.admission import Bounds
+from service.rpc.server import ConnectionBounds
 
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "SettingsError", "load_settings"]
 
@@ -163,7 +165,42 @@ class Settings(BaseSettings):
     )
     max_frame_bytes: _Bytes = Field(4_194_304, description="largest gRPC message")
     max_operations_in_flight: PositiveInt = Field(
-        8_192, description="operations of one stream under way; beyond: the stream is not read"
+        2_048, description="operations of one stream under way; beyond: the stream is not read"
+    )
+    max_stream_bytes: PositiveInt = Field(
+        8_388_608,
+        description="bytes held for one stream, unread answers included; beyond: it is not read",
+    )
+    max_operations_in_service: PositiveInt = Field(
+        4_096,
+        description="operations under way in all; beyond three quarters: streams are not read,"
+        " beyond: refused",
+    )
+    max_bytes_in_service: PositiveInt = Field(
+        1_073_741_824, description="bytes held for all of them and for unread answers"
+    )
+    slow_reader_timeout: PositiveFloat = Field(
+        30.0, description="seconds that a stream's peer may read nothing until the stream is ended"
+    )
+    stream_idle_timeout: PositiveFloat = Field(
+        3_600.0, description="seconds that a stream may be without work until it is ended"
+    )
+    max_connections: PositiveInt = Field(
+        20_000, description="connections; beyond, or beyond the file descriptors: closed at once"
+    )
+    max_calls: PositiveInt = Field(20_000, description="calls and streams open; beyond: refused")
+    max_calls_per_connection: PositiveInt = Field(
+        256, description="calls and streams of one connection; beyond: held up by HTTP/2"
+    )
+    keepalive_interval: PositiveFloat = Field(
+        60.0, description="seconds of silence until a connection is asked for a sign of life"
+    )
+    keepalive_timeout: PositiveFloat = Field(20.0, description="seconds that this sign may take")
+    connection_idle_timeout: PositiveFloat = Field(
+        900.0, description="seconds without a call until a connection is closed"
+    )
+    handshake_timeout: PositiveFloat = Field(
+        10.0, description="seconds that a new connection may take to speak HTTP/2"
     )
     shutdown_grace: _Seconds = Field(
         20.0, description="seconds for finishing what was accepted when stopped"
@@ -254,6 +291,30 @@ class Settings(BaseSettings):
             lifetime=self.channel_lifetime,
             one_time_prekeys=self.one_time_prekeys,
             redelivery_window=self.redelivery_window,
+        )
+
+    @property
+    def bounds(self) -> Bounds:
+        """How much work the service takes on at a time."""
+        return Bounds(
+            max_operations=self.max_operations_in_service,
+            max_bytes=self.max_bytes_in_service,
+            max_stream_bytes=self.max_stream_bytes,
+            slow_reader_timeout=self.slow_reader_timeout,
+            stream_idle_timeout=self.stream_idle_timeout,
+        )
+
+    @property
+    def connection_bounds(self) -> ConnectionBounds:
+        """What connections may do."""
+        return ConnectionBounds(
+            max_connections=self.max_connections,
+            max_calls=self.max_calls,
+            max_calls_per_connection=self.max_calls_per_connection,
+            keepalive_interval=self.keepalive_interval,
+            keepalive_timeout=self.keepalive_timeout,
+            idle_timeout=self.connection_idle_timeout,
+            handshake_timeout=self.handshake_timeout,
         )
 
     @classmethod

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from loadgen.report.blocks import Cell, Column, Table, missing
+from loadgen.report.blocks import Bullets, Cell, Column, Prose, Section, Table, missing
 from loadgen.report.numbers import share
 from loadgen.results import Environment, LoadFigures
 
@@ -13,6 +13,7 @@ __all__ = [
     "caveats_of_loads",
     "environment_table",
     "measured_from",
+    "method_section",
     "settings_table",
 ]
 
@@ -66,6 +67,20 @@ def settings_table(settings: Mapping[str, Any]) -> Table:
             if value is None
             else (Cell(name), Cell(_setting(value)))
             for name, value in settings.items()
+        ),
+    )
+
+
+def method_section(text: str, settings: Mapping[str, Any], environment: Environment) -> Section:
+    """Return how a result was made, in words, and with what and where."""
+    return Section(
+        "method",
+        "How it was measured",
+        (
+            Prose(text),
+            settings_table(settings),
+            environment_table(environment),
+            Bullets(tuple(caveats_of_environment(environment))),
         ),
     )
 

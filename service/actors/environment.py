@@ -37,6 +37,8 @@ class ActorStatistics:
     passivated: int = 0
     established: int = 0
     closed: int = 0
+    expired: int = 0
+    """Channels ended since nobody had closed them in their lifetime."""
     changes: int = 0
     """Operations that changed a session, durable or not."""
     change_bytes: int = 0

@@ -66,7 +66,19 @@ from service.tracing import id_of, note
 if TYPE_CHECKING:
     from service.actors.connect import ConnectActor
 
-__all__ = ["AwaitingPermit", "Crashed", "Phase", "Recovering", "Running", "Stopping", "Vacant"]
+__all__ = [
+    "EXPIRED_IS_KEPT",
+    "AwaitingPermit",
+    "Crashed",
+    "Phase",
+    "Recovering",
+    "Running",
+    "Stopping",
+    "Vacant",
+]
+
+# Microseconds that an expired channel is kept beyond its time, should the clock have been wrong.
+EXPIRED_IS_KEPT = 3_600_000_000
 
 _log = logging.getLogger(__name__)
 
@@ -580,6 +592,9 @@ class Running:
 
     def _passivate(self) -> None:
         actor = self._actor
+        if actor.environment.clock() >= self._session.expires_at + EXPIRED_IS_KEPT:
+            self._bury()
+            return
         if self._snapshot_number == self._sequence_number:
             actor.become(Stopping(actor))
             return
@@ -588,6 +603,19 @@ class Running:
         actor.environment.committer.write(
             Write(actor.connect_id, lambda _: actor.signal(Ended()), snapshot=self._snapshot())
         )
+
+    def _bury(self) -> None:
+        """End a channel that nobody can use any more, so that it does not stay on disk for ever."""
+        actor = self._actor
+        # Should it not become durable, the channel is buried the next time that it is loaded.
+        self._append(RecordKind.CLOSED, b"", None)
+        actor.become(Saving(actor))
+        actor.environment.committer.write(Write(actor.connect_id, self._buried))
+
+    def _buried(self, error: StorageError | None) -> None:
+        if error is None:
+            self._actor.environment.statistics.expired += 1
+        self._actor.signal(Ended())
 
 
 class _Leaving:
@@ -613,7 +641,7 @@ class _Leaving:
 
 
 class Saving(_Leaving):
-    """Fourth: the final snapshot is on its way to the journal."""
+    """Fourth: the final snapshot, or an expired channel's end, is on its way to the journal."""
 
     __slots__ = ()
 

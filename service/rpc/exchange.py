@@ -4,13 +4,18 @@ Operations go to their channels as they arrive; each result goes out as soon as 
 whatever else has become ready in the same pass of the event loop (after a commit, that is most of
 what the commit held). Within a channel results keep the order of the operations.
 
-Bounded: at most ``max_in_flight`` operations of a stream are under way *or answered but not yet
-written*; beyond, the stream is not read, so a slow reader holds up itself and no memory.
+Bounded: at most ``max_in_flight`` operations, and so many bytes, of a stream are under way *or
+answered but not yet written*; beyond, the stream is not read, so a slow reader holds up itself and
+no memory. Nor is a stream read while the whole service has enough to do; what a frame brings beyond
+that is refused (``service.rpc.admission``). A peer that does not read for too long, or has nothing
+to say for too long, loses its stream.
 """
 
 import asyncio
+import logging
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from pykka import Future
@@ -19,16 +24,22 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service.access.gate import Caller
 from service.access.quotas import Account
 from service.actors.router import Router
-from service.errors import ConnectError, MalformedRequestError
+from service.errors import ConnectError, MalformedRequestError, OverloadedError
+from service.rpc.admission import Admission
 from service.rpc.operations import OPERATIONS
 from service.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
 from service.rpc.status import public_error, status_of, tell_refusal
 from service.tracing import note, tracing
 
-__all__ = ["Exchange"]
+__all__ = ["Exchange", "StreamLimits"]
 
 # Results in one frame: enough to make transport cheap, few enough to keep the first from waiting.
 _MAX_RESULTS = 1_024
+
+# Streams are looked at this many times within the shorter of their two time limits.
+_LOOKS_PER_TIMEOUT = 4
+
+_log = logging.getLogger(__name__)
 
 
 class _Slot(Future[Any]):
@@ -40,6 +51,7 @@ class _Slot(Future[Any]):
         "answer",
         "arrival",
         "error",
+        "held",
         "kind",
         "operation_id",
         "request_id",
@@ -57,6 +69,8 @@ class _Slot(Future[Any]):
         self.operation_id = operation_id
         self.arrival = arrival
         self.kind = OPERATIONS.get(arrival.operation)
+        self.held = 0
+        """Bytes that count as held for it, once it is admitted."""
 
     def charge(self, account: Account, operation: wire.Operation) -> None:
         """Count the operation with its caller until it is answered.
@@ -71,16 +85,21 @@ class _Slot(Future[Any]):
         """Take the answer."""
         self.answer = value
         self.error = None
-        self._answered()
+        self._finish()
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
         self.error = public_error((exc_info or sys.exc_info())[1])
-        self._answered()
+        self._finish()
 
-    def _answered(self) -> None:
+    def _finish(self) -> None:
         if self._account is not None:
             self._account.leave()
+        self._exchange.done(self)
+
+    def refuse(self, error: ConnectError) -> None:
+        """Take the refusal of an operation that was not admitted."""
+        self.error = error
         self._exchange.answered(self)
 
     def fill(self, result: wire.OperationResult) -> None:
@@ -92,6 +111,17 @@ class _Slot(Future[Any]):
             self.kind.fill(getattr(result, self.kind.name), self.answer)
 
 
+@dataclass(frozen=True, slots=True)
+class StreamLimits:
+    """What one stream may ask for."""
+
+    message_bytes: int
+    """Of one plaintext or ciphertext."""
+    frame_bytes: int
+    in_flight: int
+    """Operations under way, or answered and not yet read."""
+
+
 class Exchange:
     """The state of one stream, on the event loop's thread."""
 
@@ -99,17 +129,18 @@ class Exchange:
         self,
         router: Router,
         statistics: RequestStatistics,
+        admission: Admission,
         caller: Caller,
+        limits: StreamLimits,
         *,
         deadline: float | None,
-        max_message_bytes: int,
-        max_frame_bytes: int,
-        max_in_flight: int,
         stream_id: str,
+        end: Callable[[], object],
     ) -> None:
         """Serve a caller through ``router``, within these limits; count in ``statistics``.
 
-        Operations are told of as ``stream_id``/operation id.
+        Operations are told of as ``stream_id``/operation id. ``end`` ends the call at once,
+        whatever it waits for.
         """
         self.caller = caller
         self.revoked = False
@@ -118,12 +149,17 @@ class Exchange:
         self._tracing = tracing()
         self._router = router
         self._statistics = statistics
+        self._admission = admission
+        self._end = end
         self._deadline = deadline
-        self._max_message_bytes = max_message_bytes
+        self._max_message_bytes = limits.message_bytes
         # Results outgrow requests by a payload's overhead at most; half leaves ample room.
-        self._max_result_bytes = max_frame_bytes // 2
-        self._max_in_flight = max_in_flight
+        self._max_result_bytes = limits.frame_bytes // 2
+        self._max_in_flight = limits.in_flight
         self._in_flight = 0
+        self._held_bytes = 0
+        self._writing_since: float | None = None
+        self._active_at = 0.0
         self._answered: list[_Slot] = []
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
@@ -131,31 +167,62 @@ class Exchange:
 
     async def serve(
         self, frames: AsyncIterator[wire.OperationFrame]
-    ) -> AsyncIterator[wire.ResultFrame]:
+    ) -> AsyncGenerator[wire.ResultFrame, None]:
         """Yield frames of results until the peer has finished sending and all is answered."""
         reader = self._reader = asyncio.ensure_future(self._read(frames))
         reader.add_done_callback(lambda _: self._ready.set())
+        watch = asyncio.ensure_future(self._watch())
         try:
             while True:
                 await self._ready.wait()
                 self._ready.clear()
                 while self._answered:
-                    frame, taken = self._next_frame()
+                    frame, answers = self._next_frame()
+                    self._writing_since = self._now()
                     yield frame
                     # Only now has the frame been written.
-                    self._leave(taken)
+                    self._writing_since = None
+                    self._leave(len(answers), sum([answer.held for answer in answers]))
                     self._room.set()
                 if reader.done() and not self._in_flight:
                     break
         finally:
+            watch.cancel()
             reader.cancel()
-            self._leave(self._in_flight)
+            self._leave(self._in_flight, self._held_bytes)
         if not reader.cancelled():
             reader.result()
 
-    def _leave(self, operations: int) -> None:
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    async def _watch(self) -> None:
+        """End the stream once its peer has been too slow, or idle, for too long."""
+        bounds = self._admission.bounds
+        self._active_at = self._now()
+        pause = min(bounds.slow_reader_timeout, bounds.stream_idle_timeout) / _LOOKS_PER_TIMEOUT
+        while True:
+            await asyncio.sleep(pause)
+            now = self._now()
+            if self._writing_since is not None:
+                self._active_at = now
+                if now - self._writing_since >= bounds.slow_reader_timeout:
+                    _log.warning(
+                        "a stream is ended: its peer has read nothing for %g s",
+                        bounds.slow_reader_timeout,
+                    )
+                    self._end()
+            elif self._in_flight:
+                self._active_at = now
+            elif now - self._active_at >= bounds.stream_idle_timeout:
+                self.stop_reading()
+
+    def _leave(self, operations: int, held: int) -> None:
         self._in_flight -= operations
         self._statistics.stream_in_flight -= operations
+        self._held_bytes -= held
+        self._admission.let_go(held)
 
     def stop_reading(self) -> None:
         """Take no more operations from the stream."""
@@ -169,12 +236,20 @@ class Exchange:
 
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
         async for frame in frames:
+            self._active_at = self._now()
             arrivals = self._statistics.frame_accepted(len(frame.operations))
             for operation in frame.operations:
-                while self._in_flight >= self._max_in_flight:
+                while self._is_full():
                     self._room.clear()
                     await self._room.wait()
                 self._submit(operation, arrivals)
+            await self._admission.room()
+
+    def _is_full(self) -> bool:
+        return (
+            self._in_flight >= self._max_in_flight
+            or self._held_bytes >= self._admission.bounds.max_stream_bytes
+        )
 
     def _submit(self, operation: wire.Operation, arrivals: Arrivals) -> None:
         self._in_flight += 1
@@ -183,6 +258,12 @@ class Exchange:
         slot = _Slot(self, operation.operation_id, arrivals[name])
         if self._tracing:
             slot.request_id = self._request_id(slot)
+        try:
+            slot.held = self._admission.admit(operation.ByteSize())
+        except OverloadedError as error:
+            slot.refuse(error)
+            return
+        self._held_bytes += slot.held
         try:
             kind = slot.kind
             if self.caller.account is not None:
@@ -202,13 +283,18 @@ class Exchange:
     def _request_id(self, slot: _Slot) -> str:
         return f"{self._stream_id}/{slot.operation_id}"
 
+    def done(self, slot: _Slot) -> None:
+        """Take an admitted operation that has its answer, whether the stream lives or not."""
+        self._admission.answered()
+        self.answered(slot)
+
     def answered(self, slot: _Slot) -> None:
         """Take an operation that has its answer."""
         self._answered.append(slot)
         self._ready.set()
 
-    def _next_frame(self) -> tuple[wire.ResultFrame, int]:
-        """Return a frame of what is ready, and how many operations it answers."""
+    def _next_frame(self) -> tuple[wire.ResultFrame, list[_Slot]]:
+        """Return a frame of what is ready, and the operations that it answers."""
         frame = wire.ResultFrame()
         size = 0
         answers = self._answered[:_MAX_RESULTS]
@@ -225,4 +311,4 @@ class Exchange:
                 break
         del self._answered[: len(answers)]
         self._statistics.frame_answered(answers)
-        return frame, len(answers)
+        return frame, answers

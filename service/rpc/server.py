@@ -13,12 +13,50 @@ from protos.connect_actor.v1.connect_pb2_grpc import add_ConnectServiceServicer_
 from service.access.certificates import ServerCertificate
 from service.rpc.servicer import ConnectServicer
 
-__all__ = ["ListenError", "RpcServer"]
+__all__ = ["ConnectionBounds", "ListenError", "RpcServer"]
 
 _SERVICE = connect_pb2.DESCRIPTOR.services_by_name["ConnectService"].full_name
 
 # Seconds between two looks at whether the server still serves.
 _LOOK = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionBounds:
+    """What connections may do before, between and beside calls. Times are seconds."""
+
+    max_connections: int = 20_000
+    max_calls: int = 20_000
+    """Calls and streams open in the whole server; beyond, gRPC refuses them unread."""
+    max_calls_per_connection: int = 256
+    """Beyond, callers are held up by the transport and cost the server nothing."""
+    keepalive_interval: float = 60.0
+    """How long a connection is silent before its peer is asked for a sign of life."""
+    keepalive_timeout: float = 20.0
+    """How long that sign may take."""
+    idle_timeout: float = 900.0
+    """How long a connection may be without a call; its peer is told, and connects anew."""
+    handshake_timeout: float = 10.0
+    """How long a new connection may take to speak HTTP/2."""
+
+    def options(self) -> list[tuple[str, int]]:
+        """Return the same as gRPC's channel arguments."""
+        return [
+            ("grpc.max_allowed_incoming_connections", self.max_connections),
+            ("grpc.max_concurrent_streams", self.max_calls_per_connection),
+            # Would refuse calls within that bound while ended ones are not freed yet.
+            ("grpc.http.overload_protection", 0),
+            ("grpc.keepalive_time_ms", _millis(self.keepalive_interval)),
+            ("grpc.keepalive_timeout_ms", _millis(self.keepalive_timeout)),
+            # A connection without calls is asked, too: its peer may be gone.
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.max_connection_idle_ms", _millis(self.idle_timeout)),
+            ("grpc.server_handshake_timeout_ms", _millis(self.handshake_timeout)),
+        ]
+
+
+def _millis(seconds: float) -> int:
+    return max(round(seconds * 1_000), 1)
 
 
 class ListenError(Exception):
@@ -43,21 +81,32 @@ class RpcServer:
         *,
         max_frame_bytes: int,
         certificate: ServerCertificate | None = None,
+        connections: ConnectionBounds | None = None,
     ) -> "RpcServer":
         """Listen and serve: by TLS with a certificate, in clear text without.
 
         Health and reflection are open to whoever can connect: they tell nothing of any channel.
 
+        Args:
+            servicer: serves the calls.
+            listen: host:port.
+            max_frame_bytes: of one message.
+            certificate: what the service shows; without it everything is in clear text.
+            connections: what they may do; the bounds' defaults if not given.
+
         Raises:
             ListenError: the address is malformed or taken.
         """
+        bounds = connections or ConnectionBounds()
         server = grpc.aio.server(
+            maximum_concurrent_rpcs=bounds.max_calls,
             options=[
+                *bounds.options(),
                 ("grpc.max_receive_message_length", max_frame_bytes),
                 ("grpc.max_send_message_length", max_frame_bytes),
                 # Otherwise a second server on the same port would share its connections unseen.
                 ("grpc.so_reuseport", 0),
-            ]
+            ],
         )
         add_ConnectServiceServicer_to_server(servicer, server)
         health_servicer = HealthServicer()

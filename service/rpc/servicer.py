@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing, suppress
+from functools import partial
 from typing import Any, NoReturn, TypeVar, cast
 
 import grpc
@@ -11,12 +13,18 @@ from pykka import ActorDeadError
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
-from service.access.gate import Gate
+from service.access.gate import Caller, Gate
 from service.access.quotas import Account
 from service.actors.future import LoopFuture
 from service.actors.router import Router
-from service.errors import ConnectError, DeadlineExceededError, UnauthenticatedError
-from service.rpc.exchange import Exchange
+from service.errors import (
+    ConnectError,
+    DeadlineExceededError,
+    OverloadedError,
+    UnauthenticatedError,
+)
+from service.rpc.admission import Admission, Bounds
+from service.rpc.exchange import Exchange, StreamLimits
 from service.rpc.operations import OPERATIONS, OperationKind
 from service.rpc.statistics import RequestStatistics
 from service.rpc.status import public_error, status_of, tell_refusal
@@ -26,6 +34,10 @@ __all__ = ["ConnectServicer"]
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 _Response = TypeVar("_Response")
+
+_SLOW_READER = OverloadedError(
+    "the peer has read no answers for too long: open a new stream, and read what it brings"
+)
 
 
 class ConnectServicer(ConnectServiceServicer):
@@ -39,18 +51,25 @@ class ConnectServicer(ConnectServiceServicer):
         max_frame_bytes: int,
         max_in_flight: int,
         gate: Gate | None = None,
+        bounds: Bounds | None = None,
     ) -> None:
-        """Serve through ``router``, within these limits (bytes, bytes, operations a stream).
+        """Serve through ``router``, within these limits.
 
-        Whom ``gate`` lets in; without one everybody, as one and the same.
+        Args:
+            router: to the channels.
+            max_message_bytes: of one plaintext or ciphertext.
+            max_frame_bytes: of one frame.
+            max_in_flight: operations of one stream.
+            gate: whom it lets in; without one everybody, as one and the same.
+            bounds: of the whole service; its defaults if not given.
         """
         self._router = router
         self._gate = gate or Gate()
-        self._max_message_bytes = max_message_bytes
-        self._max_frame_bytes = max_frame_bytes
-        self._max_in_flight = max_in_flight
+        self.admission = Admission(bounds or Bounds())
+        self._limits = StreamLimits(max_message_bytes, max_frame_bytes, max_in_flight)
         self._exchanges: set[Exchange] = set()
         self._tracing = tracing()
+        self._telling: set[asyncio.Task[None]] = set()
         self.statistics = RequestStatistics()
 
     async def Establish(  # noqa: N802 - gRPC's naming
@@ -99,6 +118,7 @@ class ConnectServicer(ConnectServiceServicer):
         except UnauthenticatedError as refusal:
             self.statistics.stream_refused(refusal)
             await _abort(context, refusal)
+        # Sent ahead, so that nothing but a status is left to be said should a frame get stuck.
         await context.send_initial_metadata(((REQUEST_ID, stream_id),))
         try:
             deadline = _deadline(context)
@@ -107,18 +127,19 @@ class ConnectServicer(ConnectServiceServicer):
         exchange = Exchange(
             self._router,
             self.statistics,
+            self.admission,
             caller,
+            self._limits,
             deadline=deadline,
-            max_message_bytes=self._max_message_bytes,
-            max_frame_bytes=self._max_frame_bytes,
-            max_in_flight=self._max_in_flight,
             stream_id=stream_id,
+            end=partial(self._give_up, _this_task(), context),
         )
         self._exchanges.add(exchange)
         self.statistics.streams_open += 1
         try:
-            async for frame in exchange.serve(request_iterator):
-                yield frame
+            async with aclosing(exchange.serve(request_iterator)) as frames:
+                async for frame in frames:
+                    yield frame
         finally:
             self._exchanges.discard(exchange)
             self.statistics.streams_open -= 1
@@ -133,6 +154,13 @@ class ConnectServicer(ConnectServiceServicer):
             if not self._gate.still_admits(exchange.caller):
                 exchange.revoke()
 
+    def _give_up(self, call: "asyncio.Task[None]", context: _Context) -> None:
+        """End a stream whose peer does not read, though a frame waits to be written."""
+        telling = asyncio.ensure_future(_tell(context, _SLOW_READER))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+        call.cancel()
+
     def stop_reading(self) -> None:
         """Let every stream end once what it has sent so far is answered."""
         for exchange in self._exchanges:
@@ -143,17 +171,22 @@ class ConnectServicer(ConnectServiceServicer):
         kind: OperationKind,
         request: Message,
         context: _Context,
-        owner: bytes,
+        caller: Caller,
         reply: LoopFuture[Any],
     ) -> None:
+        """See that an admitted call gets its answer, which may be a refusal."""
         try:
-            connect_id, command = kind.command(request, _deadline(context), self._max_message_bytes)
-        except ConnectError:
-            reply.set_exception()
+            if caller.account is not None:
+                _charge(caller.account, request, reply)
+            connect_id, command = kind.command(
+                request, _deadline(context), self._limits.message_bytes
+            )
+        except ConnectError as error:
+            reply.set_exception((type(error), error, None))
         else:
             if self._tracing:
                 note("received", reply.request_id, operation=kind.name, connect_id=connect_id)
-            self._router.route(connect_id, command, reply, owner)
+            self._router.route(connect_id, command, reply, caller.owner)
 
     async def _call(
         self, name: str, request: Message, context: _Context, response: _Response
@@ -165,13 +198,15 @@ class ConnectServicer(ConnectServiceServicer):
         request_id = _request_id(context)
         told = ((REQUEST_ID, request_id),)
         context.set_trailing_metadata(told)
+        held = 0
         try:
             caller = self._gate.admit(context)
+            held = self.admission.admit(request.ByteSize())
+            # Not when the call ends: whoever gives up leaves the work behind.
+            reply.add_done_callback(lambda _: self.admission.answered())
             if self._tracing:
                 reply.request_id = request_id
-            if caller.account is not None:
-                _charge(caller.account, request, reply)
-            self._submit(kind, request, context, caller.owner, reply)
+            self._submit(kind, request, context, caller, reply)
             kind.fill(response, await reply)
         except (ConnectError, ActorDeadError) as error:
             refusal = public_error(error)
@@ -182,11 +217,24 @@ class ConnectServicer(ConnectServiceServicer):
             statistics.call_failed(name, accepted_at)
             raise
         finally:
+            self.admission.let_go(held)
             statistics.call_ended()
         statistics.call_answered(name, accepted_at)
         if self._tracing:
             note("answered", request_id, operation=name)
         return response
+
+
+def _this_task() -> "asyncio.Task[None]":
+    # Never None within a call.
+    return cast("asyncio.Task[None]", asyncio.current_task())
+
+
+async def _tell(context: _Context, refusal: ConnectError) -> None:
+    """End a call by a refusal."""
+    status = rpc_status.to_status(status_of(refusal))
+    with suppress(grpc.aio.AbortError):
+        await context.abort(status.code, status.details, status.trailing_metadata)
 
 
 async def _abort(context: _Context, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:

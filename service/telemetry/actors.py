@@ -55,6 +55,7 @@ def actor_metrics(
     yield counter("mailbox_rejections", "Messages refused by a full mailbox.", mailboxes.rejected)
     yield counter("channels_established", "Channels made.", actors.established)
     yield counter("channels_closed", "Channels ended.", actors.closed)
+    yield counter("channels_expired", "Expired channels ended.", actors.expired)
     yield counter("changes", "Changes made to sessions.", actors.changes)
     yield counter(
         "change_bytes", "Size of those changes in differential form.", actors.change_bytes

@@ -12,6 +12,7 @@ from service.actors.environment import ActorStatistics
 from service.actors.permits import RecoveryPermits
 from service.persistence.committer import CommitterStatistics
 from service.persistence.contract import JournalStatistics
+from service.rpc.admission import Admission
 from service.rpc.statistics import RequestStatistics
 from service.telemetry.actors import actor_metrics
 from service.telemetry.families import Families
@@ -27,6 +28,7 @@ class Sources:
     """Where the counts are; read at every scrape, from the scrape's own thread."""
 
     requests: RequestStatistics
+    admission: Admission
     actors: ActorStatistics
     mailboxes: MailboxStatistics
     permits: RecoveryPermits
@@ -50,7 +52,7 @@ class ServiceCollector(Collector):
         """Yield one family for each metric."""
         families, sources = self._families, self._sources
         yield families.info("service", "What runs.", self._facts)
-        yield from request_metrics(families, sources.requests)
+        yield from request_metrics(families, sources.requests, sources.admission)
         yield from actor_metrics(
             families, sources.actors, sources.mailboxes, sources.permits, sources.live_actors()
         )

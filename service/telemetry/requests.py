@@ -4,13 +4,16 @@ from collections.abc import Iterator
 
 from prometheus_client.core import Metric
 
+from service.rpc.admission import Admission
 from service.rpc.statistics import UNKNOWN_OPERATION, RequestStatistics
 from service.telemetry.families import Families
 
 __all__ = ["request_metrics"]
 
 
-def request_metrics(families: Families, requests: RequestStatistics) -> Iterator[Metric]:
+def request_metrics(
+    families: Families, requests: RequestStatistics, admission: Admission
+) -> Iterator[Metric]:
     """Yield the metrics of rate, errors, duration and saturation of requests."""
     yield families.counters(
         "operations",
@@ -39,6 +42,12 @@ def request_metrics(families: Families, requests: RequestStatistics) -> Iterator
         "Operations accepted and not yet answered.",
         ["transport"],
         [(("unary",), requests.unary_in_flight), (("stream",), requests.stream_in_flight)],
+    )
+    yield families.gauge(
+        "operations_under_way", "Operations admitted and not yet answered.", admission.under_way
+    )
+    yield families.gauge(
+        "held_bytes", "Bytes of those, and of answers not yet written.", admission.held_bytes
     )
     yield families.counters(
         "refusals",

@@ -8,6 +8,7 @@ import pytest
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.actors.commands import Close, Decrypt, Encrypt, Establish, Restore
 from service.actors.future import LoopFuture
+from service.actors.phases import EXPIRED_IS_KEPT
 from service.errors import (
     ActorCrashedError,
     AuthenticationFailedError,
@@ -348,6 +349,45 @@ async def test_an_expired_channel_is_refused(house: House) -> None:
     for command in (Encrypt(b"x"), Restore()):
         with pytest.raises(ChannelExpiredError):
             await answer(channel.ask(command))
+
+
+@pytest.mark.parametrize(
+    ("late_by", "kept"), [(EXPIRED_IS_KEPT - 1, True), (EXPIRED_IS_KEPT, False)]
+)
+async def test_an_expired_channel_leaves_the_journal_an_hour_later_when_it_is_passivated(
+    journal: ScriptedJournal,
+    late_by: int,
+    kept: bool,  # noqa: FBT001 - a test's parameter
+) -> None:
+    house = House(journal)
+    expired = await house.establish()
+    await expired.encrypt(b"x")
+    await house.close()
+    late = House(journal)
+    late.now = expired.session.expires_at + late_by
+    with pytest.raises(ChannelExpiredError):
+        await answer(late.ask(expired.connect_id, Restore()))
+    await late.close()
+    assert (journal.highest_sequence_number(expired.connect_id) > 0) is kept
+    assert late.statistics.expired == (0 if kept else 1)
+    assert late.statistics.closed == 0
+
+
+async def test_an_expired_channel_whose_end_is_not_durable_is_ended_another_time(
+    journal: ScriptedJournal,
+) -> None:
+    house = House(journal)
+    expired = await house.establish()
+    await house.close()
+    for fails, left in ((True, True), (False, False)):
+        late = House(journal)
+        late.now = expired.session.expires_at + EXPIRED_IS_KEPT
+        with pytest.raises(ChannelExpiredError):
+            await answer(late.ask(expired.connect_id, Restore()))
+        journal.fail_before = [fails]
+        await late.close()
+        assert (journal.highest_sequence_number(expired.connect_id) > 0) is left
+        assert late.statistics.expired == (0 if fails else 1)
 
 
 async def test_too_many_waiting_writes_are_refused_and_change_nothing(

@@ -12,7 +12,9 @@ from pydantic.fields import FieldInfo
 from loadgen.audit.settings import AuditSettings
 from loadgen.bench.settings import BenchSettings
 from loadgen.crash.settings import CrashSettings
+from loadgen.overload.settings import OverloadSettings
 from loadgen.settings import CompareSettings, DiffSettings, RunSettings
+from loadgen.soak.settings import SoakSettings
 from service.settings import Settings
 
 __all__ = ["REFERENCE", "reference"]
@@ -95,6 +97,8 @@ def reference() -> str:
                 AuditSettings,
                 BenchSettings,
                 CrashSettings,
+                OverloadSettings,
+                SoakSettings,
             )
         )
     )

@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
+from service.rpc.admission import Admission, Bounds
 from service.rpc.statistics import RequestStatistics
 from service.telemetry.collector import ServiceCollector, Sources
 from service.telemetry.gc_pauses import GcPauses
@@ -34,6 +35,7 @@ class Meter:
         """Meter a house; without requests or probes those never move."""
         sources = Sources(
             requests=requests or RequestStatistics(),
+            admission=Admission(Bounds()),
             actors=house.statistics,
             mailboxes=house.dispatcher.mailboxes,
             permits=house.environment.permits,

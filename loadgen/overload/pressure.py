@@ -1,0 +1,235 @@
+"""What is asked of the service beyond what it can do, by a process that has nothing else to do.
+
+``python -m loadgen.overload.pressure``: its first line of standard input is a ``Pressure``; it
+establishes its channels and prints a line. At the next line it sends frames at the rate that was
+asked for, and prints how they were answered, window by window.
+
+It only counts answers, since opening them would cost it as much as making them costs the service;
+that they are right is seen on the lines of ``loadgen.overload.lines``, beside it.
+"""
+
+import asyncio
+import os
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import uvloop
+from grpc import aio
+from pydantic import BaseModel, ConfigDict
+
+from loadgen.child import kill_child, start_child
+from loadgen.peer import status_name
+from loadgen.transport import OWN_CONNECTION, TransportError
+from protos.connect_actor.v1 import connect_pb2 as wire
+from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
+from service.client import Identity
+from service.protocol.handshake import Initiation
+
+if TYPE_CHECKING:
+    # Known to the type checker only.
+    from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
+
+__all__ = ["Answers", "Pressure", "PressureProcess", "start_pressure"]
+
+_LONGEST_LINE = 1 << 20
+# Frames that could not be sent within this time of when they were due are left out.
+_MAX_LATENESS = 0.05
+
+
+class Pressure(BaseModel):
+    """What is to be sent."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    address: str
+    connections: int
+    channels: int
+    frame_operations: int
+    plaintext_bytes: int
+    seconds: float
+    window_seconds: float
+
+
+class Answers(BaseModel):
+    """What came of it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    accepted: list[int]
+    """Operations answered by a result in each window."""
+    refused: list[dict[str, int]]
+    """Operations answered by another status in each window, by its name."""
+    held_back: int
+    """Operations that were not sent, since the service did not read on."""
+
+
+class PressureProcess:
+    """The process, ready to begin."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        """Take over a process that has established its channels."""
+        self._process = process
+
+    async def put(self, rate: float) -> Answers:
+        """Send so many operations a second, and return how they were answered.
+
+        Raises:
+            TransportError: the process failed.
+        """
+        line = await _ask(self._process, f"{rate}\n")
+        return Answers.model_validate_json(line)
+
+
+@asynccontextmanager
+async def start_pressure(pressure: Pressure) -> AsyncIterator[PressureProcess]:
+    """Start the process and wait until it is ready.
+
+    Raises:
+        TransportError: it failed.
+    """
+    process = await start_child(
+        sys.executable,
+        "-m",
+        "loadgen.overload.pressure",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=None,
+        longest_line=_LONGEST_LINE,
+    )
+    try:
+        await _ask(process, f"{pressure.model_dump_json()}\n")
+        yield PressureProcess(process)
+    finally:
+        kill_child(process)
+        await process.wait()
+
+
+async def _ask(process: asyncio.subprocess.Process, line: str) -> bytes:
+    if process.stdin is None or process.stdout is None:
+        raise RuntimeError("the process's input and output are not ours")
+    process.stdin.write(line.encode())
+    answer = await process.stdout.readline()
+    if not answer:
+        code = await process.wait()
+        raise TransportError(f"the process that puts pressure on died: exit code {code}")
+    return answer
+
+
+# --- The process itself ---------------------------------------------------------------------------
+
+
+class _Counter:
+    def __init__(self, pressure: Pressure) -> None:
+        self.accepted: Counter[int] = Counter()
+        self.refused: defaultdict[int, Counter[str]] = defaultdict(Counter)
+        self.held_back = 0
+        self._window = pressure.window_seconds
+        self._windows = round(pressure.seconds / pressure.window_seconds)
+        self.begins_at = time.monotonic()
+
+    def take(self, frame: wire.ResultFrame) -> None:
+        window = int((time.monotonic() - self.begins_at) / self._window)
+        errors = [result.error.code for result in frame.results if result.HasField("error")]
+        self.accepted[window] += len(frame.results) - len(errors)
+        self.refused[window].update(map(status_name, errors))
+
+    def answers(self) -> Answers:
+        # What is answered after the end is no throughput of the time that was measured.
+        windows = range(self._windows)
+        return Answers(
+            accepted=[self.accepted[window] for window in windows],
+            refused=[dict(self.refused[window]) for window in windows],
+            held_back=self.held_back,
+        )
+
+
+async def _establish(stub: "ConnectServiceAsyncStub", count: int) -> list[int]:
+    ids = []
+    for _ in range(count):
+        initiation = Initiation.begin(Identity.generate(os.urandom), os.urandom)
+        ids.append((await stub.Establish(initiation.request)).connect_id)
+    return ids
+
+
+async def _send(
+    stub: "ConnectServiceAsyncStub",
+    frame: wire.OperationFrame,
+    gap: float,
+    counter: _Counter,
+    end: float,
+) -> None:
+    call = stub.Exchange()
+
+    async def read() -> None:
+        async for results in call:
+            counter.take(results)
+
+    reading = asyncio.create_task(read())
+    size, due = len(frame.operations), time.monotonic()
+    while (due := due + gap) < end:
+        now = time.monotonic()
+        if now - due > _MAX_LATENESS:
+            counter.held_back += size
+            continue
+        if now < due:
+            await asyncio.sleep(due - now)
+        try:
+            async with asyncio.timeout(max(end - time.monotonic(), 0.001)):
+                await call.write(frame)
+        except TimeoutError:
+            # The service did not read on until the end; giving a write up ends the call.
+            break
+    reading.cancel()
+    call.cancel()
+
+
+async def _main() -> None:
+    lines = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), sys.stdin
+    )
+    pressure = Pressure.model_validate_json(await lines.readline())
+    connections = [
+        aio.insecure_channel(pressure.address, options=OWN_CONNECTION)
+        for _ in range(pressure.connections)
+    ]
+    stubs: list[ConnectServiceAsyncStub] = [ConnectServiceStub(each) for each in connections]
+    share = max(pressure.channels // pressure.connections, 1)
+    frames = []
+    for stub in stubs:
+        ids = await _establish(stub, share)
+        request = [
+            wire.EncryptRequest(connect_id=each, plaintext=bytes(pressure.plaintext_bytes))
+            for each in ids
+        ]
+        frames.append(
+            wire.OperationFrame(
+                operations=[
+                    wire.Operation(operation_id=number, encrypt=request[number % share])
+                    for number in range(pressure.frame_operations)
+                ]
+            )
+        )
+    _say("{}")
+    rate = float(await lines.readline())
+    gap = pressure.frame_operations * pressure.connections / rate
+    counter = _Counter(pressure)
+    end = counter.begins_at + pressure.seconds
+    await asyncio.gather(
+        *(_send(stub, frame, gap, counter, end) for stub, frame in zip(stubs, frames, strict=True))
+    )
+    _say(counter.answers().model_dump_json())
+    await asyncio.gather(*(each.close() for each in connections))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    uvloop.run(_main())

@@ -1,0 +1,97 @@
+"""What a refusal costs: a service that may have one operation under way refuses nearly all."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import grpc
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
+
+from loadgen.channels import Endpoint, establish
+from loadgen.load import Progress
+from loadgen.overload.results import RefusalCost
+from loadgen.overload.settings import OverloadSettings
+from loadgen.sampling import sample_process
+from loadgen.service_process import ServiceOptions, ServiceProcess
+from loadgen.transport import ask_all, open_transport
+from protos.connect_actor.v1 import connect_pb2 as wire
+
+__all__ = ["measure_refusals", "says_when_to_retry"]
+
+# One operation of each frame is accepted, and has a commit of its own: in large frames that is
+# little beside the rest. As large as the service's frames of results.
+_FRAMES = 30
+_FRAME_OPERATIONS = 1_024
+
+
+def says_when_to_retry(status: Status) -> bool:
+    """Tell whether a status is a refusal for lack of room that says when to try again."""
+    return status.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0] and any(
+        detail.Is(RetryInfo.DESCRIPTOR) for detail in status.details
+    )
+
+
+async def measure_refusals(
+    settings: OverloadSettings, accepted_cpu_us: float, progress: Progress
+) -> RefusalCost:
+    """Have a service of its own refuse frames of operations, and read its CPU time.
+
+    Args:
+        settings: the load.
+        accepted_cpu_us: what an accepted operation costs, as measured under load.
+        progress: told how it goes.
+
+    Raises:
+        ServiceError: the service did not start, or died.
+        TransportError: it could not be reached.
+        MetricsError: its process can't be read.
+    """
+    progress.step("what a refusal costs")
+    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
+        options = replace(
+            options_of(settings, Path(data_dir)), flags=("--max-operations-in-service=1",)
+        )
+        async with ServiceProcess(options, settings.timeout_seconds) as service:
+            found = await service.while_alive(_measure(service, settings, accepted_cpu_us))
+            await service.stop()
+    return found
+
+
+def options_of(settings: OverloadSettings, data_dir: Path) -> ServiceOptions:
+    """Return how to start the service that is loaded."""
+    options = ServiceOptions(
+        strategy=settings.strategy, journal=settings.journal, data_dir=data_dir
+    )
+    command = settings.service_command
+    return options if command is None else replace(options, command=command)
+
+
+async def _measure(
+    service: ServiceProcess, settings: OverloadSettings, accepted_cpu_us: float
+) -> RefusalCost:
+    one = settings.model_copy(
+        update={"channels": 1, "transport": "stream", "frame_operations": _FRAME_OPERATIONS}
+    )
+    endpoint = Endpoint(service.listen, service.identity)
+    async with open_transport(service.listen, one) as transport:
+        (end,) = await establish(transport, one, endpoint)
+        request = wire.EncryptRequest(connect_id=end.connect_id, plaintext=bytes(512))
+        results = []
+        before = sample_process(service.pid).cpu_seconds
+        for _ in range(_FRAMES):
+            operations = [
+                wire.Operation(operation_id=number, encrypt=request)
+                for number in range(1, _FRAME_OPERATIONS + 1)
+            ]
+            results += await ask_all(transport, operations, patience=settings.timeout_seconds)
+        cpu_us = (sample_process(service.pid).cpu_seconds - before) * 1e6
+    refused = [result.error for result in results if result.HasField("error")]
+    accepted = len(results) - len(refused)
+    rest = max(cpu_us - accepted * accepted_cpu_us, 0.0)
+    return RefusalCost(
+        accepted_cpu_us=accepted_cpu_us,
+        refused_cpu_us=rest / len(refused) if refused else 0.0,
+        refused=len(refused),
+        has_retry_info=bool(refused) and all(map(says_when_to_retry, refused)),
+    )

@@ -1,0 +1,202 @@
+"""What ``loadgen overload`` leaves behind: promises, phases, the course of it all."""
+
+from collections.abc import Iterator
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter
+from rich.console import Console
+
+from loadgen.overload.results import OverloadResult, Phase
+from loadgen.overload.settings import OverloadSettings
+from loadgen.promises import promise_table, verdict_on_all
+from loadgen.report.blocks import (
+    Block,
+    Bullets,
+    Cell,
+    Column,
+    Page,
+    Plot,
+    Prose,
+    Section,
+    Table,
+    missing,
+)
+from loadgen.report.drawing import INK, SERIES, draw, readable_log_axis
+from loadgen.report.files import write_whole
+from loadgen.report.html import render
+from loadgen.report.method import method_section
+from loadgen.report.numbers import count, figure
+from loadgen.report.terminal import show
+
+__all__ = ["overload_page", "write_overload"]
+
+
+def write_overload(result: OverloadResult, settings: OverloadSettings, console: Console) -> bool:
+    """Show the result and write its files; return whether every promise was kept.
+
+    Raises:
+        ReportError: a file can't be written.
+    """
+    for block in _blocks(result):
+        show(console, block)
+        console.print()
+    for name, text in (
+        ("overload.json", result.model_dump_json(indent=2)),
+        ("overload.html", render(overload_page(result))),
+    ):
+        path = settings.output / name
+        write_whole(path, f"{text.rstrip()}\n")
+        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+    return all(promise.kept for promise in result.promises)
+
+
+def _blocks(result: OverloadResult) -> Iterator[Block]:
+    yield Prose(_lead(result), is_lead=True)
+    yield promise_table(result.promises)
+    yield _phases_table(result)
+    if result.connections is not None:
+        yield _connections_prose(result)
+    if result.generator.warnings:
+        yield Bullets(tuple(result.generator.warnings), is_alarm=True)
+
+
+def overload_page(result: OverloadResult) -> Page:
+    """Return the page of a result."""
+    blocks = tuple(_blocks(result))
+    return Page(
+        title="Overload",
+        subtitle=f"loadgen overload, {result.started_at}",
+        sections=(
+            Section("answer", "Answer", blocks),
+            Section("course", "Course", (_throughput_plot(result), _latency_plot(result))),
+            method_section(
+                "The sustainable rate is what a closed loop reached. Then one open loop"
+                " went through all phases without a pause: operations were sent when they"
+                " were due, up to a cap of what is in flight, and latency counts from"
+                " there. Beyond the sustainable rate a second process sent frames over"
+                " connections of its own, which only counts answers. What a refusal costs"
+                " was measured on a service that may have one operation under way, so that"
+                " it refuses all but one of each frame.",
+                result.settings,
+                result.environment,
+            ),
+        ),
+    )
+
+
+def _lead(result: OverloadResult) -> str:
+    return (
+        f"{verdict_on_all(result.promises)}. The service sustains"
+        f" {figure(result.sustainable_per_second)} operations/s; offered"
+        f" {figure(result.phases[2].offered_per_second)}, it did"
+        f" {figure(result.phases[2].accepted_per_second)}."
+    )
+
+
+def _phases_table(result: OverloadResult) -> Table:
+    return Table(
+        title="Phases",
+        columns=(
+            Column("Phase", is_text=True),
+            Column("Offered", "ops/s"),
+            Column("Accepted", "ops/s"),
+            Column("Refused", "operations"),
+            Column("p50", "ms"),
+            Column("p99", "ms", "Median over the phase's windows, from the due time."),
+            Column("CPU", "s/s"),
+            Column("Peak RSS", "MiB"),
+        ),
+        rows=tuple(_phase_row(phase) for phase in result.phases),
+        notes=(
+            (
+                "Operations that were not sent since the service did not read on:"
+                f" {count(result.held_back)}. Sends skipped at the cap of"
+                f" {result.settings['max_in_flight']} in flight: {count(result.skipped_at_cap)};"
+                f" by a late generator: {count(result.skipped_by_late_generator)}."
+            ),
+            (
+                f"A refusal took {figure(result.refusal.refused_cpu_us)} us of CPU, an accepted"
+                f" operation {figure(result.refusal.accepted_cpu_us)} us."
+            ),
+        ),
+    )
+
+
+def _phase_row(phase: Phase) -> tuple[Cell, ...]:
+    def milliseconds(value: float | None) -> Cell:
+        return missing("nothing was accepted") if value is None else Cell(figure(value), value)
+
+    return (
+        Cell(phase.name),
+        Cell(figure(phase.offered_per_second), phase.offered_per_second),
+        Cell(figure(phase.accepted_per_second), phase.accepted_per_second),
+        Cell(count(sum(phase.refused.values())), sum(phase.refused.values())),
+        milliseconds(phase.p50_ms),
+        milliseconds(phase.p99_ms),
+        Cell(figure(phase.cpu_share), phase.cpu_share),
+        Cell(figure(phase.peak_rss_bytes / 2**20), phase.peak_rss_bytes),
+    )
+
+
+def _connections_prose(result: OverloadResult) -> Prose:
+    found = result.connections
+    if found is None:
+        raise ValueError("no connections were tried")
+    return Prose(
+        f"{count(found.idle)} idle connections took"
+        f" {figure(found.rss_per_idle_connection_bytes / 1024)} KiB of the service's memory each."
+        f" The flood opened {count(found.flood_connections)} connections in"
+        f" {figure(found.flood_seconds)} s, half of them with garbage."
+    )
+
+
+def _throughput_plot(result: OverloadResult) -> Plot:
+    windows = result.windows
+
+    def paint(axes: Axes) -> None:
+        at = [window.at_seconds for window in windows]
+        right = [window.right / window.seconds for window in windows]
+        refused = [sum(window.errors.values()) / window.seconds for window in windows]
+        _step(axes, at, right, "accepted", 0)
+        if any(refused):
+            _step(axes, at, refused, "refused", 1)
+        edges = [*(phase.begins_seconds for phase in result.phases), at[-1] if at else 0.0]
+        offered = [phase.offered_per_second for phase in result.phases]
+        axes.stairs(offered, edges, baseline=None, color=INK, linewidth=1, label="offered")
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.set_xlabel("time (s)")
+        axes.set_ylabel("operations per second (ops/s)")
+
+    text = "; ".join(
+        f"{phase.name}: offered {figure(phase.offered_per_second)},"
+        f" accepted {figure(phase.accepted_per_second)} ops/s"
+        for phase in result.phases
+    )
+    return draw("throughput", "Throughput through the phases", text, paint)
+
+
+def _latency_plot(result: OverloadResult) -> Plot:
+    windows = [window for window in result.windows if window.p99_ms and window.p50_ms]
+
+    def paint(axes: Axes) -> None:
+        at = [window.at_seconds for window in windows]
+        medians = [window.p50_ms or 0.0 for window in windows]
+        slowest = [window.p99_ms or 0.0 for window in windows]
+        _step(axes, at, medians, "p50", 0)
+        _step(axes, at, slowest, "p99", 1)
+        values = [*medians, *slowest] or [1.0]
+        readable_log_axis(axes, "y", min(values) / 1.5, max(values) * 1.5)
+        axes.set_xlabel("time when due (s)")
+        axes.set_ylabel("latency of what was accepted (ms), log scale")
+
+    text = "; ".join(
+        f"{phase.name}: p99 {'-' if phase.p99_ms is None else figure(phase.p99_ms)} ms"
+        for phase in result.phases
+    )
+    return draw("latency", "Latency through the phases", text, paint)
+
+
+def _step(axes: Axes, at: list[float], values: list[float], label: str, series: int) -> None:
+    style = SERIES[series]
+    axes.step(at, values, where="post", label=label, color=style.colour, linestyle=style.line)

@@ -1,0 +1,87 @@
+"""The form of what ``loadgen overload`` found."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from loadgen.promises import Promise
+from loadgen.results import Environment, Generator
+from loadgen.timeline import Window
+
+__all__ = ["OVERLOAD_SCHEMA", "ConnectionsFound", "OverloadResult", "Phase", "RefusalCost"]
+
+OVERLOAD_SCHEMA: Final = "connect-actor.loadgen.overload/1"
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Phase(_Record):
+    """One rate, held for a while."""
+
+    name: str
+    begins_seconds: float
+    seconds: float
+    offered_per_second: float
+    accepted_per_second: float
+    """Operations answered rightly while it lasted."""
+    refused: dict[str, int]
+    """Operations answered by another status, by its name."""
+    p50_ms: float | None
+    """Median over its windows, of what was accepted, from when it was due."""
+    p99_ms: float | None
+    cpu_share: float
+    """CPU seconds of the service per second."""
+    peak_rss_bytes: int
+
+
+class RefusalCost(_Record):
+    """What it costs the service to refuse, beside what it costs to accept."""
+
+    accepted_cpu_us: float
+    refused_cpu_us: float
+    refused: int
+    has_retry_info: bool
+    """Whether every refusal said when to try again."""
+
+
+class ConnectionsFound(_Record):
+    """What many connections, and many new ones, do to others."""
+
+    idle: int
+    rss_per_idle_connection_bytes: float
+    p99_alone_ms: float | None
+    p99_with_idle_ms: float | None
+    flood_connections: int
+    """Connections that were opened and closed, or fed with garbage, during the flood."""
+    flood_seconds: float
+    p99_in_flood_ms: float | None
+    errors: dict[str, int]
+    """Of the load beside all that."""
+
+
+class OverloadResult(_Record):
+    """Result of ``loadgen overload``."""
+
+    schema_version: Literal["connect-actor.loadgen.overload/1"] = OVERLOAD_SCHEMA
+    started_at: str
+    """UTC, ISO 8601."""
+    settings: dict[str, Any]
+    environment: Environment
+    sustainable_per_second: float
+    """What a closed loop showed."""
+    phases: list[Phase]
+    windows: list[Window]
+    """Throughput and refusals of all; latencies of the lines, whose every answer was opened."""
+    held_back: int
+    """Operations beyond the sustainable rate that were not sent, since the service did not read."""
+    skipped_at_cap: int
+    skipped_by_late_generator: int
+    wrong_answers: int
+    recovery_seconds: float | None
+    """From the end of the overload until latency is normal and stays so; null: never."""
+    refusal: RefusalCost
+    connections: ConnectionsFound | None
+    generator: Generator
+    promises: list[Promise]

@@ -1,0 +1,1 @@
+"""``loadgen soak``: hours of load with churn, and whether anything grows meanwhile."""

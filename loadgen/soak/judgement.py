@@ -1,0 +1,120 @@
+"""Whether a soak shows a leak; rules on samples and nothing else.
+
+The first half of a run is for filling what may be filled: caches, pools, the journal up to where
+its cleaning begins. A figure is flat if in the second half its growth is within what is tolerated,
+or so small that it can't be told from noise. It is broken only if the growth is sure: the whole of
+the slope's 95 % interval is above 0.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from loadgen.promises import Promise
+from loadgen.soak.results import SoakSample
+from loadgen.soak.settings import SoakSettings
+from loadgen.soak.trend import trend_of
+
+__all__ = ["judge_load", "judge_samples", "second_half"]
+
+# Of its median: less than this in half a run is noise, whatever it makes in an hour.
+_NOISE_PERCENT = 1.0
+_NOISE_PERCENT_OF_LATENCY = 20.0
+# Of the intended rate; the rest are arrivals by chance and the last operations.
+_LEAST_ACHIEVED = 0.98
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    name: str
+    value: Callable[[SoakSample], float | None]
+    tolerated: float
+    """Per cent an hour."""
+    noise: float = _NOISE_PERCENT
+
+
+def _figures(settings: SoakSettings) -> Sequence[_Figure]:
+    return (
+        _Figure("Memory (RSS)", lambda sample: sample.rss_bytes, settings.max_rss_growth),
+        _Figure("File descriptors", lambda sample: sample.descriptors, 0.0),
+        _Figure("Threads", lambda sample: sample.threads, 0.0),
+        _Figure(
+            "Journal (database and WAL)",
+            lambda sample: sample.database_bytes + sample.wal_bytes,
+            settings.max_journal_growth,
+        ),
+        _Figure(
+            "p99 from the due time",
+            lambda sample: sample.p99_ms,
+            settings.max_p99_growth,
+            _NOISE_PERCENT_OF_LATENCY,
+        ),
+    )
+
+
+def second_half(samples: Sequence[SoakSample]) -> Sequence[SoakSample]:
+    """Return what the verdicts rest on."""
+    return samples[len(samples) // 2 :]
+
+
+def judge_samples(samples: Sequence[SoakSample], settings: SoakSettings) -> list[Promise]:
+    """Hold what the service held, sample by sample, against the promise that it is flat."""
+    late = second_half(samples)
+    return [_judge(figure, late) for figure in _figures(settings)]
+
+
+def _judge(figure: _Figure, samples: Sequence[SoakSample]) -> Promise:
+    known = [
+        (sample.at_seconds, value)
+        for sample in samples
+        if (value := figure.value(sample)) is not None
+    ]
+    trend = trend_of(known)
+    name, bound = f"{figure.name}: growth", f"at most {figure.tolerated:g} %/h"
+    if trend is None:
+        # A journal in memory has no files, so nothing of it grows.
+        is_zero = bool(known) and not any(value for _, value in known)
+        return Promise(
+            name=name,
+            bound=bound,
+            value=0.0 if is_zero else None,
+            unit="%/h",
+            kept=is_zero,
+            remark="always 0" if is_zero else "too few samples",
+        )
+    is_sure = trend.low > 0
+    grows = trend.per_hour > figure.tolerated and trend.within > figure.noise
+    return Promise(
+        name=name,
+        bound=bound,
+        value=trend.per_hour,
+        unit="%/h",
+        kept=not (is_sure and grows),
+        remark=(
+            f"95 %: {trend.low:.2f} to {trend.high:.2f};"
+            f" {trend.within:+.2f} % in {trend.seconds:,.0f} s"
+        ),
+    )
+
+
+def judge_load(asked: float, achieved: float, wrong: int, failed: int, late: int) -> list[Promise]:
+    """Hold what became of the load against the promise that all of it was served.
+
+    Args:
+        asked: operations per second that were due, but for those that the generator itself missed.
+        achieved: operations per second that were answered.
+        wrong: wrong answers.
+        failed: operations that failed.
+        late: sends that the generator missed.
+    """
+    share = achieved / asked if asked else None
+    return [
+        Promise.at_least(
+            _LEAST_ACHIEVED,
+            "ratio",
+            "Throughput, of what was asked",
+            share,
+            remark=f"{late:,} sends were missed by the generator" if late else "",
+        ),
+        Promise.at_most(0, "operations", "Wrong answers", wrong),
+        Promise.at_most(0, "operations", "Failed operations", failed),
+    ]

@@ -1,0 +1,63 @@
+"""The form of what ``loadgen soak`` found."""
+
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from loadgen.promises import Promise
+from loadgen.results import Environment, Generator
+
+__all__ = ["SOAK_SCHEMA", "SoakResult", "SoakSample"]
+
+SOAK_SCHEMA: Final = "connect-actor.loadgen.soak/1"
+
+
+class SoakSample(BaseModel):
+    """The service at one moment, and the load since the sample before."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at_seconds: float
+    """From the beginning of the soak."""
+    rss_bytes: int
+    descriptors: int
+    threads: int
+    database_bytes: int
+    wal_bytes: int
+    live_actors: float
+    streams_open: float | None
+    cpu_share: float
+    """CPU seconds per second since the sample before."""
+    gc_collections: float | None
+    """Since the service began."""
+    gc_pause_seconds: float | None
+    """Likewise."""
+    right_per_second: float
+    errors: dict[str, int]
+    p50_ms: float | None
+    p99_ms: float | None
+
+
+class SoakResult(BaseModel):
+    """Result of ``loadgen soak``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal["connect-actor.loadgen.soak/1"] = SOAK_SCHEMA
+    started_at: str
+    """UTC, ISO 8601."""
+    settings: dict[str, Any]
+    environment: Environment
+    capacity_per_second: float
+    intended_per_second: float
+    achieved_per_second: float
+    operations: int
+    wrong_answers: int
+    errors: dict[str, int]
+    skipped_at_cap: int
+    skipped_by_late_generator: int
+    channels_established: int
+    channels_closed: int
+    samples: list[SoakSample]
+    generator: Generator
+    promises: list[Promise]

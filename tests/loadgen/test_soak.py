@@ -1,0 +1,178 @@
+"""Whether a soak is told a leak from a flat line; on made-up samples, and once for real."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from loadgen.cli import EXIT_CONFIGURATION, main
+from loadgen.promises import Promise
+from loadgen.soak.judgement import judge_load, judge_samples
+from loadgen.soak.picture import picture
+from loadgen.soak.results import SoakResult, SoakSample
+from loadgen.soak.settings import SoakSettings
+from loadgen.soak.trend import trend_of
+
+MEBI = 2**20
+HOUR = 3_600.0
+SETTINGS = SoakSettings.model_validate({})
+
+RSS = "Memory (RSS): growth"
+DESCRIPTORS = "File descriptors: growth"
+THREADS = "Threads: growth"
+JOURNAL = "Journal (database and WAL): growth"
+P99 = "p99 from the due time: growth"
+
+
+def sample(at: float, **changed: float) -> SoakSample:
+    values: dict[str, object] = {
+        "at_seconds": at,
+        "rss_bytes": 100 * MEBI,
+        "descriptors": 30,
+        "threads": 10,
+        "database_bytes": 20 * MEBI,
+        "wal_bytes": 4 * MEBI,
+        "live_actors": 500,
+        "streams_open": 2,
+        "cpu_share": 0.5,
+        "gc_collections": 1,
+        "gc_pause_seconds": 0.1,
+        "right_per_second": 1_000,
+        "errors": {},
+        "p50_ms": 5,
+        "p99_ms": 20,
+    }
+    return SoakSample.model_validate(values | changed)
+
+
+def an_hour(changed: Callable[[float, random.Random], dict[str, float]]) -> list[SoakSample]:
+    """Return an hour of samples, with what ``changed`` makes of each moment (0 to 1)."""
+    chance = random.Random(1)
+    return [sample(at, **changed(at / HOUR, chance)) for at in range(0, int(HOUR), 5)]
+
+
+def broken(promises: list[Promise]) -> set[str]:
+    return {promise.name for promise in promises if not promise.kept}
+
+
+def test_a_flat_hour_keeps_every_promise() -> None:
+    def noise(_: float, chance: random.Random) -> dict[str, float]:
+        return {
+            "rss_bytes": int((100 + chance.uniform(-3, 3)) * MEBI),
+            "wal_bytes": int(chance.uniform(0, 8) * MEBI),
+            "p99_ms": 20 + chance.expovariate(0.1),
+            "descriptors": 30 + chance.randrange(2),
+        }
+
+    promises = judge_samples(an_hour(noise), SETTINGS)
+    assert broken(promises) == set()
+    assert len(promises) == 5
+
+
+@pytest.mark.parametrize(
+    ("leak", "caught"),
+    [
+        (lambda share: {"rss_bytes": int((100 + 10 * share) * MEBI)}, {RSS}),
+        (lambda share: {"descriptors": 30 + int(10 * share)}, {DESCRIPTORS}),
+        (lambda share: {"threads": 10 + int(10 * share)}, {THREADS}),
+        (lambda share: {"database_bytes": int((20 + 10 * share) * MEBI)}, {JOURNAL}),
+        (lambda share: {"p99_ms": 20 + 40 * share}, {P99}),
+    ],
+)
+def test_what_grows_by_a_tenth_or_more_in_an_hour_is_caught_and_nothing_else(
+    leak: Callable[[float], dict[str, float]], caught: set[str]
+) -> None:
+    promises = judge_samples(an_hour(lambda share, _: leak(share)), SETTINGS)
+    assert broken(promises) == caught
+
+
+def test_a_leak_is_caught_through_noise_and_wild_samples() -> None:
+    def leak(share: float, chance: random.Random) -> dict[str, float]:
+        wild = 50 if chance.random() < 0.1 else 0
+        return {"rss_bytes": int((100 + 12 * share + chance.uniform(-3, 3) + wild) * MEBI)}
+
+    assert broken(judge_samples(an_hour(leak), SETTINGS)) == {RSS}
+
+
+def test_growth_of_the_first_half_alone_is_warm_up() -> None:
+    def warm_up(share: float, _: random.Random) -> dict[str, float]:
+        return {"rss_bytes": int((60 + 80 * min(share, 0.5)) * MEBI)}
+
+    assert broken(judge_samples(an_hour(warm_up), SETTINGS)) == set()
+
+
+def test_too_few_samples_keep_no_promise() -> None:
+    assert len(broken(judge_samples([sample(0), sample(5)], SETTINGS))) == 5
+
+
+def test_a_journal_in_memory_is_no_growth() -> None:
+    samples = [sample(at, database_bytes=0, wal_bytes=0) for at in range(20)]
+    assert JOURNAL not in broken(judge_samples(samples, SETTINGS))
+
+
+def test_a_trend_is_its_slope_in_per_cent_an_hour_of_the_median() -> None:
+    trend = trend_of([(at, 100 + at / 36) for at in range(0, 361, 10)])
+    assert trend is not None
+    assert trend.per_hour == pytest.approx(100 * 100 / 105)
+    assert trend.low == pytest.approx(trend.per_hour)
+    assert trend.within == pytest.approx(trend.per_hour / 10)
+
+
+def test_the_trend_of_noise_may_be_none() -> None:
+    chance = random.Random(7)
+    trend = trend_of([(at, chance.gauss(100, 5)) for at in range(200)])
+    assert trend is not None
+    assert trend.low < 0 < trend.high
+
+
+def test_a_load_that_was_not_served_breaks_its_promises() -> None:
+    assert broken(judge_load(1_000, 990, 0, 0, 0)) == set()
+    assert broken(judge_load(1_000, 970, 1, 2, 3)) == {
+        "Throughput, of what was asked",
+        "Wrong answers",
+        "Failed operations",
+    }
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600)])
+def test_a_duration_is_written_with_or_without_its_unit(text: str, seconds: float) -> None:
+    assert SoakSettings.model_validate({"duration": text}).duration == seconds
+
+
+@pytest.mark.parametrize("flags", [["--duration=soon"], ["--rate=5"], ["--connections=2000"]])
+def test_what_a_soak_can_not_do_is_refused(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["soak", *flags]) == EXIT_CONFIGURATION
+    assert flags[0].partition("=")[0] in capsys.readouterr().err
+
+
+def test_a_short_soak_of_a_real_service_tells_what_it_saw(tmp_path: Path) -> None:
+    code = main(
+        [
+            "soak",
+            "--duration=3s",
+            "--sample-seconds=0.2",
+            "--channels=20",
+            "--warm-up-seconds=0.2",
+            "--duration-seconds=0.5",
+            "--load=0.2",
+            "--churn-rate=5",
+            "--idle-timeout=0.5",
+            f"--output={tmp_path}",
+        ]
+    )
+    # Whatever a few seconds say of growth, the result is whole.
+    assert code in {0, 1}
+    result = SoakResult.model_validate_json((tmp_path / "soak.json").read_text())
+    assert result.wrong_answers == 0
+    assert result.errors == {}
+    assert result.channels_established == result.channels_closed > 0
+    assert len(result.samples) > 3
+    assert all(each.rss_bytes and each.descriptors and each.threads for each in result.samples)
+    assert any(each.p99_ms for each in result.samples)
+    assert (tmp_path / "soak.png").read_bytes() == picture(result)
+    assert "<svg" in (tmp_path / "soak.html").read_text()
+    assert json.loads((tmp_path / "soak.json").read_text())["schema_version"].endswith("soak/1")

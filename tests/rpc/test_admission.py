@@ -1,0 +1,70 @@
+"""Admission alone: what it counts, what it refuses, and whom it lets go on."""
+
+import asyncio
+
+import pytest
+
+from service.errors import OverloadedError
+from service.rpc.admission import Admission, Bounds
+
+
+def admission(operations: int = 4, total_bytes: int = 1 << 20) -> Admission:
+    return Admission(Bounds(max_operations=operations, max_bytes=total_bytes))
+
+
+async def test_as_many_operations_are_admitted_as_the_bound_says_and_no_more() -> None:
+    full = admission(operations=2)
+    full.admit(0)
+    full.admit(0)
+    with pytest.raises(OverloadedError, match="2 operations"):
+        full.admit(0)
+    assert full.under_way == 2
+    full.answered()
+    full.admit(0)
+
+
+async def test_bytes_count_until_they_are_let_go_though_the_operation_is_answered() -> None:
+    full = admission(total_bytes=10_000)
+    held = full.admit(8_000)
+    full.answered()
+    with pytest.raises(OverloadedError, match="10000 bytes"):
+        full.admit(8_000)
+    assert (full.under_way, full.held_bytes) == (0, held)
+    full.let_go(held)
+    assert full.admit(8_000) == held
+
+
+async def test_who_waits_for_room_goes_on_in_order_once_there_is_some() -> None:
+    full = admission(operations=4)  # and 3 of them for those who wait
+    for _ in range(4):
+        full.admit(0)
+    passed: list[int] = []
+
+    async def wait(number: int) -> None:
+        await full.room()
+        passed.append(number)
+        full.admit(0)
+
+    waiting = [asyncio.ensure_future(wait(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    full.answered()
+    await asyncio.sleep(0.02)
+    assert passed == []
+    full.answered()
+    await asyncio.sleep(0.02)
+    assert passed == [0]
+    full.answered()
+    full.answered()
+    await asyncio.gather(*waiting)
+    assert passed == [0, 1, 2]
+
+
+async def test_the_turn_of_a_stream_that_has_ended_is_the_next_ones() -> None:
+    full = admission(operations=1)
+    full.admit(0)
+    first, second = (asyncio.ensure_future(full.room()) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    full.answered()
+    await asyncio.wait_for(second, 5)
+    assert first.cancelled()
