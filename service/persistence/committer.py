@@ -237,13 +237,8 @@ class _Round:
     def _commit(self, journal: Journal) -> None:
         # Of barriers alone the batch is empty: no commit, but it makes sure of the journal.
         records = [write.record for write in self.writes if write.record is not None]
-        # A channel that ends in this very round has no use for one, and its journal refuses it.
+        snapshots = [write.snapshot for write in self.writes if write.snapshot is not None]
         ended = {record.channel for record in records if record.kind is RecordKind.CLOSED}
-        snapshots = [
-            write.snapshot
-            for write in self.writes
-            if write.snapshot is not None and write.channel not in ended
-        ]
         owners = [(write.channel, write.owner) for write in self.writes if write.owner]
         begun = perf_counter()
         rejections = journal.commit(Batch(records, snapshots, owners))
@@ -253,7 +248,7 @@ class _Round:
         self.rejected = frozenset(rejection.entry for rejection in rejections)
         for snapshot in snapshots:
             # One that was left out replaces nothing.
-            if not self.rejected or snapshot not in self.rejected:
+            if snapshot.channel not in ended and snapshot not in self.rejected:
                 _drop_replaced(journal, snapshot)
 
 

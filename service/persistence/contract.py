@@ -191,6 +191,9 @@ class Journal(Protocol):
             with a rejected record or with a sequence number beyond the channel's highest, and all
             of a channel whose records are damaged.
 
+        Snapshots of a channel that ends in the same batch are of no use to anyone: they are not
+        kept, and that is no rejection.
+
         An empty batch only makes sure that this writer still has the journal.
 
         Raises:

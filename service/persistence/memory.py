@@ -54,6 +54,7 @@ class MemoryJournal:
             return []
         rejections: list[Rejection] = []
         refused: set[int] = set()
+        ended: set[int] = set()
         for record in batch.records:
             kept = self._channels.setdefault(record.channel, _Channel())
             if record.channel in refused or record.sequence_number != kept.highest + 1:
@@ -63,6 +64,7 @@ class MemoryJournal:
             self._records += 1
             self._record_bytes += len(record.payload)
             if record.kind is RecordKind.CLOSED:
+                ended.add(record.channel)
                 self._owned[kept.owner] -= 1
                 del self._channels[record.channel]
             else:
@@ -74,6 +76,8 @@ class MemoryJournal:
                 self._owned[owner] += 1
         for snapshot in batch.snapshots:
             highest = self._channel(snapshot.channel).highest
+            if snapshot.channel in ended:
+                continue
             if snapshot.channel in refused or snapshot.sequence_number > highest:
                 rejections.append(Rejection(snapshot, highest))
                 continue

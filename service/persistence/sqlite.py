@@ -28,11 +28,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from service.persistence.admission import admit
 from service.persistence.contract import (
     LATEST,
     MAX_SEQUENCE_NUMBER,
@@ -105,27 +106,6 @@ ERASED_WITHIN = 1.0
 
 _STATE = RecordKind.STATE
 _CLOSED = int(RecordKind.CLOSED)
-
-
-@dataclass(slots=True)
-class _Admitted:
-    """What of a batch is to be written, and what is left out."""
-
-    records: list[Record] = field(default_factory=list)
-    ended: set[int] = field(default_factory=set)
-    """Channels whose end is among them."""
-    owners: list[tuple[int, bytes]] = field(default_factory=list)
-    snapshots: list[Snapshot] = field(default_factory=list)
-    rejections: list[Rejection] = field(default_factory=list)
-
-
-def _height(reader: SqliteReader, channel: int, refused: set[int]) -> int:
-    """Return a channel's highest sequence number; of one that is damaged 0, and refuse it."""
-    height = reader.height(channel)
-    if height is None:
-        refused.add(channel)
-        return 0
-    return height
 
 
 class SqliteJournal:
@@ -346,7 +326,7 @@ class SqliteJournal:
         if not batch.records and not batch.snapshots:
             self._require_lease()
             return []
-        admitted = self._admit(reader, batch)
+        admitted = admit(reader, batch)
         # Keys of the whole states behind each new snapshot.
         fresh = {
             snapshot.channel: (snapshot.sequence_number, self._random(STATE_KEY_SIZE))
@@ -375,44 +355,6 @@ class SqliteJournal:
         if self._since_checkpoint > _CHECKPOINT_AT_LATEST:
             self._checkpoint()
         return admitted.rejections
-
-    @staticmethod
-    def _admit(reader: SqliteReader, batch: Batch) -> "_Admitted":
-        """Sort out what of a batch follows from what is stored; change nothing."""
-        admitted = _Admitted()
-        accepted = admitted.records
-        refused: set[int] = set()
-        heights: dict[int, int] = {}
-        tails = reader.index.tails
-        for record in batch.records:
-            channel, number = record.channel, record.sequence_number
-            height = heights.get(channel)
-            if height is None:
-                tail = tails.get(channel)
-                height = _height(reader, channel, refused) if tail is None else tail.highest
-            if number != height + 1 or channel in refused:
-                heights[channel] = height
-                refused.add(channel)
-                admitted.rejections.append(Rejection(record, height))
-                continue
-            heights[channel] = number
-            if record.kind is RecordKind.CLOSED:
-                heights[channel] = 0
-                admitted.ended.add(channel)
-            accepted.append(record)
-        for snapshot in batch.snapshots:
-            height = heights.get(snapshot.channel)
-            if height is None:
-                height = _height(reader, snapshot.channel, refused)
-            if snapshot.channel in refused or snapshot.sequence_number > height:
-                admitted.rejections.append(Rejection(snapshot, height))
-            else:
-                admitted.snapshots.append(snapshot)
-        for channel, owner in batch.owners:
-            # Not of one that has ended in the same batch.
-            if channel not in refused and heights.get(channel):
-                admitted.owners.append((channel, owner))
-        return admitted
 
     @staticmethod
     def _put(

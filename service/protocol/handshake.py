@@ -183,7 +183,6 @@ def respond(
         )
     except WeakKeyError:
         raise HandshakeRefusedError("a key of the request is of small order") from None
-    keys.erase_agreed()
     response = wire.EstablishResponse(
         connect_id=connect_id,
         bundle=bundle_to_wire(bundle),
@@ -192,7 +191,7 @@ def respond(
         dh_ratchet_every=limits.dh_ratchet_every,
     )
     return Session(
-        channel_keys=keys,
+        channel_keys=keys.without_agreed(),
         handshake=Handshake(
             encode_request(request), response.SerializeToString(deterministic=True)
         ),
@@ -305,9 +304,8 @@ class Initiation:
         except WeakKeyError:
             raise HandshakeRefusedError("a key of the response is of small order") from None
         self._keys = None
-        keys.channel.erase_agreed()
         return Session(
-            channel_keys=keys.channel,
+            channel_keys=keys.channel.without_agreed(),
             handshake=Handshake(
                 encode_request(self.request), response.SerializeToString(deterministic=True)
             ),

@@ -6,7 +6,7 @@ Each end of a channel has an Ed25519 *identity* that lives long and that the oth
 which they are offered, so none can be exchanged or offered again elsewhere.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from service.errors import HandshakeRefusedError
 from service.protocol import primitives
@@ -157,14 +157,17 @@ class ChannelKeys:
         self.signature = primitives.sign(identity.private_key, self._bundle().content(context))
         return self._bundle()
 
-    def erase_agreed(self) -> None:
-        """Erase the private halves that a finished handshake has used.
+    def without_agreed(self) -> "ChannelKeys":
+        """Return the keys without the private halves that a finished handshake has used.
 
         With them and a recorded handshake SK could be agreed again, if no one-time prekey was in
         it; so forward secrecy begins with their end (X3DH, section 4.6).
         """
-        self.exchange_identity = self.exchange_identity.erased()
-        self.signed_prekey = self.signed_prekey.erased()
+        return replace(
+            self,
+            exchange_identity=self.exchange_identity.erased(),
+            signed_prekey=self.signed_prekey.erased(),
+        )
 
     def consume_one_time_prekey(self, prekey_id: int) -> KeyPair:
         """Take a one-time prekey out for good, so that none is used twice.

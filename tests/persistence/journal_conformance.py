@@ -248,6 +248,14 @@ class JournalConformance(ABC):
         five.commit(Batch([change(6)], [snapshot(6)]))
         assert five.load_snapshot(CHANNEL) == snapshot(6)
 
+    def test_a_snapshot_of_a_channel_that_ends_beside_it_is_no_rejection(
+        self, five: Journal
+    ) -> None:
+        end = Record(CHANNEL, 7, RecordKind.CLOSED, b"")
+        assert five.commit(Batch([change(6), end], [snapshot(6)])) == []
+        assert five.load_snapshot(CHANNEL) is None
+        assert five.highest_sequence_number(CHANNEL) == 0
+
     def test_recovery_is_the_newest_snapshot_and_what_follows(self, five: Journal) -> None:
         five.commit(Batch(snapshots=[snapshot(2)]))
         five.commit(Batch(snapshots=[snapshot(4)]))

@@ -1,7 +1,7 @@
 """The journal of a simulation, its faults, and the truth about what is durable in it."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, TypeVar
@@ -114,13 +114,12 @@ class History:
     places: set[Place] = field(default_factory=set)
 
     @classmethod
-    def begin(cls, record: Record) -> "History":
-        session = Session.decode(record.payload)
+    def begin(cls, snapshot: Snapshot) -> "History":
+        """Begin with the snapshot that comes with a channel's first record."""
+        session = Session.decode(snapshot.payload)
+        forms = _forms(snapshot.payload)
         return cls(
-            session,
-            session.handshake.response,
-            [(1, _forms(record.payload))],
-            places={Place.of(session)},
+            session, session.handshake.response, [(1, forms)], (1, forms), {Place.of(session)}
         )
 
     def go_on(self, record: Record) -> tuple[str, Spot]:
@@ -284,7 +283,7 @@ class SimulatedJournal(MemoryJournal):
     def _commit(self, batch: Batch) -> list[Rejection]:
         entries: list[Record | Snapshot] = [*batch.records, *batch.snapshots]
         refused = {entry.channel for entry in entries if entry.channel in self.damaged}
-        if self._rejecting:
+        if self._rejecting and entries:
             refused.add(entries[0].channel)
             self.disturbed.add(entries[0].channel)
         rejections = [Rejection(entry, 0) for entry in entries if entry.channel in refused]
@@ -292,6 +291,7 @@ class SimulatedJournal(MemoryJournal):
             Batch(
                 [record for record in batch.records if record.channel not in refused],
                 [snapshot for snapshot in batch.snapshots if snapshot.channel not in refused],
+                [owner for owner in batch.owners if owner[0] not in refused],
             )
         )
         left_out = {rejection.entry for rejection in rejections}
@@ -300,22 +300,27 @@ class SimulatedJournal(MemoryJournal):
                 self._blame(f"{entry!r} does not follow, and nobody else has written")
         for record in batch.records:
             if record not in left_out:
-                self._note(record)
+                self._note(record, batch.snapshots)
         for snapshot in batch.snapshots:
-            if snapshot not in left_out:
+            if snapshot not in left_out and snapshot.channel in self.alive:
                 self.alive[snapshot.channel].snapshot = (
                     snapshot.sequence_number,
                     _forms(snapshot.payload),
                 )
         return rejections
 
-    def _note(self, record: Record) -> None:
+    def _note(self, record: Record, snapshots: Sequence[Snapshot]) -> None:
         channel = record.channel
         if record.kind is RecordKind.CLOSED:
             self.closings[channel] += 1
             del self.alive[channel]
         elif channel not in self.alive:
-            history = self.alive[channel] = History.begin(record)
+            (first,) = (
+                snapshot
+                for snapshot in snapshots
+                if (snapshot.channel, snapshot.sequence_number) == (channel, 1)
+            )
+            history = self.alive[channel] = History.begin(first)
             self.responses.add((channel, history.response))
             self.places.setdefault(channel, []).append(history.places)
         else:
