@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -111,7 +111,9 @@ async def start_pressure(pressure: Pressure) -> AsyncIterator[PressureProcess]:
 async def _ask(process: asyncio.subprocess.Process, line: str) -> bytes:
     if process.stdin is None or process.stdout is None:
         raise RuntimeError("the process's input and output are not ours")
-    process.stdin.write(line.encode())
+    # The pipe of a process that has died is closed already; its exit code says more than that.
+    with suppress(RuntimeError, ConnectionError):
+        process.stdin.write(line.encode())
     answer = await process.stdout.readline()
     if not answer:
         code = await process.wait()

@@ -103,7 +103,12 @@ def _locked(file: int, start: int, length: int = 1) -> bool:
 
 
 def _read(file: int) -> tuple[bytes, int, int, int]:
-    content = os.pread(file, _SIZE, 0)
+    content = b""
+    try:
+        while part := os.pread(file, _SIZE - len(content), len(content)):
+            content += part
+    except OSError as error:
+        raise JournalError(f"the journal's lease can't be read: {error.strerror}") from error
     if len(content) == _SIZE:
         (check,) = _CHECK.unpack_from(content, _CONTENT.size)
         if check == zlib.crc32(content[: _CONTENT.size]):
@@ -193,14 +198,25 @@ class WriterLease:
             raise JournalError(f"the journal's lease can't be locked: {error.strerror}") from error
 
     def renew(self, head: int) -> None:
-        """Give a sign of life, and note the last row that is durable."""
+        """Give a sign of life, and note the last row that is durable.
+
+        Raises:
+            JournalError: the file can't be written.
+        """
         content = _CONTENT.pack(self._boot, self._epoch, self._monotonic(), head)
-        os.pwrite(self._file, content + _CHECK.pack(zlib.crc32(content)), 0)
+        checked = content + _CHECK.pack(zlib.crc32(content))
+        written = 0
+        try:
+            while written < _SIZE:
+                written += os.pwrite(self._file, checked[written:], written)
+        except OSError as error:
+            raise JournalError(f"the journal's lease can't be written: {error.strerror}") from error
 
     @property
     def lost(self) -> bool:
         """Whether another writer has taken over, as far as the lease shows it."""
-        return _read(self._file)[1] != self._epoch
+        # Nothing readable is no news of anybody.
+        return _read(self._file)[1] not in (0, self._epoch)
 
     def release(self) -> None:
         """Let go of it."""

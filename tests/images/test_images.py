@@ -101,7 +101,7 @@ def test_a_service_is_given_the_time_that_it_may_take_to_stop(
     grace = Settings.model_fields["shutdown_grace"].default
     for strategy in STRATEGIES:
         given = compose[f"service-{strategy}"]["stop_grace_period"]
-        assert float(given.removesuffix("s")) > 2 * grace
+        assert float(given.removesuffix("s")) > 1.25 * grace
 
 
 def test_everything_is_published_on_loopback_only(compose: dict[str, dict[str, Any]]) -> None:

@@ -244,6 +244,16 @@ _PUBLIC = {
     "DeliveryWindow._received",  # under public keys; the deliveries hide theirs
     "DeliveryWindow._sent",
     "MasterKey.id",
+    # Owners are hashes of names, and certificates are shown to everybody.
+    "Admitted.owners",
+    "Batch.owners",
+    "Principal.owner",
+    "Recovery.owner",
+    "_Live.owner",
+    "_Waiting.owner",
+    "Holder.digest",  # of a token, as it is stored
+    "ClientTls.ca",
+    "ClientTls.certificate",
     "Epoch.key_id",  # of the one that it seals under
     "ConnectEnvironment.random",  # a function that returns bytes
 }
