@@ -18,7 +18,16 @@ from service.errors import ConnectError, OverloadedError, StorageError
 from service.persistence import committer as committing
 from service.persistence import strategies
 from service.persistence.committer import Committer
-from service.persistence.contract import LATEST, Journal, RecordKind, Recovery, Snapshot
+from service.persistence.contract import (
+    LATEST,
+    Batch,
+    Journal,
+    RecordKind,
+    Recovery,
+    Rejection,
+    Snapshot,
+)
+from service.persistence.memory import MemoryJournal
 from service.persistence.recovery import rebuild
 from service.protocol.changes import Change, Sent, encode_change
 from service.protocol.session import Session
@@ -159,12 +168,15 @@ def deletes_the_snapshot_that_it_has_just_made() -> Iterator[None]:
 
 @_mutant
 def refuses_durable_records_of_a_round_that_ends_their_channel() -> Iterator[None]:
-    """The committer as it was when the simulation was first run."""
+    """As committer and journal together did when the simulation was first run."""
+    honest = MemoryJournal.commit
 
-    class Unequal:
-        STATE, CHANGE, CLOSED = RecordKind.STATE, RecordKind.CHANGE, None
+    def commit(journal: MemoryJournal, batch: Batch) -> list[Rejection]:
+        ended = {record.channel for record in batch.records if record.kind is RecordKind.CLOSED}
+        useless = [snapshot for snapshot in batch.snapshots if snapshot.channel in ended]
+        return honest(journal, batch) + [Rejection(snapshot, 0) for snapshot in useless]
 
-    with _replacing(committing, RecordKind=Unequal):
+    with _replacing(MemoryJournal, commit=commit):
         yield
 
 
