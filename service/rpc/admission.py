@@ -58,7 +58,6 @@ class Admission:
         self.held_bytes = 0
         """Bytes of those, and of answers not yet written."""
         self._read_below = max(int(bounds.max_operations * _READ_BELOW), 1)
-        self._loop = asyncio.get_running_loop()
         self._pumping = False
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -91,7 +90,7 @@ class Admission:
         self.under_way -= 1
         if self._waiting and not self._pumping:
             self._pumping = True
-            self._loop.call_soon(self._pump)
+            asyncio.get_running_loop().call_soon(self._pump)
 
     def let_go(self, held: int) -> None:
         """Count bytes as written, or as given up."""
@@ -105,7 +104,7 @@ class Admission:
         """
         if self.under_way < self._read_below and not self._waiting:
             return
-        turn = self._loop.create_future()
+        turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         await turn
 
@@ -118,7 +117,7 @@ class Admission:
             self._wake()
         if self._waiting:
             # What those bring is known in a moment; some may bring nothing.
-            self._loop.call_later(_MOMENT, self._pump)
+            asyncio.get_running_loop().call_later(_MOMENT, self._pump)
         else:
             self._pumping = False
 
