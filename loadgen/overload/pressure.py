@@ -163,6 +163,7 @@ async def _send(
     gap: float,
     counter: _Counter,
     end: float,
+    tasks: set[asyncio.Task[None]],
 ) -> None:
     call = stub.Exchange()
 
@@ -170,7 +171,7 @@ async def _send(
         async for results in call:
             counter.take(results)
 
-    reading = asyncio.create_task(read())
+    tasks.add(asyncio.create_task(read()))
     size, due = len(frame.operations), time.monotonic()
     while (due := due + gap) < end:
         now = time.monotonic()
@@ -179,14 +180,13 @@ async def _send(
             continue
         if now < due:
             await asyncio.sleep(due - now)
-        try:
-            async with asyncio.timeout(max(end - time.monotonic(), 0.001)):
-                await call.write(frame)
-        except TimeoutError:
-            # The service did not read on until the end; giving a write up ends the call.
+        writing = asyncio.ensure_future(call.write(frame))
+        # The service may not read on until the end. Nothing is given up then: grpcio (1.85) may
+        # crash, in a thread of its own, when a write is.
+        done, _ = await asyncio.wait([writing], timeout=max(end - time.monotonic(), 0.001))
+        if not done:
             break
-    reading.cancel()
-    call.cancel()
+        await writing
 
 
 async def _main() -> None:
@@ -221,11 +221,16 @@ async def _main() -> None:
     gap = pressure.frame_operations * pressure.connections / rate
     counter = _Counter(pressure)
     end = counter.begins_at + pressure.seconds
+    tasks: set[asyncio.Task[None]] = set()
     await asyncio.gather(
-        *(_send(stub, frame, gap, counter, end) for stub, frame in zip(stubs, frames, strict=True))
+        *(
+            _send(stub, frame, gap, counter, end, tasks)
+            for stub, frame in zip(stubs, frames, strict=True)
+        )
     )
     _say(counter.answers().model_dump_json())
-    await asyncio.gather(*(each.close() for each in connections))
+    # Until it is killed, with all its streams open.
+    await asyncio.get_running_loop().create_future()
 
 
 def _say(line: str) -> None:
