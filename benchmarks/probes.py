@@ -40,7 +40,8 @@ from service.counting import Distribution
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
 from service.protocol.wire import payload_to_wire
-from service.rpc.exchange import Exchange
+from service.rpc.admission import Admission, Bounds
+from service.rpc.exchange import Exchange, StreamLimits
 from service.rpc.statistics import Answer, Arrivals, RequestStatistics
 from service.telemetry.allocation import AllocationProbe
 from service.telemetry.runtime import Probes
@@ -114,12 +115,12 @@ async def _round(house: House, counted: RequestStatistics, peers: Sequence[PeerE
     exchange = Exchange(
         house.router,
         counted,
+        Admission(Bounds()),
         Caller(b"", None, None),
+        StreamLimits(1 << 20, 1 << 22, 8 * FRAME_OPERATIONS),
         deadline=None,
-        max_message_bytes=1 << 20,
-        max_frame_bytes=1 << 22,
-        max_in_flight=8 * FRAME_OPERATIONS,
         stream_id="probe",
+        end=lambda: None,
     )
     answered = 0
     gc.collect()
