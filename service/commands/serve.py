@@ -1,5 +1,6 @@
 """The command ``connect-actor serve``: from flags to exit code."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ from service.app import serve
 from service.exit_codes import CANNOT_START, RIGHT, USAGE
 from service.keyfiles import KeyFileError
 from service.logs import configure_logging
-from service.persistence.contract import JournalError
+from service.persistence.contract import JournalError, JournalHangsError
 from service.process_hardening import forbid_dumps
 from service.rpc.server import ListenError
 from service.settings import SettingsError, load_settings
@@ -30,6 +31,11 @@ def run(flags: Sequence[str]) -> int:
         forbid_dumps()
     try:
         uvloop.run(serve(settings))
+    except JournalHangsError as error:
+        sys.stderr.write(f"connect-actor: {error}\n")
+        sys.stderr.flush()
+        # The interpreter would wait for the journal's thread, perhaps for ever.
+        os._exit(CANNOT_START)
     except (AccessFileError, JournalError, KeyFileError, ListenError) as error:
         sys.stderr.write(f"connect-actor: {error}\n")
         return CANNOT_START

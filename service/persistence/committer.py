@@ -43,6 +43,7 @@ from service.persistence.contract import (
     Journal,
     JournalError,
     JournalFencedError,
+    JournalHangsError,
     Record,
     RecordKind,
     Recovery,
@@ -528,11 +529,23 @@ class Committer:
             read.answered(self._unreadable())
 
     async def close(self) -> None:
-        """Finish what was asked for, then release the journal."""
+        """Finish what was asked for, then release the journal.
+
+        Raises:
+            JournalHangsError: the journal does not answer; its thread can't be ended.
+        """
         self._closing = True
         self._renewal.cancel()
-        await self._idle.wait()
-        await self._loop.run_in_executor(self._thread, self._journal.close)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._idle.wait()
+            closing = self._loop.run_in_executor(self._thread, self._journal.close)
+            await asyncio.wait_for(asyncio.shield(closing), self._timeout)
+        except TimeoutError:
+            raise JournalHangsError(
+                f"the journal has not answered for {self._timeout:g} s and was not closed:"
+                " what was acknowledged is durable"
+            ) from None
         self._thread.shutdown()
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "JournalFencedError",
+    "JournalHangsError",
     "JournalLockedError",
     "JournalStatistics",
     "JournalVersionError",
@@ -59,6 +60,10 @@ class CommitFailedError(JournalError):
 
 class CorruptRecordError(JournalError):
     """A stored record or snapshot is not what was written, or one is missing in between."""
+
+
+class JournalHangsError(JournalError):
+    """The journal does not answer, so it can't be closed either."""
 
 
 class JournalLockedError(JournalError):

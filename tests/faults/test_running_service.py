@@ -1,6 +1,7 @@
 """The disk fails under a running service: what its callers are told, and that it comes back."""
 
 import errno
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -111,6 +112,17 @@ async def test_a_hanging_sync_is_answered_in_time_and_nothing_is_accepted_meanwh
         await until(lambda: shim.waiting == 0)
         await comes_back(client, other)
         await comes_back(client, channel)
+
+
+async def test_a_service_whose_journal_hangs_ends_all_the_same(
+    service: RunningService, shim: Shim
+) -> None:
+    async with client_of(service) as client:
+        channel = await open_channel(client)
+        shim.hang(Call.SYNC)
+        assert await told(client, channel) is not None
+    assert service.signal(signal.SIGTERM) == 3
+    assert "was not closed" in service.log
 
 
 @pytest.mark.parametrize("fault", [FULL, READ_ONLY], ids=lambda fault: fault.name)

@@ -17,6 +17,7 @@ from service.errors import (
 from service.persistence.committer import Committer, Standing, Write
 from service.persistence.contract import (
     JournalError,
+    JournalHangsError,
     Record,
     RecordKind,
     Recovery,
@@ -466,3 +467,13 @@ async def test_closing_waits_for_what_was_asked_for_then_releases_the_journal() 
     await asyncio.wait_for(closing, 10)
     assert [error for _, error in desk.settled] == [None, None]
     assert desk.journal.closed_after == 2
+
+
+async def test_a_journal_that_hangs_is_not_waited_for_at_the_end() -> None:
+    desk = Desk(timeout=0.05)
+    desk.journal.gate.clear()
+    desk.write(ONE, 1)
+    await desk.settles(1)
+    with pytest.raises(JournalHangsError, match="was not closed"):
+        await desk.committer.close()
+    desk.journal.gate.set()
