@@ -199,6 +199,10 @@ def know_epochs(
     for epoch, strategy, key_id, salt, canary in connection.execute(
         "SELECT epoch, strategy, key_id, salt, canary FROM writers ORDER BY epoch"
     ):
+        # What a damaged page yields may be of any type.
+        types = (type(strategy), type(key_id), type(salt))
+        if types != (str, bytes, bytes):
+            raise JournalVersionError(f"{path} is damaged where it says who wrote it")
         key = keys.find(key_id)
         if key is None:
             raise JournalVersionError(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from service.persistence import sqlite
-from service.persistence.contract import Batch, CorruptRecordError
+from service.persistence.contract import Batch, CorruptRecordError, JournalVersionError
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
 from tests.persistence.journal_conformance import change, closed, numbers, snapshot
@@ -115,3 +115,23 @@ def test_a_journal_has_room_for_more_rows_than_32_bits_count(
     journal = open_at(path)
     assert numbers(journal.read(OLD)) == [1]
     journal.close()
+
+
+@pytest.mark.parametrize("column", ["key_id", "salt", "canary", "strategy"])
+@pytest.mark.parametrize("value", ["NULL", "7", "x'00'"])
+def test_who_wrote_it_is_damage_when_it_can_not_be_read(
+    tmp_path: Path, column: str, value: str
+) -> None:
+    path = tmp_path / "j.db"
+    open_at(path).close()
+    connection = sqlite3.connect(path)
+    # As a damaged page would have it, whatever the table declares.
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("UPDATE sqlite_schema SET sql = replace(sql, 'NOT NULL', '')")
+    connection.commit()
+    connection.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE writers SET {column} = {value}")  # noqa: S608 - our own names
+    connection.close()
+    with pytest.raises(JournalVersionError):
+        open_at(path)
