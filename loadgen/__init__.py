@@ -2,5 +2,6 @@
 
 import os
 
-# We fork only to exec; gRPC's fork handlers have nothing to do then, and say so on standard error.
+# We fork only to exec; gRPC's fork handlers have nothing to do then, say so on standard error, and
+# can crash the child in between.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")

@@ -37,6 +37,8 @@ def main() -> int:
     # Read when gRPC is imported. Its core writes lines of its own to standard error, which are no
     # JSON, and as many as a stranger likes: of every handshake that fails, and of every bad header.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # Whoever forks here does so to exec, and gRPC's fork handlers can crash the child in between.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     match sys.argv[1:]:
         case ["-h" | "--help"]:
             sys.stdout.write(_USAGE)

@@ -181,8 +181,7 @@ async def _send(
         if now < due:
             await asyncio.sleep(due - now)
         writing = asyncio.ensure_future(call.write(frame))
-        # The service may not read on until the end. Nothing is given up then: grpcio (1.85) may
-        # crash, in a thread of its own, when a write is.
+        # The service may not read on until the end; giving a write up would end the call.
         done, _ = await asyncio.wait([writing], timeout=max(end - time.monotonic(), 0.001))
         if not done:
             break
