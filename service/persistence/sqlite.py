@@ -99,6 +99,7 @@ _CLEAN_RECORDS = 1_000
 # Bytes written after which upkeep moves the WAL into the database, and after which a commit does.
 _CHECKPOINT_AFTER = 4 * 1024 * 1024
 _CHECKPOINT_AT_LATEST = 64 * 1024 * 1024
+_COPY_BYTES = 1024 * 1024
 # Milliseconds that opening waits for whoever reads the journal.
 _READERS_LEAVE_WITHIN = 2_000
 ERASED_WITHIN = 1.0
@@ -106,6 +107,30 @@ ERASED_WITHIN = 1.0
 
 _STATE = RecordKind.STATE
 _CLOSED = int(RecordKind.CLOSED)
+
+
+def _write_anew(wal: Path) -> None:
+    """Write a file's bytes over themselves, and sync it.
+
+    After a sync that failed, now or in an earlier life, the kernel may show pages that are not on
+    disk and never will be, since it takes them for clean. Now they are dirty again.
+
+    Raises:
+        JournalError: it can't be done.
+    """
+    offset = 0
+    try:
+        file = os.open(wal, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            while part := os.pread(file, _COPY_BYTES, offset):
+                offset += os.pwrite(file, part, offset)
+            os.fsync(file)
+        finally:
+            os.close(file)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise JournalError(f"{wal} can't be written anew: {error.strerror}") from error
 
 
 class SqliteJournal:
@@ -189,6 +214,8 @@ class SqliteJournal:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         connection.execute("BEGIN IMMEDIATE")
+        # Nobody else can write from here on.
+        _write_anew(Path(f"{self._path}-wal"))
         require_format(connection, self._path)
         if is_backup(connection):
             raise JournalVersionError(
@@ -226,11 +253,7 @@ class SqliteJournal:
         return previous
 
     def _make_durable(self, connection: sqlite3.Connection) -> None:
-        """Write what the WAL holds once more, into the database, and sync that.
-
-        After a sync that failed, now or in an earlier life, the kernel may show pages of the WAL
-        that are not on disk and never will be. SQLite doesn't look at directories' syncs.
-        """
+        """Move what the WAL holds into the database, and sync the directory, as SQLite may not."""
         connection.execute(f"PRAGMA busy_timeout = {_READERS_LEAVE_WITHIN}")
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         connection.execute("PRAGMA busy_timeout = 0")
