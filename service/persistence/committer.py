@@ -60,6 +60,8 @@ _log = logging.getLogger(__name__)
 _READS_A_ROUND = 64
 # Under constant load the journal still gets its upkeep: one bounded step in this many rounds.
 _ROUNDS_BETWEEN_UPKEEP = 16
+# Time limits of a round that closing waits for the journal to be done.
+_CLOSING_ROUNDS = 4
 
 
 class Standing(Enum):
@@ -537,14 +539,14 @@ class Committer:
         self._closing = True
         self._renewal.cancel()
         try:
-            async with asyncio.timeout(self._timeout):
+            # Long enough for a round under way, and for one with all that waits behind it.
+            async with asyncio.timeout(_CLOSING_ROUNDS * self._timeout):
                 await self._idle.wait()
             closing = self._loop.run_in_executor(self._thread, self._journal.close)
             await asyncio.wait_for(asyncio.shield(closing), self._timeout)
         except TimeoutError:
             raise JournalHangsError(
-                f"the journal has not answered for {self._timeout:g} s and was not closed:"
-                " what was acknowledged is durable"
+                "the journal does not answer and was not closed: what was acknowledged is durable"
             ) from None
         self._thread.shutdown()
 

@@ -15,7 +15,7 @@ from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
 from service.errors import StorageError
 from service.persistence.committer import Committer
-from service.persistence.contract import Journal, Recovery
+from service.persistence.contract import Journal, JournalHangsError, Recovery
 from service.protocol.handshake import ChannelLimits
 from service.protocol.keys import Identity
 from tests.simulation.peers import MAX_SKIP
@@ -137,7 +137,16 @@ class Process:
     @property
     def stopped(self) -> bool:
         """Whether it has."""
-        return self._stopping is not None and self._stopping.done()
+        return self._stopping is not None and self._stopping.done() and not self.gave_up
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether it has ended without an answer of the journal, as if it were killed."""
+        return (
+            self._stopping is not None
+            and self._stopping.done()
+            and isinstance(self._stopping.exception(), JournalHangsError)
+        )
 
     @property
     def slow(self) -> bool:

@@ -399,6 +399,9 @@ class World:
         self.steps += 1
         process = self.process
         self._violations += process.faults(self.shape)
+        if process.gave_up:
+            self._note("gave up")
+            self._restart()
         if process.stopped:
             self._note("stopped")
             if self.ledger.unanswered:
