@@ -17,6 +17,7 @@ from service.persistence.keyring import KEY_ID_SIZE, KeyRing, MasterKey
 from service.protocol import primitives
 from service.protocol.keys import Identity
 from service.protocol.primitives import Random
+from service.syncing import sync
 
 __all__ = ["KeyFileError", "KeySource", "identity_key_id", "load_identity"]
 
@@ -174,10 +175,6 @@ def _write_durably(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.rename(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync(path.parent)
     except OSError as error:
         raise KeyFileError(f"{path} can't be written: {error.strerror}") from error

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.persistence.contract import JournalError, JournalVersionError
-from service.persistence.lease import look_at_lease
+from service.persistence.lease import lease_path, look_at_lease
 from service.persistence.sqlite_file import (
     connect,
     epochs_of,
@@ -27,8 +27,9 @@ from service.persistence.sqlite_file import (
     open_for_reading,
     reading,
 )
+from service.syncing import sync
 
-__all__ = ["BackupMade", "back_up", "copy_database", "require_sound", "sync"]
+__all__ = ["BackupMade", "back_up", "copy_database", "require_sound"]
 
 # Copied in one step; between two, the process can be interrupted.
 _PAGES = 4_096
@@ -85,7 +86,7 @@ def back_up(source: Path, target: Path, *, beside: Sequence[str], made_at: int) 
 
 def _fill(source: Path, draft: Path, beside: Sequence[str], made_at: int) -> BackupMade:
     copy = draft / source.name
-    acknowledged = look_at_lease(Path(f"{source}-lease")).head
+    acknowledged = look_at_lease(lease_path(source)).head
     copy_database(source, copy)
     # After the journal: a rotation seals the journal under a new key first.
     for name in beside:
@@ -145,12 +146,3 @@ def require_sound(connection: sqlite3.Connection, path: Path) -> None:
         raise JournalError(
             f"{path} is damaged ({problem}): connect-actor verify tells what is still whole"
         )
-
-
-def sync(path: Path) -> None:
-    """Make a file, or what a directory lists, durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

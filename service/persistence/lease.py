@@ -27,7 +27,7 @@ from pathlib import Path
 
 from service.persistence.contract import JournalError, JournalLockedError
 
-__all__ = ["LeaseView", "WriterLease", "look_at_lease", "opened_by_another"]
+__all__ = ["LeaseView", "WriterLease", "lease_path", "look_at_lease", "opened_by_another"]
 
 # Boot, epoch, heartbeat in nanoseconds, head; then a check sum.
 _CONTENT = struct.Struct(">16sQQQ")
@@ -57,6 +57,11 @@ class LeaseView:
     """Seconds since its last sign of life; None if it gave none since the machine was started."""
     head: int
     """Number of the last row that any writer has acknowledged; 0 if that is not known."""
+
+
+def lease_path(journal: Path) -> Path:
+    """Return where a journal's lease lies: beside it."""
+    return journal.with_name(journal.name + "-lease")
 
 
 def look_at_lease(path: Path, monotonic: Callable[[], int] = time.monotonic_ns) -> LeaseView:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.persistence.keyring import KeyRing
-from service.persistence.lease import LeaseView, look_at_lease
+from service.persistence.lease import LeaseView, lease_path, look_at_lease
 from service.persistence.sealing import Sealer
 from service.persistence.sqlite_file import know_epochs, open_for_reading, reading
 from service.persistence.sqlite_reader import SqliteReader
@@ -44,7 +44,7 @@ def look(path: Path, keys: KeyRing) -> Iterator[View]:
         JournalError: there is no such file, or it can't be read.
         JournalVersionError: it isn't a journal, or a master key is missing.
     """
-    lease = look_at_lease(Path(f"{path}-lease"))
+    lease = look_at_lease(lease_path(path))
     connection = open_for_reading(path)
     try:
         sealer = Sealer()

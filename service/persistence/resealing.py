@@ -97,8 +97,7 @@ class Resealing:
         except CorruptRecordError:
             self._damaged = True
             return 0
-        directory = sealer.seal(listed, directory_context(number))
-        payloads = sealer.seal(content, payloads_context(number, directory))
+        directory, payloads = sealer.seal_row(number, listed, content)
         connection.execute(
             "UPDATE log SET directory = ?, payloads = ? WHERE number = ?",
             (directory, payloads, number),

@@ -24,24 +24,25 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from service.persistence.backup import copy_database, require_sound, sync
+from service.persistence.backup import copy_database, require_sound
 from service.persistence.contract import JournalError, JournalLockedError, JournalVersionError
 from service.persistence.keyring import KeyRing
-from service.persistence.lease import WriterLease, opened_by_another
+from service.persistence.lease import WriterLease, lease_path, opened_by_another
 from service.persistence.log_index import HIGHEST_UNKNOWN
 from service.persistence.sealing import SALT_SIZE, Sealer
 from service.persistence.sqlite_file import (
-    add_empty_row,
     add_epoch,
+    add_row,
     connect,
-    epochs_of,
     is_backup,
     know_epochs,
     last_row,
+    newest_epoch,
     open_for_reading,
     reading,
 )
 from service.persistence.sqlite_reader import SqliteReader
+from service.syncing import sync
 
 __all__ = ["Restored", "restore"]
 
@@ -107,7 +108,7 @@ def restore(
     lease: WriterLease | None = None
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lease = WriterLease(Path(f"{target}-lease"), 0.0)
+        lease = WriterLease(lease_path(target), 0.0)
         lease.exclude_writers()
         draft.unlink(missing_ok=True)
         copy_database(source, draft)
@@ -237,9 +238,9 @@ def _prepare(
             "INSERT INTO marks VALUES (?, 0, ?)",
             [(channel, HIGHEST_UNKNOWN) for channel in channels],
         )
-        epoch = epochs_of(connection)[-1].number + 1
+        epoch = newest_epoch(connection) + 1
         add_epoch(connection, sealer, epoch, keys.sealing, strategy, now, salt)
-        add_empty_row(connection, sealer, give_up_at)
+        add_row(connection, sealer, give_up_at)
     connection.execute("COMMIT")
     # Given up means gone, too.
     connection.execute("VACUUM")

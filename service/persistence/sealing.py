@@ -137,6 +137,11 @@ class Sealer:
         nonce = _NONCE.pack(self._epoch, counter)
         return nonce + cipher.encrypt(nonce, payload, context)
 
+    def seal_row(self, number: int, directory: bytes, payloads: bytes) -> tuple[bytes, bytes]:
+        """Return a row of the log, sealed: its directory, and its payloads bound to that one."""
+        sealed = self.seal(directory, directory_context(number))
+        return sealed, self.seal(payloads, payloads_context(number, sealed))
+
     def open(self, blob: bytes, context: bytes) -> bytes:
         """Return the payload of a blob.
 

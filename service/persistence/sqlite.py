@@ -53,7 +53,7 @@ from service.persistence.contract import (
     SnapshotCriteria,
 )
 from service.persistence.keyring import KeyRing
-from service.persistence.lease import WriterLease
+from service.persistence.lease import WriterLease, lease_path
 from service.persistence.log_index import Tail
 from service.persistence.log_rows import (
     SEALED_STATE,
@@ -71,23 +71,23 @@ from service.persistence.sealing import (
     STATE_KEY_SIZE,
     Sealer,
     directory_context,
-    payloads_context,
     snapshot_context,
     state_context,
 )
 from service.persistence.sqlite_file import (
     PAGE_SIZE,
-    add_empty_row,
     add_epoch,
+    add_row,
     connect,
-    epochs_of,
     is_backup,
     know_epochs,
     last_row,
+    newest_epoch,
     require_format,
     translated,
 )
 from service.persistence.sqlite_reader import SqliteReader
+from service.syncing import sync
 
 __all__ = ["ERASED_WITHIN", "SqliteJournal"]
 
@@ -180,7 +180,7 @@ class SqliteJournal:
         self.previous_strategy: str | None = None
         """Which strategy wrote last before this opening; None if the journal is new."""
         self._reader: SqliteReader | None = None
-        self._lease = WriterLease(Path(f"{path}-lease"), lease, monotonic)
+        self._lease = WriterLease(lease_path(path), lease, monotonic)
         try:
             self.previous_strategy = self._open()
         except BaseException:
@@ -221,7 +221,7 @@ class SqliteJournal:
             raise JournalVersionError(
                 f"{self._path} is a backup: put it in place with connect-actor restore"
             )
-        if self._lease.head and not epochs_of(connection):
+        if self._lease.head and not newest_epoch(connection):
             raise JournalVersionError(
                 f"{self._path} is empty or new, but {self._lease.head} rows were acknowledged:"
                 " put the journal back, or give the service another data_dir"
@@ -234,7 +234,7 @@ class SqliteJournal:
         if 0 < last_row(connection) < head:
             # What was acknowledged is missing. An empty row behind the gap says so from now on,
             # whatever becomes of the lease's file.
-            add_empty_row(connection, sealer, head + 1)
+            add_row(connection, sealer, head + 1)
         # No reader looks at these any more; a crash may have come before their deletion.
         connection.execute(
             "DELETE FROM snapshots AS old WHERE EXISTS (SELECT 1 FROM snapshots AS new"
@@ -260,11 +260,7 @@ class SqliteJournal:
         if busy:
             raise JournalLockedError(f"{self._path} is being read: try again when that is done")
         try:
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            sync(self._path.parent)
         except OSError as error:
             raise JournalError(f"{self._path.parent} can't be synced: {error}") from error
 
@@ -283,8 +279,7 @@ class SqliteJournal:
             )
 
     def _begin_epoch(self, connection: sqlite3.Connection, sealer: Sealer, head: int) -> None:
-        (newest,) = connection.execute("SELECT max(epoch) FROM writers").fetchone()
-        epoch = (newest or 0) + 1
+        epoch = newest_epoch(connection) + 1
         salt = self._random(SALT_SIZE)
         self._salts.add(salt)
         add_epoch(
@@ -322,8 +317,7 @@ class SqliteJournal:
                 return
 
     def _require_newest(self, connection: sqlite3.Connection) -> None:
-        (newest,) = connection.execute("SELECT max(epoch) FROM writers").fetchone()
-        if newest != self._epoch:
+        if newest_epoch(connection) != self._epoch:
             raise self._fence()
 
     @contextmanager
@@ -418,13 +412,8 @@ class SqliteJournal:
     @staticmethod
     def _insert_rows(connection: sqlite3.Connection, sealer: Sealer, writer: RowWriter) -> None:
         writer.finish()
-        seal = sealer.seal
-        for number, directory, payloads in writer.rows:
-            sealed = seal(directory, directory_context(number))
-            connection.execute(
-                "INSERT INTO log VALUES (?, ?, ?)",
-                (number, sealed, seal(payloads, payloads_context(number, sealed))),
-            )
+        for row in writer.rows:
+            add_row(connection, sealer, *row)
 
     @staticmethod
     def _insert_snapshots(

@@ -28,21 +28,20 @@ from service.persistence.keyring import KeyRing, MasterKey
 from service.persistence.sealing import (
     Sealer,
     canary_context,
-    directory_context,
-    payloads_context,
 )
 
 __all__ = [
     "FORMAT_VERSION",
     "PAGE_SIZE",
     "Epoch",
-    "add_empty_row",
     "add_epoch",
+    "add_row",
     "connect",
     "epochs_of",
     "is_backup",
     "know_epochs",
     "last_row",
+    "newest_epoch",
     "open_for_reading",
     "primary_code",
     "reading",
@@ -177,6 +176,12 @@ def last_row(connection: sqlite3.Connection) -> int:
     return number
 
 
+def newest_epoch(connection: sqlite3.Connection) -> int:
+    """Return the number of the newest epoch; 0 if there has been none."""
+    number: int = connection.execute("SELECT max(epoch) FROM writers").fetchone()[0] or 0
+    return number
+
+
 def epochs_of(connection: sqlite3.Connection) -> list[Epoch]:
     """Return the epochs that have sealed what is stored, in order."""
     return [
@@ -236,12 +241,16 @@ def add_epoch(
     )
 
 
-def add_empty_row(connection: sqlite3.Connection, sealer: Sealer, number: int) -> None:
-    """Append a row without records: it only says how far the log has come."""
-    directory = sealer.seal(b"", directory_context(number))
+def add_row(
+    connection: sqlite3.Connection,
+    sealer: Sealer,
+    number: int,
+    directory: bytes = b"",
+    payloads: bytes = b"",
+) -> None:
+    """Append a row to the log, sealed; without records it only says how far the log has come."""
     connection.execute(
-        "INSERT INTO log VALUES (?, ?, ?)",
-        (number, directory, sealer.seal(b"", payloads_context(number, directory))),
+        "INSERT INTO log VALUES (?, ?, ?)", (number, *sealer.seal_row(number, directory, payloads))
     )
 
 

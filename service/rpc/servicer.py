@@ -231,10 +231,9 @@ def _this_task() -> "asyncio.Task[None]":
 
 
 async def _tell(context: _Context, refusal: ConnectError) -> None:
-    """End a call by a refusal."""
-    status = rpc_status.to_status(status_of(refusal))
+    """End a call by a refusal, from beside its handler."""
     with suppress(grpc.aio.AbortError):
-        await context.abort(status.code, status.details, status.trailing_metadata)
+        await _abort(context, refusal)
 
 
 async def _abort(context: _Context, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:
