@@ -31,6 +31,7 @@ __all__ = [
     "is_weak_public_key",
     "public_identity",
     "sign",
+    "skip_chain",
     "step_chain",
     "step_root",
     "verify",
@@ -206,6 +207,15 @@ def step_chain(chain_key: bytes) -> tuple[bytes, bytes]:
     next_inner.update(b"\x02")
     next_outer.update(next_inner.digest())
     return outer.digest(), next_outer.digest()
+
+
+def skip_chain(chain_key: bytes, messages: int) -> bytes:
+    """Return the chain key behind that many messages: ``step_chain`` without their keys."""
+    for _ in range(messages):
+        block = chain_key.ljust(_HMAC_BLOCK_SIZE, b"\x00")
+        inner = sha256(block.translate(_INNER_PADDING) + b"\x02").digest()
+        chain_key = sha256(block.translate(_OUTER_PADDING) + inner).digest()
+    return chain_key
 
 
 def encrypt(message_key: bytes, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:
