@@ -27,6 +27,7 @@ from service.protocol.keys import (
 from service.protocol.primitives import KeyPair, Random, WeakKeyError
 from service.protocol.ratchet import Ratchet, RatchetLimits
 from service.protocol.session import Handshake, Session
+from service.protocol.stored_keys import channel_keys_to_stored
 from service.protocol.wire import bundle_from_wire, bundle_to_wire
 
 __all__ = ["ChannelLimits", "Initiation", "connect_id_of", "encode_request", "respond"]
@@ -191,7 +192,7 @@ def respond(
         dh_ratchet_every=limits.dh_ratchet_every,
     )
     return Session(
-        channel_keys=keys.without_agreed(),
+        stored_keys=channel_keys_to_stored(keys.without_agreed()).SerializeToString(),
         handshake=Handshake(
             encode_request(request), response.SerializeToString(deterministic=True)
         ),
@@ -305,7 +306,7 @@ class Initiation:
             raise HandshakeRefusedError("a key of the response is of small order") from None
         self._keys = None
         return Session(
-            channel_keys=keys.channel.without_agreed(),
+            stored_keys=channel_keys_to_stored(keys.channel.without_agreed()).SerializeToString(),
             handshake=Handshake(
                 encode_request(self.request), response.SerializeToString(deterministic=True)
             ),

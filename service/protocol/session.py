@@ -34,6 +34,7 @@ from service.protocol.payload import Payload, require_well_formed
 from service.protocol.primitives import KeyPair, Random
 from service.protocol.ratchet import Chain, Ratchet, RatchetLimits, SkippedChain
 from service.protocol.soundness import require_sound
+from service.protocol.stored_keys import channel_keys_to_stored, decode_channel_keys
 
 __all__ = ["Handshake", "Session"]
 
@@ -54,13 +55,22 @@ class Session:
     ahead of the journal until the change is durable: the result must not leave before.
     """
 
-    channel_keys: ChannelKeys = field(repr=False)
+    stored_keys: bytes = field(repr=False)
+    """This end's channel keys: see ``service.protocol.stored_keys``."""
     handshake: Handshake = field(repr=False)
     expires_at: int
     """Microseconds since the epoch."""
     ratchet: Ratchet
     deliveries: DeliveryWindow | None = None
     """What can be delivered again; None if the channel keeps nothing."""
+    _channel_keys: ChannelKeys | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def channel_keys(self) -> ChannelKeys:
+        """This end's channel keys, taken apart when first asked for: no message needs them."""
+        if self._channel_keys is None:
+            self._channel_keys = decode_channel_keys(self.stored_keys)
+        return self._channel_keys
 
     def encrypt(
         self,
@@ -258,8 +268,8 @@ class Session:
     # --- Stored form ------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
-        """Build and serialise the whole session."""
-        state = self._static_state()
+        """Build and serialise the whole session, all parts of it anew."""
+        state = self._static_state(channel_keys_to_stored(self.channel_keys))
         state.MergeFrom(self._changing_state())
         return state.SerializeToString()
 
@@ -269,29 +279,17 @@ class Session:
         Followed by ``encode_ratchet`` it is what ``decode`` reads: serialised messages merge by
         concatenation (protobuf encoding, "Last One Wins").
         """
-        return self._static_state().SerializeToString()
+        keys = stored.ChannelKeys.FromString(self.stored_keys)
+        return self._static_state(keys).SerializeToString()
 
     def encode_ratchet(self) -> bytes:
         """Serialise only what changes with every message, as a partial session."""
         return self._changing_state().SerializeToString()
 
-    def _static_state(self) -> stored.SessionState:
-        keys = self.channel_keys
+    def _static_state(self, channel_keys: stored.ChannelKeys) -> stored.SessionState:
         limits = self.ratchet.limits
         return stored.SessionState(
-            channel_keys=stored.ChannelKeys(
-                identity_key=keys.identity_key,
-                exchange_identity_key=keys.exchange_identity.public_key,
-                signed_prekey_id=keys.signed_prekey_id,
-                signed_prekey=keys.signed_prekey.public_key,
-                signature=keys.signature,
-                one_time_prekeys=[
-                    stored.OneTimePrekeyPair(
-                        id=prekey_id, private_key=pair.private_key, public_key=pair.public_key
-                    )
-                    for prekey_id, pair in keys.one_time_prekeys.items()
-                ],
-            ),
+            channel_keys=channel_keys,
             handshake=stored.Handshake(
                 request=self.handshake.request,
                 response=self.handshake.response,
@@ -347,24 +345,14 @@ class Session:
         except DecodeError as error:
             raise InconsistentChangeError("a stored session can't be parsed") from error
         require_sound(state)
-        keys, ratchet = state.channel_keys, state.ratchet
+        ratchet = state.ratchet
         sending = _decode_chain(ratchet.sending) if ratchet.HasField("sending") else None
         own_key = None
         if ratchet.ratchet_private_key:
             public = b"" if sending is None else sending.ratchet_key
             own_key = KeyPair(ratchet.ratchet_private_key, public or None)
         return cls(
-            channel_keys=ChannelKeys(
-                identity_key=keys.identity_key,
-                exchange_identity=KeyPair(b"", keys.exchange_identity_key),
-                signed_prekey_id=keys.signed_prekey_id,
-                signed_prekey=KeyPair(b"", keys.signed_prekey),
-                one_time_prekeys={
-                    pair.id: KeyPair(pair.private_key, pair.public_key)
-                    for pair in keys.one_time_prekeys
-                },
-                signature=keys.signature,
-            ),
+            stored_keys=state.channel_keys.SerializeToString(),
             handshake=Handshake(state.handshake.request, state.handshake.response),
             expires_at=state.limits.expires_at_unix_micros,
             ratchet=Ratchet(
