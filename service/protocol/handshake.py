@@ -152,13 +152,13 @@ def respond(
         HandshakeRefusedError: a key or the signature is not acceptable.
     """
     peer = bundle_from_wire(request.bundle)
-    peer.require_acceptable(_initiator_context(request.ephemeral_key, request.ratchet_key))
+    context = _initiator_context(request.ephemeral_key, request.ratchet_key)
+    digest = primitives.digest(peer.require_acceptable(context))
     for name, key in (("ephemeral", request.ephemeral_key), ("ratchet", request.ratchet_key)):
         if primitives.is_weak_public_key(key):
             raise HandshakeRefusedError(f"the {name} key is not 32 bytes or of small order")
 
     keys = ChannelKeys.generate(identity, random, limits.one_time_prekeys)
-    digest = _digest_of(request)
     connect_id = _connect_id(digest)
     prekey_id = next(iter(keys.one_time_prekeys), None)
     expires_at = now + int(limits.lifetime * 1_000_000)

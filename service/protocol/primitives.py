@@ -22,6 +22,7 @@ __all__ = [
     "TAG_SIZE",
     "KeyPair",
     "Random",
+    "SigningKey",
     "WeakKeyError",
     "decrypt",
     "digest",
@@ -29,8 +30,6 @@ __all__ = [
     "hkdf",
     "is_weak_identity_key",
     "is_weak_public_key",
-    "public_identity",
-    "sign",
     "skip_chain",
     "step_chain",
     "step_root",
@@ -157,14 +156,27 @@ class KeyPair:
         return f"KeyPair(public_key={self.public_key.hex()})"
 
 
-def public_identity(private_key: bytes) -> bytes:
-    """Return the Ed25519 public key, 32 bytes, of a private one (its 32-byte seed)."""
-    return Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+class SigningKey:
+    """An Ed25519 private key.
 
+    The library derives the public half whenever it loads a private one (as dear as a signature), so
+    it is loaded once.
+    """
 
-def sign(private_key: bytes, message: bytes) -> bytes:
-    """Return the Ed25519 signature, 64 bytes."""
-    return Ed25519PrivateKey.from_private_bytes(private_key).sign(message)
+    __slots__ = ("_loaded",)
+
+    def __init__(self, private_key: bytes) -> None:
+        """Load a key from its 32-byte seed."""
+        self._loaded = Ed25519PrivateKey.from_private_bytes(private_key)
+
+    @property
+    def public_key(self) -> bytes:
+        """The public half, 32 bytes."""
+        return self._loaded.public_key().public_bytes_raw()
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature, 64 bytes."""
+        return self._loaded.sign(message)
 
 
 def verify(identity_key: bytes, signature: bytes, message: bytes) -> bool:

@@ -106,8 +106,9 @@ ED25519 = [
 
 @pytest.mark.parametrize(("seed", "public", "message", "signature"), ED25519)
 def test_ed25519_is_rfc_8032s(seed: str, public: str, message: str, signature: str) -> None:
-    assert primitives.public_identity(h(seed)) == h(public)
-    assert primitives.sign(h(seed), h(message)) == h(signature)
+    signing_key = primitives.SigningKey(h(seed))
+    assert signing_key.public_key == h(public)
+    assert signing_key.sign(h(message)) == h(signature)
     assert primitives.verify(h(public), h(signature), h(message))
     assert not primitives.verify(h(public), h(signature), h(message) + b"x")
 
@@ -154,7 +155,10 @@ def test_a_signature_under_an_identity_of_small_order_would_fit_any_message() ->
 
 def test_a_sound_key_is_not_weak() -> None:
     for seed in range(50):
-        pair, identity = KeyPair(seeded(seed)(32)), primitives.public_identity(seeded(seed)(32))
+        pair, identity = (
+            KeyPair(seeded(seed)(32)),
+            primitives.SigningKey(seeded(seed)(32)).public_key,
+        )
         assert not primitives.is_weak_public_key(pair.public_key)
         assert not primitives.is_weak_identity_key(identity)
 
