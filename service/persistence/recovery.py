@@ -1,8 +1,9 @@
 """Recovery: from what the journal holds of a channel back to its session."""
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from service.persistence.contract import CorruptRecordError, RecordKind, Recovery
+from service.persistence.contract import CorruptRecordError, Record, RecordKind, Recovery
 from service.protocol.changes import Change, InconsistentChangeError, decode_change
 from service.protocol.replay import apply_all
 from service.protocol.session import Session
@@ -13,10 +14,6 @@ __all__ = ["rebuild"]
 # channel at the same number: after a restart the same ones are met again and again.
 _SHORT = 12
 _decode_short = lru_cache(maxsize=8_192)(decode_change)
-
-
-def _decode(stored: bytes) -> Change:
-    return decode_change(stored) if len(stored) > _SHORT else _decode_short(stored)
 
 
 def rebuild(recovery: Recovery) -> Session | None:
@@ -39,15 +36,26 @@ def rebuild(recovery: Recovery) -> Session | None:
             session = Session.decode(recovery.records[base].payload)
         elif recovery.snapshot is not None:
             session = Session.decode(recovery.snapshot.payload)
-        changes = recovery.records[base + 1 :]
-        for record in changes:
-            if session is None or record.kind is not RecordKind.CHANGE:
-                raise CorruptRecordError(
-                    f"channel {record.channel}: record {record.sequence_number} is no change of"
-                    " a state before it"
-                )
-        if session is not None and changes:
-            apply_all(session, (_decode(record.payload) for record in changes))
+        behind = recovery.records[base + 1 :]
+        if session is not None:
+            apply_all(session, _changes(behind))
+        elif behind:
+            raise _no_change(behind[0])
     except InconsistentChangeError as error:
         raise CorruptRecordError(f"a channel's records don't add up: {error}") from error
     return session
+
+
+def _changes(records: Sequence[Record]) -> Iterator[Change]:
+    for record in records:
+        if record.kind is not RecordKind.CHANGE:
+            raise _no_change(record)
+        payload = record.payload
+        yield _decode_short(payload) if len(payload) <= _SHORT else decode_change(payload)
+
+
+def _no_change(record: Record) -> CorruptRecordError:
+    return CorruptRecordError(
+        f"channel {record.channel}: record {record.sequence_number} is no change of a state before"
+        " it"
+    )
