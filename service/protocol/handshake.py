@@ -11,6 +11,7 @@ The two ends' identities and the channel's id are bound into every message (asso
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.errors import ChannelExistsError, HandshakeRefusedError
@@ -24,7 +25,7 @@ from service.protocol.keys import (
     PrekeyBundle,
     encode_parts,
 )
-from service.protocol.primitives import KeyPair, Random, WeakKeyError
+from service.protocol.primitives import KeyPair, KeyPairs, Random, WeakKeyError
 from service.protocol.ratchet import Ratchet, RatchetLimits
 from service.protocol.session import Handshake, Session
 from service.protocol.stored_keys import channel_keys_to_stored
@@ -138,6 +139,7 @@ def respond(
     limits: ChannelLimits,
     now: int,
     random: Random,
+    key_pairs: KeyPairs | None = None,
 ) -> Session:
     """Make the responder's end of a channel; the response is in its ``handshake``.
 
@@ -147,6 +149,7 @@ def respond(
         limits: what holds for the new channel.
         now: microseconds since the epoch.
         random: source of all key material.
+        key_pairs: gives fresh key pairs; by default they are made of ``random``.
 
     Raises:
         HandshakeRefusedError: a key or the signature is not acceptable.
@@ -158,7 +161,9 @@ def respond(
         if primitives.is_weak_public_key(key):
             raise HandshakeRefusedError(f"the {name} key is not 32 bytes or of small order")
 
-    keys = ChannelKeys.generate(identity, random, limits.one_time_prekeys)
+    keys = ChannelKeys.generate(
+        identity, key_pairs or partial(KeyPair.generate, random), limits.one_time_prekeys
+    )
     connect_id = _connect_id(digest)
     prekey_id = next(iter(keys.one_time_prekeys), None)
     expires_at = now + int(limits.lifetime * 1_000_000)
@@ -230,8 +235,9 @@ class Initiation:
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
     ) -> "Initiation":
         """Make fresh keys and the request that offers them."""
-        channel_keys = ChannelKeys.generate(identity, random, one_time_prekeys)
-        keys = _InitiatorKeys(channel_keys, KeyPair.generate(random), KeyPair.generate(random))
+        key_pairs = partial(KeyPair.generate, random)
+        channel_keys = ChannelKeys.generate(identity, key_pairs, one_time_prekeys)
+        keys = _InitiatorKeys(channel_keys, key_pairs(), key_pairs())
         bundle = channel_keys.offer(
             identity, _initiator_context(keys.ephemeral.public_key, keys.ratchet.public_key)
         )

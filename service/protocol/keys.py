@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from service.errors import HandshakeRefusedError
 from service.protocol import primitives
-from service.protocol.primitives import KeyPair, Random, SigningKey
+from service.protocol.primitives import KeyPair, KeyPairs, Random, SigningKey
 
 __all__ = [
     "DEFAULT_ONE_TIME_PREKEYS",
@@ -137,17 +137,17 @@ class ChannelKeys:
     def generate(
         cls,
         identity: Identity,
-        random: Random,
+        key_pairs: KeyPairs,
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
     ) -> "ChannelKeys":
         """Make fresh key material, not yet signed."""
         return cls(
             identity_key=identity.public_key,
-            exchange_identity=KeyPair.generate(random),
+            exchange_identity=key_pairs(),
             signed_prekey_id=1,
-            signed_prekey=KeyPair.generate(random),
+            signed_prekey=key_pairs(),
             one_time_prekeys={
-                prekey_id: KeyPair.generate(random) for prekey_id in range(1, one_time_prekeys + 1)
+                prekey_id: key_pairs() for prekey_id in range(1, one_time_prekeys + 1)
             },
         )
 

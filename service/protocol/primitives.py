@@ -24,6 +24,7 @@ __all__ = [
     "SIGNATURE_SIZE",
     "TAG_SIZE",
     "KeyPair",
+    "KeyPairs",
     "Random",
     "SigningKey",
     "WeakKeyError",
@@ -133,6 +134,10 @@ class KeyPair:
             self._public = sodium.crypto_scalarmult_base(self.private_key)
         return self._public
 
+    def prepare(self) -> None:
+        """Derive the public half now, so that nobody waits for it later."""
+        _ = self.public_key
+
     def erased(self) -> "KeyPair":
         """Return the public half alone, for when nothing more is to be agreed with the pair."""
         return KeyPair(b"", self.public_key)
@@ -164,6 +169,10 @@ class KeyPair:
 
     def __repr__(self) -> str:
         return f"KeyPair(public_key={self.public_key.hex()})"
+
+
+KeyPairs = Callable[[], KeyPair]
+"""Gives a fresh pair with each call, never the same again."""
 
 
 class SigningKey:

@@ -33,7 +33,7 @@ from service.errors import (
 from service.protocol import primitives
 from service.protocol.changes import InconsistentChangeError, Received, ReceivedSkipped, Sent
 from service.protocol.payload import Header, Payload
-from service.protocol.primitives import KeyPair, Random, WeakKeyError
+from service.protocol.primitives import KeyPair, KeyPairs, Random, WeakKeyError
 
 __all__ = [
     "MAX_CHAIN_LENGTH",
@@ -203,7 +203,13 @@ class Ratchet:
     # --- Operations ---------------------------------------------------------------------------
 
     def encrypt(
-        self, plaintext: bytes, *, request_id: int, created_at: int, random: Random
+        self,
+        plaintext: bytes,
+        *,
+        request_id: int,
+        created_at: int,
+        random: Random,
+        key_pairs: KeyPairs | None = None,
     ) -> tuple[Payload, Sent, bytes]:
         """Encrypt the next message of the sending chain, turning the ratchet first if that is due.
 
@@ -219,7 +225,8 @@ class Ratchet:
         if self.pending_peer_key is not None and (
             sending is None or sending.next_index >= self.limits.turn_every
         ):
-            turn = self._derive_turn(KeyPair.generate(random), self.pending_peer_key)
+            own_key = KeyPair.generate(random) if key_pairs is None else key_pairs()
+            turn = self._derive_turn(own_key, self.pending_peer_key)
             previous_chain_length = 0 if sending is None else sending.next_index
             sending = turn.chain
         if sending is None:

@@ -31,7 +31,7 @@ from service.protocol.delivery import (
 )
 from service.protocol.keys import ChannelKeys
 from service.protocol.payload import Payload, require_well_formed
-from service.protocol.primitives import KeyPair, Random
+from service.protocol.primitives import KeyPair, KeyPairs, Random
 from service.protocol.ratchet import Chain, Ratchet, RatchetLimits, SkippedChain
 from service.protocol.soundness import require_sound
 from service.protocol.stored_keys import channel_keys_to_stored, decode_channel_keys
@@ -80,6 +80,7 @@ class Session:
         random: Random,
         request_id: int = 0,
         idempotency_key: bytes = b"",
+        key_pairs: KeyPairs | None = None,
     ) -> tuple[Payload, Sent]:
         """Encrypt one message to the other end.
 
@@ -89,6 +90,7 @@ class Session:
             random: source of nonces and of new ratchet keys.
             request_id: the caller's name for the message, 64 bits; travels authenticated.
             idempotency_key: 1 to 64 bytes to keep the message as a delivery under; none by default.
+            key_pairs: gives new ratchet keys; by default they are made of ``random``.
 
         Raises:
             ChannelExpiredError: the session's lifetime is over.
@@ -98,20 +100,28 @@ class Session:
         """
         self.require_alive(now)
         if idempotency_key:
-            return self._encrypt_once(plaintext, request_id, now, random, idempotency_key)
+            return self._encrypt_once(
+                plaintext, request_id, now, random, idempotency_key, key_pairs
+            )
         payload, change, _ = self.ratchet.encrypt(
-            plaintext, request_id=request_id, created_at=now, random=random
+            plaintext, request_id=request_id, created_at=now, random=random, key_pairs=key_pairs
         )
         return payload, change
 
     def _encrypt_once(
-        self, plaintext: bytes, request_id: int, now: int, random: Random, idempotency_key: bytes
+        self,
+        plaintext: bytes,
+        request_id: int,
+        now: int,
+        random: Random,
+        idempotency_key: bytes,
+        key_pairs: KeyPairs | None,
     ) -> tuple[Payload, Sent]:
         window = self._require_window(idempotency_key)
         if window.holds(idempotency_key):
             raise IdempotencyKeyReusedError("this idempotency key has been used: take another")
         payload, change, message_key = self.ratchet.encrypt(
-            plaintext, request_id=request_id, created_at=now, random=random
+            plaintext, request_id=request_id, created_at=now, random=random, key_pairs=key_pairs
         )
         header = payload.header
         once = IdempotentSend(

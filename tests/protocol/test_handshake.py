@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -442,7 +443,7 @@ def test_the_one_time_prekey_of_the_agreement_is_gone_and_the_others_are_kept() 
 
 
 def test_a_one_time_prekey_is_consumed_at_most_once() -> None:
-    keys = ChannelKeys.generate(SERVICE, seeded(1), 2)
+    keys = ChannelKeys.generate(SERVICE, partial(KeyPair.generate, seeded(1)), 2)
     pair = keys.one_time_prekeys[2]
     assert keys.consume_one_time_prekey(2) is pair
     for prekey_id in (2, 3):
