@@ -569,7 +569,8 @@ class SqliteJournal:
     def recover(self, channel: int) -> Recovery:
         """See ``Journal``."""
         recovery = self._usable().recover(channel)
-        return replace(recovery, owner=self.owner(channel))
+        owner = self.owner(channel)
+        return replace(recovery, owner=owner) if owner else recovery
 
     def forget(self, channel: int) -> None:
         """See ``Journal``."""
