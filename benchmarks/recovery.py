@@ -11,9 +11,11 @@ The process's CPU is what counts: the journal's thread included, opening the jou
 channel is checked against the session that wrote it.
 """
 
+import gc
 import os
 import random
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +24,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.house import House, open_journal
 from benchmarks.rounds import require, rounds_from_arguments, spread
-from loadgen.bench.sessions import now
-from protos.connect_actor.v1 import connect_pb2 as wire
+from loadgen.bench.house import House
+from loadgen.bench.sessions import Ends, make_ends, now
 from service.actors.commands import Restore, Restored
 from service.persistence.contract import Batch, Record, RecordKind, Snapshot
+from service.persistence.keyring import KeyRing
+from service.persistence.sqlite import SqliteJournal
 from service.protocol.changes import Change, encode_change
-from service.protocol.handshake import ChannelLimits, Initiation, connect_id_of, respond
-from service.protocol.keys import Identity
-from service.protocol.session import Session
 
 CHANNELS = 10_000
 JOURNALS = ("graceful", "sent", "both ways")
@@ -43,45 +43,26 @@ _MESSAGE = bytes(64)
 @dataclass
 class _Channel:
     connect_id: int
-    service: Session
-    peer: Session
+    ends: Ends
     records: int = 1
 
-    @classmethod
-    def make(cls, identity: Identity) -> "_Channel":
-        initiation = Initiation.begin(identity, os.urandom)
-        service = respond(
-            initiation.request,
-            identity=identity,
-            limits=ChannelLimits(),
-            now=now(),
-            random=os.urandom,
-        )
-        response = wire.EstablishResponse.FromString(service.handshake.response)
-        made = cls(connect_id_of(initiation.request), service, initiation.complete(response))
-        made._send()
-        return made
-
-    def _send(self) -> Change:
-        payload, change = self.service.encrypt(_MESSAGE, now=now(), random=os.urandom)
-        self.peer.decrypt(payload, now=now())
-        return change
-
     def snapshot(self) -> Snapshot:
-        return Snapshot(self.connect_id, self.records, now(), self.service.encode())
+        return Snapshot(self.connect_id, self.records, now(), self.ends.service.encode())
 
     def record(self, *, both_ways: bool) -> Record:
         """Let a message pass and return its record."""
+        ends = self.ends
         self.records += 1
+        change: Change
         if both_ways and self.records % 2:
-            payload, _ = self.peer.encrypt(_MESSAGE, now=now(), random=os.urandom)
-            change: Change = self.service.decrypt(payload, now=now())[1]
+            _, change = ends.service.decrypt(ends.seal(_MESSAGE), now=now())
         else:
-            change = self._send()
+            payload, change = ends.service.encrypt(_MESSAGE, now=now(), random=os.urandom)
+            ends.peer.decrypt(payload, now=now())
         return Record(self.connect_id, self.records, RecordKind.CHANGE, encode_change(change))
 
     def is_restored(self, answer: object) -> bool:
-        ratchet = self.service.ratchet
+        ratchet = self.ends.service.ratchet
         return (
             isinstance(answer, Restored)
             and ratchet.sending is not None
@@ -91,11 +72,14 @@ class _Channel:
         )
 
 
+def _open(path: Path) -> SqliteJournal:
+    return SqliteJournal(path, keys=KeyRing.of(bytes(32)), strategy="differential")
+
+
 def _write(path: Path, kind: str) -> list[_Channel]:
     """Make a journal, and return the channels in it as they were at its end."""
-    identity = Identity.generate(os.urandom)
-    channels = [_Channel.make(identity) for _ in range(CHANNELS)]
-    journal = open_journal(path)
+    channels = [_Channel(number, make_ends()) for number in range(1, CHANNELS + 1)]
+    journal = _open(path)
     for first in range(0, CHANNELS, _A_COMMIT):
         part = channels[first : first + _A_COMMIT]
         begun = [Record(channel.connect_id, 1, RecordKind.ESTABLISHED, b"") for channel in part]
@@ -116,14 +100,20 @@ def _write(path: Path, kind: str) -> list[_Channel]:
 
 def _measure(path: Path, channels: Sequence[_Channel]) -> float:
     """Return how many channels come back in a second of CPU."""
-    house = House(open_journal(path))
+    house = House(_open(path), "differential")
     restores = [(channel.connect_id, Restore()) for channel in channels]
-    answers, seconds = house.ask(restores, at_once=CHANNELS)
+    # As the service does when it is ready.
+    gc.collect()
+    gc.freeze()
+    begun = time.process_time()
+    answers = house.ask_all(restores)
+    seconds = time.process_time() - begun
+    gc.unfreeze()
     require(
         all(channel.is_restored(answer) for channel, answer in zip(channels, answers, strict=True))
     )
     require(house.environment.statistics.recovered == CHANNELS)
-    house.close()
+    house.abandon()
     return CHANNELS / seconds
 
 
