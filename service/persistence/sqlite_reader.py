@@ -56,7 +56,9 @@ __all__ = ["SqliteReader"]
 _SELECT_ROW = "SELECT directory, payloads FROM log WHERE number = ?"
 
 _STATE = RecordKind.STATE
-# A look-up takes a tenth of what the enumeration's own does.
+# A recovery makes a record for every message behind the snapshot: these take half of what calling
+# the classes does.
+_record = Record._make
 _KINDS = {int(kind): kind for kind in RecordKind}
 
 
@@ -202,11 +204,11 @@ class SqliteReader:
 
     def _record_at(self, channel: int, tail: Tail, number: int, place: int) -> Record:
         try:
-            payloads = self.opened_rows.get(row_of(place)) or self._open_row(row_of(place))
-            kind, payload = record_at(place, payloads)
+            row = row_of(place)
+            kind, payload = record_at(place, self.opened_rows.get(row) or self._open_row(row))
             if kind == SEALED_STATE:
                 kind, payload = _STATE, self._open_state(channel, tail, number, payload)
-            return Record(channel, number, _KINDS.get(kind) or RecordKind(kind), payload)
+            return _record((channel, number, _KINDS.get(kind) or RecordKind(kind), payload))
         except (CorruptRecordError, ValueError) as error:
             raise CorruptRecordError(f"channel {channel}: record {number}: {error}") from error
 

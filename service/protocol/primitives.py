@@ -239,10 +239,12 @@ def step_chain(chain_key: bytes) -> tuple[bytes, bytes]:
 
 def skip_chain(chain_key: bytes, messages: int) -> bytes:
     """Return the chain key behind that many messages: ``step_chain`` without their keys."""
+    rest = bytes(_HMAC_BLOCK_SIZE - KEY_SIZE)
+    inner_rest = rest.translate(_INNER_PADDING) + b"\x02"
+    outer_rest = rest.translate(_OUTER_PADDING)
     for _ in range(messages):
-        block = chain_key.ljust(_HMAC_BLOCK_SIZE, b"\x00")
-        inner = sha256(block.translate(_INNER_PADDING) + b"\x02").digest()
-        chain_key = sha256(block.translate(_OUTER_PADDING) + inner).digest()
+        inner = sha256(chain_key.translate(_INNER_PADDING) + inner_rest).digest()
+        chain_key = sha256(chain_key.translate(_OUTER_PADDING) + outer_rest + inner).digest()
     return chain_key
 
 
