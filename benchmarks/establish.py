@@ -32,7 +32,7 @@ from service.protocol.handshake import Initiation, connect_id_of
 from service.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
 from service.protocol.primitives import KeyPair, KeyPairs
 
-CHANNELS = 1_000
+CHANNELS = 500
 _AT_ONCE = 64
 _PAIRS = 2 + DEFAULT_ONE_TIME_PREKEYS
 _EXCHANGES = 5
