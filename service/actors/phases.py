@@ -7,9 +7,8 @@ the actor stops or crashes in it. All of it runs on the dispatcher's thread.
 import logging
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from service.actors.actor import ANSWER_LATER
 from service.actors.commands import (
@@ -47,7 +46,7 @@ from service.errors import (
     ShuttingDownError,
     StorageError,
 )
-from service.persistence.committer import Write
+from service.persistence.committer import CallbackWrite, Write
 from service.persistence.contract import (
     CorruptRecordError,
     Record,
@@ -325,6 +324,36 @@ class Vacant:
         """Nothing is held."""
 
 
+class _Refusal(NamedTuple):
+    """A result that is an error."""
+
+    error: ConnectError
+
+
+class _Answer(Write):
+    """What an operation has to write before its result may leave; nothing, for a barrier."""
+
+    __slots__ = ("_result", "_running", "_sender")
+
+    def __init__(
+        self,
+        running: "Running",
+        sender: Reply | None,
+        result: object,
+        record: Record | None = None,
+        snapshot: Snapshot | None = None,
+        owner: bytes = b"",
+    ) -> None:
+        super().__init__(running.connect_id, record, snapshot, owner)
+        self._running = running
+        self._sender = sender
+        self._result = result
+
+    def settle(self, error: StorageError | None) -> None:
+        """See ``Write``."""
+        self._running.settled(self._sender, self._result, self.record, error)
+
+
 class Running:
     """Third: serves the channel.
 
@@ -355,6 +384,11 @@ class Running:
         self._snapshot_number = snapshot_number
         self._unsettled = 0  # writes that the committer has yet to answer
 
+    @property
+    def connect_id(self) -> int:
+        """Of the channel that is served."""
+        return self._actor.connect_id
+
     def enter(self) -> None:
         """Everything is at hand."""
 
@@ -367,21 +401,20 @@ class Running:
 
     def receive(self, message: object) -> object:
         """Carry a command out; its answer waits for its commit, and those before it."""
+        kind = type(message)
         try:
+            if kind is Encrypt:
+                return self._encrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
+            if kind is Decrypt:
+                return self._decrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
             return self._receive(message)
         except (CallerError, PeerError) as refusal:
             # It may rest on what is not durable yet: a replay of a message that will be lost.
             if not self._unsettled or self._actor.sender is None:
                 raise
-            self._write_barrier(partial(self._refused, self._actor.sender, refusal))
-            return ANSWER_LATER
+            return self._answer_when_durable(_Refusal(refusal))
 
     def _receive(self, message: object) -> object:
-        kind = type(message)
-        if kind is Encrypt:
-            return self._encrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
-        if kind is Decrypt:
-            return self._decrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
         answer: object = None
         match message:
             case Acknowledge():
@@ -407,15 +440,17 @@ class Running:
 
     def _encrypt(self, command: Encrypt) -> object:
         environment = self._actor.environment
-        _require_time(self._actor, command.deadline)
+        plaintext, request_id, deadline, idempotency_key = command
+        if deadline is not None:
+            _require_time(self._actor, deadline)
         environment.committer.require_room()
-        if command.idempotency_key:
+        if idempotency_key:
             return self._encrypt_once(command)
         payload, change = self._session.encrypt(
-            command.plaintext,
+            plaintext,
             now=environment.clock(),
             random=environment.random,
-            request_id=command.request_id,
+            request_id=request_id,
         )
         return self._persist(change, payload)
 
@@ -439,11 +474,13 @@ class Running:
 
     def _decrypt(self, command: Decrypt) -> object:
         environment = self._actor.environment
-        _require_time(self._actor, command.deadline)
+        payload, deadline = command
+        if deadline is not None:
+            _require_time(self._actor, deadline)
         environment.committer.require_room()
         if self._session.deliveries is not None:
-            return self._decrypt_once(command.payload)
-        plaintext, change = self._session.decrypt(command.payload, now=environment.clock())
+            return self._decrypt_once(payload)
+        plaintext, change = self._session.decrypt(payload, now=environment.clock())
         return self._persist(change, plaintext)
 
     def _decrypt_once(self, payload: Payload) -> object:
@@ -495,7 +532,7 @@ class Running:
         self._actor.become(Closing(self._actor, self))
         # Settled right behind the end itself.
         self._actor.environment.committer.write(
-            Write(self._actor.connect_id, lambda _: self._actor.signal(Ended()))
+            CallbackWrite(self._actor.connect_id, lambda _: self._actor.signal(Ended()))
         )
         return ANSWER_LATER
 
@@ -520,19 +557,10 @@ class Running:
         if kind is RecordKind.ESTABLISHED or (due and kind is not RecordKind.CLOSED):
             snapshot = self._snapshot()
         self._unsettled += 1
-        settled = partial(self._settled, actor.sender, result)
         if environment.tracing:
             note("recorded", id_of(actor.sender), **self._step(number))
-            settled = partial(self._settled_traced, number, actor.sender, result)
-        environment.committer.write(
-            Write(
-                actor.connect_id,
-                settled,
-                Record(actor.connect_id, number, kind, payload),
-                snapshot,
-                owner,
-            )
-        )
+        record = Record(actor.connect_id, number, kind, payload)
+        environment.committer.write(_Answer(self, actor.sender, result, record, snapshot, owner))
 
     def _snapshot(self) -> Snapshot:
         self._snapshot_number = self._sequence_number
@@ -548,38 +576,37 @@ class Running:
 
     def _answer_when_durable(self, result: object) -> object:
         """Answer with what the session shows, once all of it is durable."""
-        self._write_barrier(partial(self._settled, self._actor.sender, result))
-        return ANSWER_LATER
-
-    def _write_barrier(self, on_settled: Callable[[StorageError | None], None]) -> None:
         self._unsettled += 1
-        self._actor.environment.committer.write(Write(self._actor.connect_id, on_settled))
-
-    def _settled(self, sender: Reply | None, result: object, error: StorageError | None) -> None:
-        self._unsettled -= 1
-        if error is None:
-            if sender is not None:
-                sender.set(result)
-        else:
-            _fail(sender, error)
-            self._actor.interrupt(CommitFailed(self))
+        self._actor.environment.committer.write(_Answer(self, self._actor.sender, result))
+        return ANSWER_LATER
 
     def _step(self, number: int) -> dict[str, int]:
         return {"connect_id": self._actor.connect_id, "sequence_number": number}
 
-    def _settled_traced(
-        self, number: int, sender: Reply | None, result: object, error: StorageError | None
+    def settled(
+        self,
+        sender: Reply | None,
+        result: object,
+        record: Record | None,
+        error: StorageError | None,
     ) -> None:
-        if error is None:
-            round_number = self._actor.environment.committer.statistics.rounds
-            note("durable", id_of(sender), **self._step(number), round=round_number)
-        self._settled(sender, result, error)
-
-    def _refused(self, sender: Reply, refusal: ConnectError, error: StorageError | None) -> None:
+        """Let a result go, now that it is durable; or take note that it never may."""
         self._unsettled -= 1
-        _fail(sender, error or refusal)
         if error is not None:
+            _fail(sender, error)
             self._actor.interrupt(CommitFailed(self))
+            return
+        environment = self._actor.environment
+        if environment.tracing and record is not None:
+            round_number = environment.committer.statistics.rounds
+            step = self._step(record.sequence_number)
+            note("durable", id_of(sender), **step, round=round_number)
+        if sender is None:
+            return
+        if type(result) is _Refusal:
+            _fail(sender, result.error)
+        else:
+            sender.set(result)
 
     def _discard(self) -> None:
         """Throw the session away, since it is ahead of the journal for good; load it anew."""
@@ -601,7 +628,9 @@ class Running:
         actor.become(Saving(actor))
         # Saved or not, the actor may stop: the records are durable.
         actor.environment.committer.write(
-            Write(actor.connect_id, lambda _: actor.signal(Ended()), snapshot=self._snapshot())
+            CallbackWrite(
+                actor.connect_id, lambda _: actor.signal(Ended()), snapshot=self._snapshot()
+            )
         )
 
     def _bury(self) -> None:
@@ -610,7 +639,7 @@ class Running:
         # Should it not become durable, the channel is buried the next time that it is loaded.
         self._append(RecordKind.CLOSED, b"", None)
         actor.become(Saving(actor))
-        actor.environment.committer.write(Write(actor.connect_id, self._buried))
+        actor.environment.committer.write(CallbackWrite(actor.connect_id, self._buried))
 
     def _buried(self, error: StorageError | None) -> None:
         if error is None:

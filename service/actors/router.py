@@ -156,14 +156,15 @@ class Router(Guardian):
             self._serial.submit(partial(self._forward, connect_id, command, owner), reply)
 
     def _forward(self, connect_id: int, command: Command, owner: bytes, reply: Reply) -> None:
+        channel = self._channels.get(connect_id)
+        if type(channel) is _Live and channel.owner == owner:
+            channel.last_used = self._sweep
+            channel.mailbox.put(Envelope(command, reply))
+            return
         try:
-            channel = self._channels.get(connect_id)
-            if type(channel) is _Live and channel.owner == owner:
-                channel.last_used = self._sweep
-                channel.mailbox.put(Envelope(command, reply))
-            elif self._draining:
+            if self._draining:
                 raise ShuttingDownError("the service is stopping: try again on another instance")
-            elif type(channel) is _Waiting and channel.owner == owner:
+            if type(channel) is _Waiting and channel.owner == owner:
                 _keep(channel.commands, command, reply)
             else:
                 self._ask(connect_id, command, owner, reply)

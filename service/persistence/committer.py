@@ -21,6 +21,7 @@ Everything but ``_Round.run`` happens on the event loop's thread.
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -51,7 +52,7 @@ from service.persistence.contract import (
     SnapshotCriteria,
 )
 
-__all__ = ["Committer", "CommitterStatistics", "Standing", "Write"]
+__all__ = ["CallbackWrite", "Committer", "CommitterStatistics", "Standing", "Write"]
 
 _log = logging.getLogger(__name__)
 
@@ -74,15 +75,14 @@ class Standing(Enum):
     """It is another's: nothing of it may show."""
 
 
-class Write:
-    """What is to be made durable together, and who is to be told."""
+class Write(ABC):
+    """What is to be made durable together."""
 
-    __slots__ = ("channel", "on_settled", "owner", "record", "snapshot")
+    __slots__ = ("channel", "owner", "record", "snapshot")
 
     def __init__(
         self,
         channel: int,
-        on_settled: Callable[[StorageError | None], None],
         record: Record | None = None,
         snapshot: Snapshot | None = None,
         owner: bytes = b"",
@@ -92,17 +92,34 @@ class Write:
         ``owner`` goes with a channel's first record, if it has one.
         """
         self.channel = channel
-        self.on_settled = on_settled
         self.record = record
         self.snapshot = snapshot
         self.owner = owner
 
+    @abstractmethod
     def settle(self, error: StorageError | None) -> None:
-        """Tell whoever asked; a listener that fails is no reason to leave the others untold."""
-        try:
-            self.on_settled(error)
-        except Exception:  # noqa: BLE001 - whatever it may raise
-            _log.exception("whoever asked for a write failed at its settling")
+        """Take note that all of it is durable, or why not; called once, on the loop's thread."""
+
+
+class CallbackWrite(Write):
+    """A write that calls a function once it is settled."""
+
+    __slots__ = ("_on_settled",)
+
+    def __init__(
+        self,
+        channel: int,
+        on_settled: Callable[[StorageError | None], None],
+        record: Record | None = None,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        """As ``Write``; ``on_settled`` gets what ``settle`` gets."""
+        super().__init__(channel, record, snapshot)
+        self._on_settled = on_settled
+
+    def settle(self, error: StorageError | None) -> None:
+        """See ``Write``."""
+        self._on_settled(error)
 
 
 class _Read:
@@ -208,7 +225,6 @@ class _Round:
     commit_seconds: float = 0.0
     records: int = 0
     more_upkeep: bool = False
-    given_up: bool = field(default=False)
 
     def run(self, journal: Journal) -> None:
         """Carry the round out. On the journal's thread; raises nothing that a journal raises."""
@@ -303,6 +319,7 @@ class Committer:
         self._on_fenced: Callable[[], None] | None = on_fenced
         self._renewal = loop.call_later(renew_every, self._renew)
         self._round: _Round | None = None
+        self._hangs = False  # the round under way has been given up
         self._timer: asyncio.TimerHandle | None = None
         self._scheduled = False
         self._needs_upkeep = False
@@ -334,10 +351,11 @@ class Committer:
     def write(self, write: Write) -> None:
         """Ask for a write; it is settled later, never from within this call."""
         if self._hangs:
-            self._loop.call_soon(write.settle, self._hanging())
+            self._loop.call_soon(_settle, (write,), self._hanging())
             return
         self._writes.append(write)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
 
     def recover(
         self, channel: int, on_answer: Callable[[Recovery | None, StorageError | None], None]
@@ -388,10 +406,6 @@ class Committer:
             return
         self._reads.append(read)
         self._schedule()
-
-    @property
-    def _hangs(self) -> bool:
-        return self._round is not None and self._round.given_up
 
     def _hanging(self) -> WriteUncertainError:
         return WriteUncertainError(
@@ -461,6 +475,7 @@ class Committer:
         if self._timer is not None:
             self._timer.cancel()
         self._round = None
+        gave_up, self._hangs = self._hangs, False
         self.statistics.rounds += 1
         if under_way.commit_seconds > 0.0:
             self.statistics.commits += 1
@@ -473,7 +488,7 @@ class Committer:
         )
         for task in under_way.tasks:
             task.answered()
-        if under_way.given_up:
+        if gave_up:
             _log.warning("the journal answers again")
         else:
             self._answer(under_way)
@@ -495,8 +510,7 @@ class Committer:
         elif under_way.rejected:
             self._answer_partly(under_way)
         else:
-            for write in under_way.writes:
-                write.settle(None)
+            _settle(under_way.writes, None)
         for read in under_way.reads:
             if read.error is None and read.answer is None:
                 read.error = ReadFailedError("the journal failed before it was read: try again")
@@ -513,13 +527,13 @@ class Committer:
         for write in under_way.writes:
             if write.record in under_way.rejected or write.snapshot in under_way.rejected:
                 lost.add(write.channel)
-            write.settle(error if write.channel in lost else None)
+            _settle((write,), error if write.channel in lost else None)
         self._writes[:0] = [write for write in queued if write.channel not in lost]
         _settle((write for write in queued if write.channel in lost), error)
 
     def _give_up(self, under_way: _Round) -> None:
         """Answer everyone for a journal that doesn't; what it may still do is fenced by numbers."""
-        under_way.given_up = True
+        self._hangs = True
         self.statistics.timed_out_rounds += 1
         error = self._hanging()
         _log.error("the journal does not answer; giving up on one round")
@@ -551,6 +565,10 @@ class Committer:
         self._thread.shutdown()
 
 
-def _settle(writes: Iterable[Write], error: StorageError) -> None:
+def _settle(writes: Iterable[Write], error: StorageError | None) -> None:
+    """Settle writes in order; one that fails at it is no reason to leave the others untold."""
     for write in writes:
-        write.settle(error)
+        try:
+            write.settle(error)
+        except Exception:  # noqa: BLE001 - whatever it may raise
+            _log.exception("whoever asked for a write failed at its settling")

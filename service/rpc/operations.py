@@ -45,6 +45,8 @@ class OperationKind:
     """
     fill: Callable[[Any, Any], None]
     """Writes a command's answer into a response message."""
+    answers_in_kind: bool = False
+    """Whether an answer is at most some 200 bytes larger than its request."""
 
 
 def _require_known_form(connect_id: int) -> int:
@@ -144,8 +146,12 @@ OPERATIONS: Mapping[str, OperationKind] = {
     kind.name: kind
     for kind in (
         OperationKind("establish", wire.EstablishResponse, _establish, _fill_established),
-        OperationKind("encrypt", wire.EncryptResponse, _encrypt, _fill_encrypted),
-        OperationKind("decrypt", wire.DecryptResponse, _decrypt, _fill_decrypted),
+        OperationKind(
+            "encrypt", wire.EncryptResponse, _encrypt, _fill_encrypted, answers_in_kind=True
+        ),
+        OperationKind(
+            "decrypt", wire.DecryptResponse, _decrypt, _fill_decrypted, answers_in_kind=True
+        ),
         OperationKind("acknowledge", wire.AcknowledgeResponse, _acknowledge, _fill_empty),
         OperationKind("restore", wire.RestoreResponse, _restore, _fill_restored),
         OperationKind("close", wire.CloseResponse, _close, _fill_empty),

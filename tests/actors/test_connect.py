@@ -25,7 +25,7 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.persistence.committer import Write
+from service.persistence.committer import CallbackWrite
 from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind, Snapshot
 from service.persistence.memory import MemoryJournal
 from service.persistence.recovery import rebuild
@@ -193,7 +193,7 @@ async def test_a_snapshot_of_what_is_not_durable_replaces_nothing(
     before = journal.read(channel.connect_id)
     settled: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     ahead = Snapshot(channel.connect_id, 3, NOW, b"of a session ahead of the journal")
-    house.committer.write(Write(channel.connect_id, settled.set_result, snapshot=ahead))
+    house.committer.write(CallbackWrite(channel.connect_id, settled.set_result, snapshot=ahead))
     assert isinstance(await asyncio.wait_for(settled, 10), WriteRejectedError)
     assert journal.read(channel.connect_id) == before
 
@@ -206,7 +206,7 @@ async def test_a_listener_that_fails_keeps_nobody_else_waiting(
     def fail(_: object) -> None:
         raise RuntimeError("on purpose")
 
-    house.committer.write(Write(channel.connect_id, fail))
+    house.committer.write(CallbackWrite(channel.connect_id, fail))
     assert channel.open(await channel.encrypt(b"x")) == b"x"
     assert "failed at its settling" in caplog.text
 

@@ -243,7 +243,7 @@ def answers_a_round_again_that_was_given_up() -> Iterator[None]:
 
     def twice(self: Committer, under_way: committing._Round) -> None:
         give_up(self, under_way)
-        under_way.given_up = False
+        self._hangs = False
 
     with _replacing(Committer, _give_up=twice):
         yield
@@ -252,7 +252,7 @@ def answers_a_round_again_that_was_given_up() -> Iterator[None]:
 @_mutant
 def forgets_who_waits_for_a_hanging_journal() -> Iterator[None]:
     def give_up(self: Committer, under_way: committing._Round) -> None:
-        under_way.given_up = True
+        self._hangs = True
         error = self._hanging()
         for write in under_way.writes:
             write.settle(error)
