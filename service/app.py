@@ -25,7 +25,7 @@ from service.persistence.contract import Journal, JournalFencedError
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
-from service.persistence.strategies import STRATEGIES
+from service.persistence.strategies import STRATEGIES, CoalescingDifferential
 from service.randomness import BlockRandom
 from service.rpc.server import ConnectionBounds, ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
@@ -128,7 +128,11 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
                 max_waiting=settings.max_waiting_recoveries,
                 timeout=settings.recovery_wait_timeout,
             ),
-            strategy=STRATEGIES[settings.strategy],
+            strategy=(
+                CoalescingDifferential
+                if settings.coalesce_changes
+                else STRATEGIES[settings.strategy]
+            ),
             snapshot_interval=settings.snapshot_interval,
             identity=identity,
             limits=settings.channel_limits,

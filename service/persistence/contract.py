@@ -91,6 +91,8 @@ class RecordKind(IntEnum):
     ESTABLISHED = 4
     """The channel begins. Its session is the snapshot that the same transaction holds, so that it
     can be erased as snapshots are; the payload is empty."""
+    CHANGES = 5
+    """Several changes that met in one commit, as runs: recovery applies them in order."""
 
 
 class Record(NamedTuple):

@@ -1,10 +1,13 @@
 """Recovery: from what the journal holds of a channel back to its session."""
 
 from service.persistence.contract import CorruptRecordError, RecordKind, Recovery
+from service.protocol.change_runs import decode_change_runs
 from service.protocol.changes import InconsistentChangeError, decode_change
 from service.protocol.session import Session
 
 __all__ = ["rebuild"]
+
+_CHANGES = (RecordKind.CHANGE, RecordKind.CHANGES)
 
 
 def rebuild(recovery: Recovery) -> Session | None:
@@ -28,12 +31,16 @@ def rebuild(recovery: Recovery) -> Session | None:
         elif recovery.snapshot is not None:
             session = Session.decode(recovery.snapshot.payload)
         for record in recovery.records[base + 1 :]:
-            if session is None or record.kind is not RecordKind.CHANGE:
+            if session is None or record.kind not in _CHANGES:
                 raise CorruptRecordError(
                     f"channel {record.channel}: record {record.sequence_number} is no change of"
                     " a state before it"
                 )
-            session.apply(decode_change(record.payload))
+            if record.kind is RecordKind.CHANGE:
+                session.apply(decode_change(record.payload))
+                continue
+            for change in decode_change_runs(record.payload):
+                session.apply(change)
     except InconsistentChangeError as error:
         raise CorruptRecordError(f"a channel's records don't add up: {error}") from error
     return session

@@ -22,6 +22,7 @@ from service.persistence.contract import (
     LATEST,
     Batch,
     Journal,
+    Record,
     RecordKind,
     Recovery,
     Rejection,
@@ -29,6 +30,7 @@ from service.persistence.contract import (
 )
 from service.persistence.memory import MemoryJournal
 from service.persistence.recovery import rebuild
+from service.protocol.change_runs import ChangeRuns
 from service.protocol.changes import Change, Sent, encode_change
 from service.protocol.session import Session
 
@@ -84,15 +86,20 @@ def discards_only_when_its_turn_comes() -> Iterator[None]:
 @_mutant
 def says_that_an_unknown_write_has_succeeded() -> Iterator[None]:
     def settled(
-        self: phases.Running, sender: Reply | None, result: object, error: StorageError | None
+        self: phases.Running,
+        sender: Reply | None,
+        result: object,
+        record: Record | None,
+        error: StorageError | None,
     ) -> None:
+        del record
         self._unsettled -= 1
         if sender is not None:
             sender.set(result)
         if error is not None:
             self._actor.interrupt(CommitFailed(self))
 
-    with _replacing(phases.Running, _settled=settled):
+    with _replacing(phases.Running, settled=settled):
         yield
 
 
@@ -206,6 +213,24 @@ def forgets_new_ratchet_keys_in_its_changes() -> Iterator[None]:
         return RecordKind.CHANGE, encode_change(change)
 
     with _replacing(strategies.Differential, record=record):
+        yield
+
+
+@_mutant
+def tells_of_one_message_less_than_a_run_has() -> Iterator[None]:
+    encode = ChangeRuns.encode
+
+    def short(self: ChangeRuns) -> bytes:
+        self._further = max(self._further - 1, 0)
+        return encode(self)
+
+    with _replacing(ChangeRuns, encode=short):
+        yield
+
+
+@_mutant
+def takes_changes_into_a_record_whose_round_has_begun() -> Iterator[None]:
+    with _replacing(phases.Running, take_no_more=lambda *_: None):
         yield
 
 
