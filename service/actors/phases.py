@@ -6,7 +6,7 @@ the actor stops or crashes in it. All of it runs on the dispatcher's thread.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -387,9 +387,7 @@ class _CoalescedAnswers(OpenWrite):
 
     def settle(self, error: StorageError | None) -> None:
         """See ``Write``."""
-        self._running.take_no_more(self)
-        for sender, result in self._answers:
-            self._running.settled(sender, result, self.record, error)
+        self._running.settled_together(self, self._answers, error)
 
 
 class Running:
@@ -585,8 +583,7 @@ class Running:
         statistics = self._environment.statistics
         statistics.changes += 1
         if self._strategy.coalesces:
-            self._coalesce(change, result)
-            return ANSWER_LATER
+            return self._coalesce(change, result)
         kind, payload = self._strategy.record(self._session, change)
         # Such a record is the change and nothing else.
         is_change = kind is RecordKind.CHANGE
@@ -594,18 +591,19 @@ class Running:
         self._append(kind, payload, result)
         return ANSWER_LATER
 
-    def _coalesce(self, change: Change, result: object) -> None:
+    def _coalesce(self, change: Change, result: object) -> object:
         """Have a change share the record of those that wait for the same commit."""
         sender = self._actor.sender
         self._unsettled += 1
         self._changes_behind += 1
         if self._open is not None:
             self._open.add(change, sender, result)
-            return
+            return ANSWER_LATER
         self._sequence_number += 1
         write = _CoalescedAnswers(self, self._sequence_number, change, sender, result)
         self._open = write
         self._environment.committer.write_open(write)
+        return ANSWER_LATER
 
     def close(
         self, write: _CoalescedAnswers, number: int, changes: ChangeRuns
@@ -702,6 +700,23 @@ class Running:
             _fail(sender, result.error)
         else:
             sender.set(result)
+
+    def settled_together(
+        self,
+        write: _CoalescedAnswers,
+        answers: Sequence[tuple[Reply | None, object]],
+        error: StorageError | None,
+    ) -> None:
+        """As ``settled``, for all results of one record."""
+        self.take_no_more(write)
+        if error is not None or self._environment.tracing:
+            for sender, result in answers:
+                self.settled(sender, result, write.record, error)
+            return
+        self._unsettled -= len(answers)
+        for sender, result in answers:
+            if sender is not None:
+                sender.set(result)
 
     def _discard(self) -> None:
         """Throw the session away, since it is ahead of the journal for good; load it anew."""

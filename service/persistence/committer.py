@@ -577,6 +577,7 @@ class Committer:
             if write.record in under_way.rejected or write.snapshot in under_way.rejected:
                 lost.add(write.channel)
             _settle((write,), error if write.channel in lost else None)
+        self._open = [write for write in self._open if write.channel not in lost]
         self._writes[:0] = [write for write in queued if write.channel not in lost]
         _settle((write for write in queued if write.channel in lost), error)
 

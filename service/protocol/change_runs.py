@@ -33,33 +33,33 @@ class _Run(NamedTuple):
 class ChangeRuns:
     """Changes in order, as few runs as they make. For one thread."""
 
-    __slots__ = ("_first", "_further", "_runs")
+    __slots__ = ("_first", "_further", "_kind", "_next", "_runs")
 
     def __init__(self, change: Change) -> None:
         """Begin with a first change."""
         self._runs: list[_Run] = []
+        self._begin(change)
+
+    def _begin(self, change: Change) -> None:
         self._first = change
         self._further = 0
+        repeatable = (type(change) is Sent and change.once is None) or (
+            type(change) is Received and not change.digest
+        )
+        self._kind = type(change) if repeatable else None
+        self._next = change[0] + 1
 
     def add(self, change: Change) -> None:
         """Add the next change."""
-        if self._continues(change):
+        # A message with anything beside its number can't be told by that of the one before.
+        if type(change) is self._kind and change[0] == self._next and not any(change[1:]):
+            self._next += 1
             self._further += 1
-        else:
-            self._runs.append(_Run(self._first, self._further))
-            self._first = change
-            self._further = 0
-
-    def _continues(self, change: Change) -> bool:
-        first = self._first
-        if type(change) is Sent and type(first) is Sent:
-            own = first.once or change.once or change.ratchet_private_key
-        elif type(change) is Received and type(first) is Received:
-            own = first.digest or change.digest or change.ratchet_key
-        else:
-            return False
-        follows = change.message_number == first.message_number + self._further + 1
-        return follows and not own and self._further < MAX_RUN
+            if self._further == MAX_RUN:
+                self._kind = None
+            return
+        self._runs.append(_Run(self._first, self._further))
+        self._begin(change)
 
     @property
     def single(self) -> Change | None:
