@@ -17,6 +17,7 @@ from service.actors.environment import ConnectEnvironment
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
 from service.descriptors import raise_descriptor_limit
+from service.key_pairs import PreparedKeyPairs
 from service.key_reload import KeyReload
 from service.keyfiles import load_identity
 from service.paths import IDENTITY_FILE, JOURNAL_FILE
@@ -118,6 +119,7 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
         renew_every=settings.journal_lease / _RENEWALS_A_LEASE,
         on_fenced=fenced.set,
     )
+    key_pairs = PreparedKeyPairs(loop, random)
     key_reload = KeyReload(settings, committer, random)
     try:
         environment = ConnectEnvironment(
@@ -139,6 +141,7 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             clock=_clock,
             monotonic=loop.time,
             random=random,
+            key_pairs=key_pairs,
         )
         dispatcher = Dispatcher(loop)
         router = Router(
@@ -179,6 +182,7 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
         await _serve_calls(settings, access, router, servicer, sources, identity.public_key, fenced)
     finally:
         access.reloader.stop()
+        key_pairs.stop()
         await committer.close()
 
 

@@ -315,6 +315,7 @@ class Vacant:
             limits=environment.limits,
             now=environment.clock(),
             random=environment.random,
+            key_pairs=environment.key_pairs,
         )
         running = Running(actor, session, self._sequence_number, 0)
         actor.become(running)
@@ -491,6 +492,7 @@ class Running:
             plaintext,
             now=environment.clock(),
             random=environment.random,
+            key_pairs=environment.key_pairs,
             request_id=request_id,
         )
         return self._persist(change, payload)
@@ -508,6 +510,7 @@ class Running:
             plaintext,
             now=now,
             random=environment.random,
+            key_pairs=environment.key_pairs,
             request_id=request_id,
             idempotency_key=key,
         )

@@ -84,7 +84,7 @@ class Differential:
 
     def state(self, session: Session) -> bytes:
         """See ``Strategy``."""
-        return session.encode()
+        return session.encode_static() + session.encode_ratchet()
 
 
 class CoalescingDifferential(Differential):

@@ -7,7 +7,7 @@ from google.protobuf.message import DecodeError
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.errors import ConnectError
-from service.protocol import handshake, primitives
+from service.protocol import handshake
 from service.protocol.changes import (
     InconsistentChangeError,
     Received,
@@ -138,8 +138,8 @@ class RequestTarget(_HandshakeTarget):
         """Sign whatever it holds, so that the signature keeps no change from being looked at."""
         request.bundle.identity_key = self._stranger.public_key
         context = handshake._initiator_context(request.ephemeral_key, request.ratchet_key)
-        request.bundle.signature = primitives.sign(
-            self._stranger.private_key, bundle_from_wire(request.bundle).content(context)
+        request.bundle.signature = self._stranger.sign(
+            bundle_from_wire(request.bundle).content(context)
         )
 
     def _responded(self, request: wire.EstablishRequest) -> bool:
@@ -199,8 +199,8 @@ class ResponseTarget(_HandshakeTarget):
         context = handshake._responder_context(
             self._digest, prekey, response.expires_at_unix_micros, response.dh_ratchet_every
         )
-        response.bundle.signature = primitives.sign(
-            self._identity.private_key, bundle_from_wire(response.bundle).content(context)
+        response.bundle.signature = self._identity.sign(
+            bundle_from_wire(response.bundle).content(context)
         )
 
     def _completed(self, response: wire.EstablishResponse) -> bool:

@@ -23,6 +23,7 @@ from service.protocol.delivery import Delivered
 from service.protocol.handshake import ChannelLimits, connect_id_of
 from service.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
 from service.protocol.payload import Payload
+from service.protocol.primitives import KeyPairs
 from service.protocol.session import Session
 from tests.support.channels import NOW, establish_request, seeded
 
@@ -82,6 +83,7 @@ class House:
         redelivery_window: int = 0,
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
         thread: Executor | None = None,
+        key_pairs: KeyPairs | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.journal = journal
@@ -103,6 +105,7 @@ class House:
             clock=real_clock if wall_clock else lambda: self.now,
             monotonic=loop.time,
             random=os.urandom,
+            key_pairs=key_pairs,
         )
         self.dispatcher = Dispatcher(loop)
         self.router = Router(
