@@ -33,6 +33,9 @@ __all__ = [
 # The service bounds what it takes; the generator must not be stricter with what comes back.
 _CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1),)
 
+# A whole ``google.rpc.Status``, as the answers of a stream hold it.
+_DETAILS_KEY = "grpc-status-details-bin"
+
 # Without it, gRPC would share one connection among all that go to the same address.
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
@@ -174,6 +177,9 @@ class UnaryTransport(_Answers):
         try:
             await self._call(operation, result)
         except aio.AioRpcError as error:
+            for key, value in error.trailing_metadata() or ():
+                if key == _DETAILS_KEY and isinstance(value, bytes):
+                    result.error.MergeFromString(value)
             result.error.code = error.code().value[0]
             result.error.message = error.details() or ""
         self._deliver((result,))

@@ -68,6 +68,15 @@ async def left_alone(journal: Journal, count: int, now: int = NOW, owner: bytes 
     return sorted(end.connect_id for end in ends)
 
 
+async def late_house(
+    count: int, owner: bytes = b"", *, max_live_actors: int = 1_000
+) -> tuple[House, list[int]]:
+    """Return a house whose journal holds so many channels that were left alone and have expired."""
+    journal = ScriptedJournal()
+    channels = await left_alone(journal, count, owner=owner)
+    return house_on(journal, GONE, max_live_actors=max_live_actors), channels
+
+
 async def sweep(house: House, seconds: float = A_PASS) -> None:
     async with ending_expired_channels(house.router, house.environment):
         await asyncio.sleep(seconds)
@@ -135,14 +144,12 @@ def test_a_channel_whose_sealed_expiry_is_later_is_loaded_and_stays(open_journal
 
 def test_a_channel_in_use_is_left_in_peace() -> None:
     async def script() -> None:
-        journal = ScriptedJournal()
-        (channel,) = await left_alone(journal, 1)
-        house = house_on(journal, GONE)
+        house, (channel,) = await late_house(1)
         with pytest.raises(ChannelExpiredError):
             await answer(house.ask(channel, Restore()))
         await sweep(house)
         assert (house.statistics.passivated, house.statistics.started) == (0, 1)
-        assert journal.channels(-1, 100) == [channel]
+        assert house.journal.channels(-1, 100) == [channel]
         await house.close()
 
     virtually(script)
@@ -150,9 +157,7 @@ def test_a_channel_in_use_is_left_in_peace() -> None:
 
 def test_who_asks_for_a_channel_that_is_being_ended_is_told_that_there_is_none() -> None:
     async def script() -> None:
-        journal = ScriptedJournal()
-        (channel,) = await left_alone(journal, 1, owner=ALICE)
-        house = house_on(journal, GONE)
+        house, (channel,) = await late_house(1, owner=ALICE)
         house.router.call_up(channel, ALICE)
         for owner in (ALICE, BOB):
             with pytest.raises(ChannelNotFoundError):
@@ -230,15 +235,14 @@ def test_a_restart_in_the_midst_loses_nothing(
 
 def test_an_end_that_is_not_durable_is_for_the_next_pass() -> None:
     async def script() -> None:
-        journal = ScriptedJournal()
-        channels = await left_alone(journal, 2)
-        house = house_on(journal, GONE)
-        journal.fail_before = [True]
+        house, channels = await late_house(2)
+        assert isinstance(house.journal, ScriptedJournal)
+        house.journal.fail_before = [True]
         async with ending_expired_channels(house.router, house.environment):
             await asyncio.sleep(A_PASS)
-            assert journal.channels(-1, 100) == channels[:1]
+            assert house.journal.channels(-1, 100) == channels[:1]
             await asyncio.sleep(3_600.0)
-        assert journal.channels(-1, 100) == []
+        assert house.journal.channels(-1, 100) == []
         assert house.statistics.expired == 2
         await house.close()
 
@@ -247,13 +251,11 @@ def test_an_end_that_is_not_durable_is_for_the_next_pass() -> None:
 
 def test_nothing_is_started_while_the_service_drains() -> None:
     async def script() -> None:
-        journal = ScriptedJournal()
-        channels = await left_alone(journal, 2)
-        house = house_on(journal, GONE)
+        house, channels = await late_house(2)
         await house.router.drain()
         await sweep(house)
         assert house.statistics.started == 0
-        assert journal.channels(-1, 100) == channels
+        assert house.journal.channels(-1, 100) == channels
         await house.close()
 
     virtually(script)
@@ -261,16 +263,14 @@ def test_nothing_is_started_while_the_service_drains() -> None:
 
 def test_nobody_has_to_make_room() -> None:
     async def script() -> None:
-        journal = ScriptedJournal()
-        channels = await left_alone(journal, 2)
-        house = house_on(journal, GONE, max_live_actors=1)
+        house, channels = await late_house(2, max_live_actors=1)
         live = await house.establish(99)
         async with ending_expired_channels(house.router, house.environment):
             await asyncio.sleep(A_PASS)
             assert (house.statistics.started, house.statistics.passivated) == (1, 0)
             assert live.open(await live.encrypt(b"x")) == b"x"
             await house.router.drain()
-        assert set(channels) < set(journal.channels(-1, 100))
+        assert set(channels) < set(house.journal.channels(-1, 100))
         await house.close()
 
     virtually(script)
@@ -278,9 +278,7 @@ def test_nobody_has_to_make_room() -> None:
 
 def test_it_waits_while_others_are_loading() -> None:
     async def script() -> None:
-        journal = ScriptedJournal()
-        await left_alone(journal, 3)
-        house = house_on(journal, GONE)
+        house, _ = await late_house(3)
         taken = house.environment.permits.acquire(lambda: None, lambda _: None)
         async with ending_expired_channels(house.router, house.environment):
             await asyncio.sleep(A_PASS)
@@ -295,9 +293,7 @@ def test_it_waits_while_others_are_loading() -> None:
 
 def test_it_waits_while_many_writes_do(monkeypatch: pytest.MonkeyPatch) -> None:
     async def script() -> None:
-        journal = ScriptedJournal()
-        await left_alone(journal, 3)
-        house = house_on(journal, GONE)
+        house, _ = await late_house(3)
         writes = [None] * (expiry._FEW_WRITES + 1)
         with monkeypatch.context() as busy:
             busy.setattr(type(house.committer), "waiting", property(lambda _: len(writes)))
@@ -316,16 +312,14 @@ def test_a_journal_that_can_not_be_read_is_walked_over_another_time(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def script() -> None:
-        journal = ScriptedJournal()
-        await left_alone(journal, 2)
-        house = house_on(journal, GONE)
+        house, _ = await late_house(2)
 
         def unreadable(after: int, limit: int) -> list[int]:
             raise CorruptRecordError(f"a page is damaged behind {after}, of {limit}")
 
         async with ending_expired_channels(house.router, house.environment):
             with monkeypatch.context() as damaged:
-                damaged.setattr(journal, "channels", unreadable)
+                damaged.setattr(house.journal, "channels", unreadable)
                 await asyncio.sleep(A_PASS)
             assert "stopped half-way: a page is damaged behind -1" in caplog.text
             await asyncio.sleep(3_600.0)
