@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from google.rpc.status_pb2 import Status
 from grpc import aio
+from grpc_status import rpc_status
 
 from loadgen.settings import LoadSettings
 from protos.connect_actor.v1 import connect_pb2 as wire
@@ -32,9 +34,6 @@ __all__ = [
 
 # The service bounds what it takes; the generator must not be stricter with what comes back.
 _CHANNEL_OPTIONS = (("grpc.max_receive_message_length", -1),)
-
-# A whole ``google.rpc.Status``, as the answers of a stream hold it.
-_DETAILS_KEY = "grpc-status-details-bin"
 
 # Without it, gRPC would share one connection among all that go to the same address.
 OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
@@ -177,11 +176,10 @@ class UnaryTransport(_Answers):
         try:
             await self._call(operation, result)
         except aio.AioRpcError as error:
-            for key, value in error.trailing_metadata() or ():
-                if key == _DETAILS_KEY and isinstance(value, bytes):
-                    result.error.MergeFromString(value)
-            result.error.code = error.code().value[0]
-            result.error.message = error.details() or ""
+            status = rpc_status.from_call(error)
+            if status is None:
+                status = Status(code=error.code().value[0], message=error.details() or "")
+            result.error.CopyFrom(status)
         self._deliver((result,))
 
     async def _call(self, operation: wire.Operation, result: wire.OperationResult) -> None:
