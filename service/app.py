@@ -14,6 +14,7 @@ from functools import partial
 from service.access.setup import Access
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment
+from service.actors.expiry import ending_expired_channels
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
 from service.descriptors import raise_descriptor_limit
@@ -183,7 +184,10 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             probes=probes,
         )
         access.reloader.on_request(key_reload.begin)
-        await _serve_calls(settings, access, router, servicer, sources, identity.public_key, fenced)
+        async with ending_expired_channels(router, environment):
+            await _serve_calls(
+                settings, access, router, servicer, sources, identity.public_key, fenced
+            )
     finally:
         access.reloader.stop()
         key_pairs.stop()

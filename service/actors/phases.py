@@ -846,3 +846,7 @@ class Crashed(_Leaving):
         super().__init__(
             actor, ActorCrashedError("the channel's actor failed: try again after a pause")
         )
+
+    def leave(self) -> None:
+        """Refuse whoever came behind the order to stop, too: Pykka would say less of why."""
+        self._actor.actor_inbox.refuse_all(self._refusal)

@@ -229,6 +229,17 @@ class Router(Guardian):
             for command, reply in asked
         )
 
+    def call_up(self, connect_id: int, owner: bytes) -> None:
+        """Have a channel at rest loaded and passivated at once, which ends it if it has expired.
+
+        Nobody has to make room for it: nothing is done if there is none, if the channel is in use,
+        or if the service is stopping.
+        """
+        in_use = connect_id in self._channels or (connect_id, owner) in self._asked
+        full = self._actors >= self._settings.max_live_actors
+        if not (self._draining or in_use or full):
+            self._passivate(connect_id, self._start(connect_id, owner, deque()))
+
     # --- Room for actors --------------------------------------------------------------------------
 
     def _hand_over(self, connect_id: int, owner: bytes, commands: _Commands) -> None:
@@ -323,7 +334,7 @@ class Router(Guardian):
         self._due[channel.due].append(connect_id)
         return connect_id, channel
 
-    def _start(self, connect_id: int, owner: bytes, commands: _Commands) -> None:
+    def _start(self, connect_id: int, owner: bytes, commands: _Commands) -> _Live:
         ref = ConnectActor.start(
             connect_id, owner, self._environment, self, dispatcher=self._dispatcher
         )
@@ -336,6 +347,7 @@ class Router(Guardian):
             live.mailbox.put(Envelope(command, reply))
         if self._draining:
             self._passivate(connect_id, live)
+        return live
 
     # --- Looking after actors ---------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -628,6 +629,33 @@ async def test_a_crashed_actor_throws_its_state_away_and_restarts_after_a_pause(
     assert payload.header.message_number == 1
     assert house.statistics.crashed == 1
     assert len(journal.all_records) == 3
+
+
+async def test_who_comes_between_a_crash_and_the_stop_is_told_of_the_crash(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = await house.establish()
+
+    def defect(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Differential, "record", defect)
+    later: list[LoopFuture[Any]] = []
+
+    def come_back(_: object) -> None:
+        # From within the turn that crashed: the order to stop is in the mailbox, and this behind.
+        later.extend(channel.ask(Encrypt(b"%d" % n)) for n in range(3))
+
+    first = channel.ask(Encrypt(b"x"))
+    first.add_done_callback(come_back)
+    with pytest.raises(ActorCrashedError):
+        await answer(first)
+    for reply in later:
+        with pytest.raises(ActorCrashedError, match="try again after a pause"):
+            await answer(reply)
+    assert len(later) == 3
+    assert house.statistics.crashed == 1
+    assert house.router.live == 0
 
 
 async def test_a_defect_in_passivation_leaves_a_channel_that_is_served_again_and_can_be_drained(
