@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from service.persistence.contract import CorruptRecordError, Record, RecordKind, Recovery
+from service.protocol.change_runs import decode_change_runs
 from service.protocol.changes import Change, InconsistentChangeError, decode_change
 from service.protocol.replay import apply_all
 from service.protocol.session import Session
@@ -48,10 +49,13 @@ def rebuild(recovery: Recovery) -> Session | None:
 
 def _changes(records: Sequence[Record]) -> Iterator[Change]:
     for record in records:
-        if record.kind is not RecordKind.CHANGE:
-            raise _no_change(record)
         payload = record.payload
-        yield _decode_short(payload) if len(payload) <= _SHORT else decode_change(payload)
+        if record.kind is RecordKind.CHANGE:
+            yield _decode_short(payload) if len(payload) <= _SHORT else decode_change(payload)
+        elif record.kind is RecordKind.CHANGES:
+            yield from decode_change_runs(payload)
+        else:
+            raise _no_change(record)
 
 
 def _no_change(record: Record) -> CorruptRecordError:

@@ -566,6 +566,14 @@ class SqliteJournal:
         """See ``Journal``."""
         return self._owners.count(owner)
 
+    def channels(self, after: int, limit: int) -> list[int]:
+        """See ``Journal``."""
+        return self._usable().saved_channels(after, limit)
+
+    def saved_at(self, channel: int) -> int:
+        """See ``Journal``."""
+        return self._usable().saved_at(channel)
+
     def recover(self, channel: int) -> Recovery:
         """See ``Journal``."""
         recovery = self._usable().recover(channel)

@@ -126,6 +126,31 @@ class SqliteReader:
         )
         return sorted(known)
 
+    def saved_channels(self, after: int, limit: int) -> list[int]:
+        """See ``Journal.channels``. The index of the snapshots is all that this reads."""
+        rows = self._select_all(
+            "SELECT DISTINCT channel FROM snapshots WHERE channel > ? ORDER BY channel LIMIT ?",
+            (after, limit),
+        )
+        return [channel for (channel,) in rows]
+
+    def saved_at(self, channel: int) -> int:
+        """See ``Journal``. Nothing is put into the index: whoever asks may ask about all."""
+        index = self.index
+        known = channel in index.tails or channel in index.vouched
+        reason = NEWEST_UNKNOWN if index.distrusted and not known else None
+        if reason := index.damaged.get(channel, reason):
+            raise CorruptRecordError(f"channel {channel}: {reason}")
+        row = self._select(
+            "SELECT taken_at FROM snapshots WHERE channel = ?"
+            " ORDER BY sequence_number DESC LIMIT 1",
+            (channel,),
+        )
+        taken_at = row[0] if row else 0
+        if not isinstance(taken_at, int):
+            raise CorruptRecordError(f"channel {channel}: the time of its snapshot is damaged")
+        return taken_at
+
     def given_up(self) -> set[int]:
         """Return the channels that the restoring of an older backup has given up."""
         return {
@@ -301,7 +326,17 @@ class SqliteReader:
         try:
             row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
         except sqlite3.Error as error:
-            if primary_code(error) == sqlite3.SQLITE_CORRUPT:
-                raise CorruptRecordError(f"a page of the journal is damaged: {error}") from error
-            raise JournalError(f"the journal can't be read: {error}") from error
+            raise _unreadable(error) from error
         return row
+
+    def _select_all(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        try:
+            return self.connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+
+
+def _unreadable(error: sqlite3.Error) -> JournalError:
+    if primary_code(error) == sqlite3.SQLITE_CORRUPT:
+        return CorruptRecordError(f"a page of the journal is damaged: {error}")
+    return JournalError(f"the journal can't be read: {error}")

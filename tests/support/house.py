@@ -1,6 +1,7 @@
 """A whole service but for gRPC, on the running event loop: journal, committer, actors, router."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -129,6 +130,16 @@ class House:
         reply: LoopFuture[Any] = LoopFuture()
         self.router.route(connect_id, command, reply, owner)
         return reply
+
+    async def establish_in_step(self) -> PeerEnd:
+        """Establish until a channel's first snapshot is a whole interval away."""
+        interval = self.environment.snapshot_interval
+        seed = next(
+            seed
+            for seed in itertools.count(1)
+            if connect_id_of(establish_request(seed)[1]) % interval == 0
+        )
+        return await self.establish(seed)
 
     async def establish(self, seed: int = 1, owner: bytes = b"") -> PeerEnd:
         initiation, request = establish_request(seed)
