@@ -47,9 +47,9 @@ _RENEWALS_A_LEASE = 3
 _OTHER_DESCRIPTORS = 128
 # Python's collector runs after so many allocations of containers that outnumber the releases, and
 # its older generations after so many runs of the younger one. A message leaves no cycle behind, so
-# the 700, 10 and 10 of the interpreter have it look for nothing, some 40 times a second.
+# the 700, 10 and 10 of the interpreter have it look for nothing most of the time.
 _COLLECT_AFTER = (20_000, 20, 50)
-# Seconds that the event loop may keep the interpreter to itself while the journal's thread waits for
+# Seconds that the event loop keeps the interpreter to itself while the journal's thread waits for
 # it. A commit comes back to the interpreter some ten times: with the interpreter's 5 ms most of a
 # commit under load is waiting.
 _SWITCH_AFTER = 0.0005

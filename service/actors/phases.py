@@ -374,6 +374,8 @@ class _CoalescedAnswers(OpenWrite):
         """Take one more operation in."""
         self._changes.add(change)
         self._answers.append((sender, result))
+        if self._changes.full:
+            self._running.take_no_more(self)
 
     def close(self) -> bool:
         """See ``OpenWrite``."""

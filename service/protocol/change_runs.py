@@ -19,10 +19,10 @@ from service.protocol.changes import (
     change_to_stored,
 )
 
-__all__ = ["MAX_RUN", "ChangeRuns", "decode_change_runs"]
+__all__ = ["MAX_CHANGES", "ChangeRuns", "decode_change_runs"]
 
-MAX_RUN = 65_536
-"""Messages in one run; bounds what a damaged record can ask for."""
+MAX_CHANGES = 4_096
+"""Changes in one record; bounds the work that a damaged one can ask for."""
 
 
 class _Run(NamedTuple):
@@ -33,11 +33,12 @@ class _Run(NamedTuple):
 class ChangeRuns:
     """Changes in order, as few runs as they make. For one thread."""
 
-    __slots__ = ("_first", "_further", "_kind", "_next", "_runs")
+    __slots__ = ("_count", "_first", "_further", "_kind", "_next", "_runs")
 
     def __init__(self, change: Change) -> None:
         """Begin with a first change."""
         self._runs: list[_Run] = []
+        self._count = 1
         self._begin(change)
 
     def _begin(self, change: Change) -> None:
@@ -50,16 +51,20 @@ class ChangeRuns:
         self._next = change[0] + 1
 
     def add(self, change: Change) -> None:
-        """Add the next change."""
+        """Add the next change, unless it is ``full``."""
+        self._count += 1
         # A message with anything beside its number can't be told by that of the one before.
         if type(change) is self._kind and change[0] == self._next and not any(change[1:]):
             self._next += 1
             self._further += 1
-            if self._further == MAX_RUN:
-                self._kind = None
             return
         self._runs.append(_Run(self._first, self._further))
         self._begin(change)
+
+    @property
+    def full(self) -> bool:
+        """Whether the next change has to begin another record."""
+        return self._count >= MAX_CHANGES
 
     @property
     def single(self) -> Change | None:
@@ -84,14 +89,15 @@ def decode_change_runs(encoded: bytes) -> Iterator[Change]:
         message = stored.ChangeRuns.FromString(encoded)
     except DecodeError as error:
         raise InconsistentChangeError("stored changes can't be parsed") from error
-    if not message.runs:
-        raise InconsistentChangeError("a record of changes holds none")
+    count = len(message.runs) + sum(run.further for run in message.runs)
+    if not 0 < count <= MAX_CHANGES:
+        raise InconsistentChangeError(f"a record of changes holds {count}")
     for run in message.runs:
         first = change_from_stored(run.first)
         yield first
         if not run.further:
             continue
-        if not isinstance(first, Sent | Received) or run.further > MAX_RUN:
+        if not isinstance(first, Sent | Received):
             raise InconsistentChangeError(f"a run of {run.further} changes that can't be one")
         kind = type(first)
         for number in range(run.further):

@@ -100,6 +100,7 @@ Change = Sent | Received | ReceivedSkipped | Acknowledged
 
 _Stored = session_pb2.Change
 _SENT, _RECEIVED = _Stored.SENT, _Stored.RECEIVED
+_PLAIN = {Sent: _SENT, Received: _RECEIVED}
 
 
 def encode_change(change: Change) -> bytes:
@@ -108,11 +109,10 @@ def encode_change(change: Change) -> bytes:
     It takes 4 bytes for a typical message, about 38 where a ratchet turned; 18 more for a received
     one if the channel keeps deliveries.
     """
-    if type(change) is Sent and change.once is None and not change.ratchet_private_key:
-        # Nearly every change is this one or the next.
-        return _Stored(kind=_SENT, index=change.message_number).SerializeToString()
-    if type(change) is Received and not (change.ratchet_key or change.digest):
-        return _Stored(kind=_RECEIVED, index=change.message_number).SerializeToString()
+    kind = _PLAIN.get(type(change))
+    if kind is not None and not any(change[1:]):
+        # Nearly every change: a message with nothing but its number.
+        return _Stored(kind=kind, index=change[0]).SerializeToString()
     return change_to_stored(change).SerializeToString()
 
 

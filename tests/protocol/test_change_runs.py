@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos.connect_actor.stored.v1 import session_pb2 as stored
-from service.protocol.change_runs import MAX_RUN, ChangeRuns, decode_change_runs
+from service.protocol.change_runs import MAX_CHANGES, ChangeRuns, decode_change_runs
 from service.protocol.changes import (
     Acknowledged,
     Change,
@@ -79,13 +79,13 @@ def test_a_gap_a_turn_and_another_kind_begin_another_run() -> None:
     assert list(decode_change_runs(encoded)) == changes
 
 
-def test_a_run_has_an_end() -> None:
+def test_a_record_has_an_end() -> None:
     runs = ChangeRuns(Sent(0))
-    for number in range(1, MAX_RUN + 3):
+    for number in range(1, MAX_CHANGES):
+        assert not runs.full
         runs.add(Sent(number))
-    encoded = runs.encode()
-    assert [run.further for run in stored.ChangeRuns.FromString(encoded).runs] == [MAX_RUN, 1]
-    assert sum(1 for _ in decode_change_runs(encoded)) == MAX_RUN + 3
+    assert runs.full
+    assert sum(1 for _ in decode_change_runs(runs.encode())) == MAX_CHANGES
 
 
 @pytest.mark.parametrize("kind", [stored.Change.ACKNOWLEDGED, stored.Change.KIND_UNSPECIFIED])
@@ -96,13 +96,11 @@ def test_what_can_t_be_a_run_is_refused(kind: stored.Change.Kind.ValueType) -> N
         list(decode_change_runs(record.SerializeToString()))
 
 
-def test_a_run_without_bounds_is_refused_before_it_is_made() -> None:
+def test_too_many_changes_are_refused_before_one_is_made() -> None:
     first = stored.Change(kind=stored.Change.SENT)
-    record = stored.ChangeRuns(runs=[stored.ChangeRun(first=first, further=MAX_RUN + 1)])
-    changes = decode_change_runs(record.SerializeToString())
-    assert next(changes) == Sent(0)
-    with pytest.raises(InconsistentChangeError, match="can't be one"):
-        next(changes)
+    runs = [stored.ChangeRun(first=first, further=MAX_CHANGES // 2) for _ in range(2)]
+    with pytest.raises(InconsistentChangeError, match=f"holds {MAX_CHANGES + 2}"):
+        next(decode_change_runs(stored.ChangeRuns(runs=runs).SerializeToString()))
 
 
 @pytest.mark.parametrize("encoded", [b"", b"\xff\xff"])
