@@ -49,10 +49,6 @@ _OTHER_DESCRIPTORS = 128
 # its older generations after so many runs of the younger one. A message leaves no cycle behind, so
 # the 700, 10 and 10 of the interpreter have it look for nothing most of the time.
 _COLLECT_AFTER = (20_000, 20, 50)
-# Seconds that the event loop keeps the interpreter to itself while the journal's thread waits for
-# it. A commit comes back to the interpreter some ten times: with the interpreter's 5 ms most of a
-# commit under load is waiting.
-_SWITCH_AFTER = 0.0005
 # Seconds for the actors to stop, even if the calls have used up the grace.
 _LEAST_DRAIN = 1.0
 
@@ -230,7 +226,6 @@ async def _serve_calls(
     # What is alive now stays so: no collection needs to look at it again.
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
-    sys.setswitchinterval(_SWITCH_AFTER)
     _announce(
         event="ready",
         listen=server.address,
