@@ -29,6 +29,8 @@ class Variant:
     router: RouterName = "forwarding"
     dh_ratchet_every: int = 10
     snapshot_interval: int = 50
+    flags: tuple[str, ...] = ()
+    """Further flags of ``serve``."""
 
     @property
     def is_durable(self) -> bool:
@@ -47,6 +49,7 @@ class Variant:
             # The audited server keeps no answers to give again.
             redelivery_window=0,
             command=command or DEFAULT_COMMAND,
+            flags=self.flags,
         )
 
 
