@@ -3,11 +3,9 @@
 The service's counters are not asked, so that what answers may be something else than a service.
 """
 
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
 
 from loadgen.channels import Endpoint
 from loadgen.load import Progress
@@ -15,6 +13,7 @@ from loadgen.overload.lines import Lines, Outcome, open_lines
 from loadgen.pacing import Line
 from loadgen.peer import Peers
 from loadgen.reach.echo import ECHO_COMMAND, EchoEnd
+from loadgen.reach.fresh import on_fresh_service
 from loadgen.reach.loads import require_right
 from loadgen.reach.results import Seen
 from loadgen.reach.rows import Side
@@ -41,10 +40,7 @@ def connections_side(name: str, variant: Variant, load: LoadSettings, connection
     def opening(service: ServiceProcess) -> AbstractAsyncContextManager[Lines]:
         return open_lines(Endpoint(service.listen, service.identity), load, connections)
 
-    async def measure(progress: Progress) -> Seen:
-        return await _measure(variant, load, load.service_command, opening, progress)
-
-    return Side(name, measure)
+    return _side(name, variant, load, opening)
 
 
 def echo_side(name: str, load: LoadSettings) -> Side:
@@ -53,10 +49,15 @@ def echo_side(name: str, load: LoadSettings) -> Side:
     def opening(service: ServiceProcess) -> AbstractAsyncContextManager[Lines]:
         return _open_echo(service.listen, load)
 
+    # It heeds none of the variant's flags.
+    variant = Variant("echo", "differential", journal="memory")
+    return _side(name, variant, load.model_copy(update={"service_command": ECHO_COMMAND}), opening)
+
+
+def _side(name: str, variant: Variant, load: LoadSettings, opening: _Opening) -> Side:
     async def measure(progress: Progress) -> Seen:
-        # It heeds none of the variant's flags.
-        return await _measure(
-            Variant("echo", "differential", journal="memory"), load, ECHO_COMMAND, opening, progress
+        return await on_fresh_service(
+            variant, load, lambda service: _put(service, load, opening, progress), progress
         )
 
     return Side(name, measure)
@@ -71,22 +72,6 @@ async def _open_echo(address: str, load: LoadSettings) -> AsyncIterator[Lines]:
         line = Line(peers, transport, Timeline(now(), now(), 1.0), now)
         transport.listen(line)
         yield Lines([line], [])
-
-
-async def _measure(
-    variant: Variant,
-    load: LoadSettings,
-    command: tuple[str, ...] | None,
-    opening: _Opening,
-    progress: Progress,
-) -> Seen:
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
-        options = variant.options(Path(data_dir), command)
-        progress.step("starting the service")
-        async with ServiceProcess(options, load.timeout_seconds) as service:
-            seen = await service.while_alive(_put(service, load, opening, progress))
-            await service.stop()
-    return seen
 
 
 async def _put(

@@ -5,18 +5,17 @@ counted while one handshake is answered in this process, and timed here, both in
 """
 
 import os
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from loadgen.load import Progress
+from loadgen.reach.fresh import on_fresh_service
 from loadgen.reach.results import Seen
 from loadgen.reach.rows import MeasureError, Side
 from loadgen.sampling import family_cpu_seconds
@@ -53,13 +52,9 @@ def handshakes_side(name: str, variant: Variant, load: LoadSettings) -> Side:
     """Return the side that establishes the load's channels, all asked for at once on a stream."""
 
     async def measure(progress: Progress) -> Seen:
-        with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
-            progress.step("starting the service")
-            options = variant.options(Path(data_dir), load.service_command)
-            async with ServiceProcess(options, load.timeout_seconds) as service:
-                seen = await service.while_alive(_establish_all(service, load, progress))
-                await service.stop()
-        return seen
+        return await on_fresh_service(
+            variant, load, lambda service: _establish_all(service, load, progress), progress
+        )
 
     return Side(name, measure)
 

@@ -19,12 +19,8 @@ class Side:
 
     name: str
     measure: Callable[[Progress], Awaitable[Seen]]
-    """Measures it once.
-
-    Raises:
-        MeasureError: it can't be measured. So do ServiceError, TransportError and MetricsError
-            say.
-    """
+    """Measures it once. Raises MeasureError, ServiceError, TransportError or MetricsError if it
+    can't."""
 
 
 @dataclass(frozen=True, slots=True)
