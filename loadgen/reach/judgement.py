@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from loadgen.reach.results import RowResult, SideResult, Verdict
 from loadgen.reach.rows import Quantity, Row
-from loadgen.report.numbers import figure
+from loadgen.report.numbers import count, figure
 from loadgen.results import Ratio, Spread
 from loadgen.statistics import ratio_to, spread_of
 
@@ -81,13 +81,18 @@ def _faults(row: Row, found: Mapping[str, SideResult]) -> Iterator[str]:
         yield f"{row.reference.figure} of {row.reference.side} is 0, and nothing can be held to it"
 
 
+def _written(value: float) -> str:
+    # What was counted has no places.
+    return count(value) if float(value).is_integer() else figure(value)
+
+
 def _remarks(row: Row, found: Mapping[str, SideResult]) -> Sequence[str]:
     """Say what a reader has to know of a row that was measured."""
     remarks = []
     for beside in row.beside:
         spread = _spread(beside.quantity, found)
         if spread is not None:
-            remarks.append(beside.words.format(figure(spread.median)))
+            remarks.append(beside.words.format(_written(spread.median)))
     for side in dict.fromkeys(quantity.side for quantity in row.quantities()):
         rounds = found[side].rounds
         bound = sum(seen.generator_bound for seen in rounds)

@@ -1,4 +1,4 @@
-"""Sides that are a load on a fresh service of their own: what it did, what each message cost."""
+"""Sides that are a load whose peers answer each other: what it did, what each message cost."""
 
 from collections.abc import Mapping
 
@@ -18,7 +18,7 @@ def load_side(name: str, variant: Variant, load: LoadSettings) -> Side:
 
     async def measure(progress: Progress) -> Seen:
         trial = await run_trial(variant, load, progress, recovers=False)
-        return seen_of(trial.load, trial.cost, load.channels)
+        return seen_of(trial.load, trial.cost)
 
     return Side(name, measure)
 
@@ -35,8 +35,8 @@ def require_right(wrong: int, errors: Mapping[str, int]) -> None:
         raise MeasureError(f"operations failed: {dict(errors)}")
 
 
-def seen_of(load: LoadFigures, cost: Cost, channels: int) -> Seen:
-    """Return what a load on so many channels showed.
+def seen_of(load: LoadFigures, cost: Cost) -> Seen:
+    """Return what a load showed.
 
     Raises:
         MeasureError: it was not served.
@@ -51,12 +51,9 @@ def seen_of(load: LoadFigures, cost: Cost, channels: int) -> Seen:
     return Seen(
         figures={
             "per_second": load.messages_per_second,
-            "per_second_and_channel": load.messages_per_second / channels,
             "cpu_us": None if cpu is None else cpu * 1e6,
             "p99_ms": None if latency is None else latency.p99_us / 1_000,
             "allocated_bytes": per_message(cost.allocated_bytes),
-            "records": per_message(cost.records),
-            "messages_per_commit": cost.messages / cost.commits if cost.commits else None,
             "generator_cpu_share": load.generator.cpu_share,
         },
         generator_bound=bool(load.generator.warnings),

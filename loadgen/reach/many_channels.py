@@ -5,21 +5,22 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from loadgen.channels import ChannelEnd, Endpoint
-from loadgen.load import Load, Progress, put_load
-from loadgen.reach.loads import require_right, seen_of
+from loadgen.load import Load, Progress
+from loadgen.reach.loads import require_right
 from loadgen.reach.planting import Planted, plant, restore_all
 from loadgen.reach.results import Seen
 from loadgen.reach.rows import MeasureError, Side
+from loadgen.reach.salvo import Gunner
+from loadgen.reach.saturation import measure_saturated
 from loadgen.recovery import recover
 from loadgen.results import Recovery
-from loadgen.service_cost import MeteredProcess, MetricsError, take
+from loadgen.service_cost import take
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import LoadSettings
-from loadgen.transport import open_transport
+from loadgen.transport import Transport, open_transport
 from loadgen.trial import Variant
 from service.client import ConnectClient
 
@@ -31,14 +32,16 @@ _STAY_ALIVE = "--idle-timeout=3600"
 _RECORDS_A_CHANNEL = 12
 
 
-def live_side(name: str, variant: Variant, load: LoadSettings) -> Side:
-    """Return the side that puts the load on a service whose channels are all live."""
+def live_side(name: str, variant: Variant, load: LoadSettings, messages: int) -> Side:
+    """Return the side that has a service whose channels are all live carry out so many messages."""
 
     async def measure(progress: Progress) -> Seen:
         with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
             planted, options = await _plant(Path(data_dir), variant, load, progress)
             async with ServiceProcess(options, load.timeout_seconds) as service:
-                seen = await service.while_alive(_put(service, planted, load, progress))
+                seen = await service.while_alive(
+                    _saturate(service, planted, load, messages, progress)
+                )
                 # All of them would be written down first, for nobody.
                 await service.kill()
         return seen
@@ -101,31 +104,28 @@ async def _plant(
 @asynccontextmanager
 async def _all_alive(
     service: ServiceProcess, planted: Planted, load: LoadSettings, progress: Progress
-) -> AsyncIterator[Load]:
-    """Bring the planted channels to life and yield a load on them, not begun yet."""
+) -> AsyncIterator[tuple[Transport, list[ChannelEnd]]]:
+    """Bring the planted channels to life; yield a way to them, and their peers' ends."""
     progress.step(f"bringing {load.channels} channels to life")
-    endpoint = Endpoint(service.listen, service.identity)
     async with (
         ConnectClient(service.listen) as client,
         open_transport(service.listen, load) as transport,
     ):
         ends = planted.ends(client)
         await restore_all(transport, ends, patience=load.timeout_seconds)
-        yield Load(transport, ends, load, endpoint, progress)
+        yield transport, ends
 
 
-async def _put(
-    service: ServiceProcess, planted: Planted, load: LoadSettings, progress: Progress
+async def _saturate(
+    service: ServiceProcess, planted: Planted, load: LoadSettings, messages: int, progress: Progress
 ) -> Seen:
-    async with _all_alive(service, planted, load, progress) as work:
-        read = partial(take, service.metrics, MeteredProcess.of(service))
-        figures, cost = await put_load(work, read)
-        live = (await read()).metrics["connect_actors_live"]
-    if cost is None:
-        raise MetricsError("the service's counters were not read")
+    async with _all_alive(service, planted, load, progress) as (transport, ends):
+        gunners = [Gunner(transport, ends, load)]
+        seen = await measure_saturated(service, gunners, load, messages, progress)
+    live = (await take(service.metrics, None)).metrics["connect_actors_live"]
     if live < load.channels:
         raise MeasureError(f"of {load.channels} channels only {live:,.0f} were live")
-    return seen_of(figures, cost, load.channels)
+    return seen
 
 
 async def _use(
@@ -133,7 +133,9 @@ async def _use(
 ) -> list[ChannelEnd]:
     """Leave so many records behind the channels' snapshots, on average."""
     used = 0
-    async with _all_alive(service, planted, load, progress) as work:
+    async with _all_alive(service, planted, load, progress) as (transport, ends):
+        endpoint = Endpoint(service.listen, service.identity)
+        work = Load(transport, ends, load, endpoint, progress)
         while used < _RECORDS_A_CHANNEL * load.channels:
             await work.measure()
             figures = work.figures(None)

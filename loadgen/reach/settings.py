@@ -15,6 +15,7 @@ __all__ = ["ReachSettings"]
 # Below six minutes on two shared cores.
 _QUICK: Mapping[str, object] = {
     "rounds": 2,
+    "messages": 30_000,
     "warm_up_seconds": 0.5,
     "duration_seconds": 2.0,
     "live_channels": 10_000,
@@ -46,8 +47,15 @@ class ReachSettings(CommandSettings):
     payload_bytes: PayloadSizes = Field(
         "64,1024", description="plaintext sizes, written as for loadgen run"
     )
-    warm_up_seconds: float = Field(1.5, ge=0, le=3_600, description="load before measuring")
-    duration_seconds: float = Field(4, gt=0, le=3_600, description="load that is measured")
+    messages: int = Field(
+        100_000, ge=100, le=10_000_000, description="in a turn of one kind; unary: a tenth of it"
+    )
+    warm_up_seconds: float = Field(
+        1.5, ge=0, le=3_600, description="before a turn of several kinds of messages"
+    )
+    duration_seconds: float = Field(
+        4, gt=0, le=3_600, description="of a turn of several kinds of messages"
+    )
     live_channels: int = Field(
         100_000, ge=1, le=150_000, description="live channels of the row about many of them"
     )

@@ -7,13 +7,13 @@ minutes. Goals are those of the project's plan for what is in reach.
 import os
 from dataclasses import replace
 
-from loadgen.reach.connections import connections_side, echo_side
 from loadgen.reach.handshakes import OPERATIONS, handshakes_side, limit_side
 from loadgen.reach.idle import memory_side
 from loadgen.reach.loads import load_side
 from loadgen.reach.many_channels import live_side, restart_side
 from loadgen.reach.results import Goal
 from loadgen.reach.rows import Beside, Group, Quantity, Row
+from loadgen.reach.saturation import echo_side, saturated_side
 from loadgen.reach.settings import ReachSettings
 from loadgen.soak.settings import SoakSettings
 from loadgen.trial import Variant
@@ -31,6 +31,8 @@ _FRAMES = 8
 _FEW_CHANNELS = 100
 # As many calls at once as keep a server of one core busy.
 _UNARY_CALLS = 64
+# A call takes as long as ten messages in frames.
+_MESSAGES_A_CALL = 10
 # Enough that each of a few workers has some, wherever they land.
 _CONNECTIONS = 8
 _MOST_LONG_ROUNDS = 3
@@ -67,7 +69,10 @@ def _durability(settings: ReachSettings) -> Group:
     load = settings.load()
     return Group(
         "durability",
-        [load_side("sqlite", _DURABLE, load), load_side("memory journal", _MEMORY, load)],
+        [
+            saturated_side("sqlite", _DURABLE, load, settings.messages),
+            saturated_side("memory journal", _MEMORY, load, settings.messages),
+        ],
         [
             Row(
                 "durable",
@@ -123,10 +128,10 @@ def _coalescing(settings: ReachSettings) -> Group:
     return Group(
         "coalescing",
         [
-            load_side("256 a frame", _DURABLE, load),
-            load_side("coalesced", coalescing, load),
-            load_side("skewed", _DURABLE, skewed),
-            load_side("skewed, coalesced", coalescing, skewed),
+            saturated_side("256 a frame", _DURABLE, load, settings.messages),
+            saturated_side("coalesced", coalescing, load, settings.messages),
+            saturated_side("skewed", _DURABLE, skewed, settings.messages),
+            saturated_side("skewed, coalesced", coalescing, skewed, settings.messages),
         ],
         [
             row("cpu-256", "channels alike", "coalesced", "256 a frame"),
@@ -143,7 +148,7 @@ def _decrypting(settings: ReachSettings) -> Group:
         ("decrypt", "in order", "in order"),
         ("decrypt-reordered", "reordered", "5 % reordered"),
     ):
-        run_with = f"{_usual(settings)}; decrypts {words}, sealed by the generator meanwhile"
+        run_with = f"{_usual(settings)}; decrypts {words}"
         rows += [
             Row(
                 name,
@@ -170,9 +175,9 @@ def _decrypting(settings: ReachSettings) -> Group:
     return Group(
         "decrypting",
         [
-            load_side("encrypts", _DURABLE, settings.load()),
-            load_side("in order", _DURABLE, in_order),
-            load_side("reordered", _DURABLE, reordered),
+            saturated_side("encrypts", _DURABLE, settings.load(), settings.messages),
+            saturated_side("in order", _DURABLE, in_order, settings.messages),
+            saturated_side("reordered", _DURABLE, reordered, settings.messages),
         ],
         rows,
     )
@@ -180,6 +185,7 @@ def _decrypting(settings: ReachSettings) -> Group:
 
 def _unary(settings: ReachSettings) -> Group:
     load = settings.load(transport="unary", concurrency=_UNARY_CALLS)
+    calls = settings.messages // _MESSAGES_A_CALL
     run_with = (
         f"encrypts, a call each, one connection, {settings.channels:,} channels,"
         f" {settings.payload_bytes} B, {_UNARY_CALLS} in flight"
@@ -187,7 +193,10 @@ def _unary(settings: ReachSettings) -> Group:
     against = "a bare grpcio aio server, same messages and options"
     return Group(
         "unary",
-        [connections_side("unary", _DURABLE, load, 1), echo_side("echo", load)],
+        [
+            saturated_side("unary", _DURABLE, load, calls),
+            echo_side("echo", load, calls),
+        ],
         [
             Row(
                 "unary",
@@ -252,8 +261,8 @@ def _one_channel(settings: ReachSettings) -> Group:
     return Group(
         "one channel",
         [
-            load_side("one channel", _DURABLE, settings.load(channels=1)),
-            load_side("many channels", _DURABLE, settings.load()),
+            saturated_side("one channel", _DURABLE, settings.load(channels=1), settings.messages),
+            saturated_side("many channels", _DURABLE, settings.load(), settings.messages),
         ],
         [
             Row(
@@ -314,8 +323,8 @@ def _many_live(settings: ReachSettings) -> Group:
     return Group(
         "many live channels",
         [
-            live_side("many", _DURABLE, settings.load(channels=many)),
-            live_side("few", _DURABLE, settings.load(channels=few)),
+            live_side("many", _DURABLE, settings.load(channels=many), settings.messages),
+            live_side("few", _DURABLE, settings.load(channels=few), settings.messages),
         ],
         [
             Row(
@@ -407,8 +416,12 @@ def _workers(settings: ReachSettings) -> Group:
     return Group(
         "workers",
         [
-            connections_side(
-                name, replace(_DURABLE, flags=(f"--workers={number}",)), load, _CONNECTIONS
+            saturated_side(
+                name,
+                replace(_DURABLE, flags=(f"--workers={number}",)),
+                load,
+                settings.messages,
+                _CONNECTIONS,
             )
             for name, number in ((one, 1), (several, count))
         ],
