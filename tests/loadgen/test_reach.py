@@ -464,7 +464,7 @@ async def test_messages_that_are_held_back_are_sent_with_the_others() -> None:
     service = PacedService(batch=8, answer=echoed)
     guns = gunner(service, encrypt_weight=0.0, decrypt_weight=1.0, out_of_order=0.5)
     salvo = guns.load(100, 16)
-    assert salvo.messages >= 100
+    assert salvo.messages > 100, "what still waits for later ones is not left out"
     await fire([salvo], 10)
     salvo.check()
     ids = [operation.operation_id for batch in service.batches for operation in batch]
