@@ -10,7 +10,7 @@ from pathlib import Path
 from loadgen.channels import ChannelEnd, Endpoint
 from loadgen.load import Load, Progress
 from loadgen.reach.loads import require_right
-from loadgen.reach.planting import Planted, plant, restore_all
+from loadgen.reach.planting import Planted, bring_to_life, plant
 from loadgen.reach.results import Seen
 from loadgen.reach.rows import MeasureError, Side
 from loadgen.reach.salvo import Gunner
@@ -112,7 +112,7 @@ async def _all_alive(
         open_transport(service.listen, load) as transport,
     ):
         ends = planted.ends(client)
-        await restore_all(transport, ends, patience=load.timeout_seconds)
+        await bring_to_life(transport, ends, patience=load.timeout_seconds)
         yield transport, ends
 
 

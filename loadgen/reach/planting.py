@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loadgen.channels import ChannelEnd
+from loadgen.peer import RefusedByPeerError
 from loadgen.transport import Transport, TransportError, ask_all
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient
@@ -23,11 +24,11 @@ from service.protocol.handshake import ChannelLimits, Initiation, respond
 from service.protocol.keys import Identity
 from service.protocol.session import Session
 
-__all__ = ["Planted", "plant", "restore_all"]
+__all__ = ["Planted", "bring_to_life", "plant"]
 
 _A_COMMIT = 1_000
 # What the service is asked for at once: some seconds' work.
-_A_RESTORE = 4_096
+_AT_ONCE = 4_096
 _KEYS_FILE = "planted.key"
 
 
@@ -89,8 +90,10 @@ def plant(data_dir: Path, channels: int) -> Planted:
     return Planted((f"--sealing-key-file={keys_file}",), key, channels, peer.encode())
 
 
-async def restore_all(transport: Transport, ends: Sequence[ChannelEnd], *, patience: float) -> None:
-    """Bring every channel to life.
+async def bring_to_life(
+    transport: Transport, ends: Sequence[ChannelEnd], *, patience: float
+) -> None:
+    """Have every channel carry a message, so that nothing that the first one costs is left.
 
     Args:
         transport: the way to the service; its listener is replaced.
@@ -98,15 +101,21 @@ async def restore_all(transport: Transport, ends: Sequence[ChannelEnd], *, patie
         patience: how long some thousands may take, seconds.
 
     Raises:
-        TransportError: the service can't be reached, or does not know one of them.
+        TransportError: the service can't be reached, or one of them does not live.
     """
-    for first in range(0, len(ends), _A_RESTORE):
+    for first in range(0, len(ends), _AT_ONCE):
+        some = ends[first : first + _AT_ONCE]
         operations = [
             wire.Operation(
-                operation_id=number, restore=wire.RestoreRequest(connect_id=end.connect_id)
+                operation_id=number, encrypt=wire.EncryptRequest(connect_id=end.connect_id)
             )
-            for number, end in enumerate(ends[first : first + _A_RESTORE], first)
+            for number, end in enumerate(some)
         ]
-        for result in await ask_all(transport, operations, patience=patience):
-            if result.WhichOneof("outcome") != "restore":
+        results = await ask_all(transport, operations, patience=patience)
+        for end, result in zip(some, results, strict=True):
+            if result.WhichOneof("outcome") != "encrypt":
                 raise TransportError(f"a planted channel does not live: {result.error.message}")
+            try:
+                end.open(result.encrypt.payload)
+            except RefusedByPeerError as error:
+                raise TransportError(f"a planted channel answers WRONGLY: {error}") from error

@@ -58,9 +58,9 @@ def groups_of(settings: ReachSettings) -> list[Group]:
     ]
 
 
-def _usual(settings: ReachSettings) -> str:
+def _usual(settings: ReachSettings, operations: str = "encrypts") -> str:
     return (
-        f"encrypts on one stream, {settings.channels:,} channels alike,"
+        f"{operations} on one stream, {settings.channels:,} channels alike,"
         f" {settings.payload_bytes} B, 64 a frame, 512 in flight"
     )
 
@@ -148,7 +148,7 @@ def _decrypting(settings: ReachSettings) -> Group:
         ("decrypt", "in order", "in order"),
         ("decrypt-reordered", "reordered", "5 % reordered"),
     ):
-        run_with = f"{_usual(settings)}; decrypts {words}"
+        run_with = _usual(settings, f"decrypts, {words},")
         rows += [
             Row(
                 name,
