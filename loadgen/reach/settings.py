@@ -48,7 +48,7 @@ class ReachSettings(CommandSettings):
         "64,1024", description="plaintext sizes, written as for loadgen run"
     )
     messages: int = Field(
-        100_000, ge=100, le=10_000_000, description="in a turn of one kind; unary: a tenth of it"
+        80_000, ge=100, le=10_000_000, description="in a turn of one kind; unary: a tenth of it"
     )
     warm_up_seconds: float = Field(
         1.5, ge=0, le=3_600, description="before a turn of several kinds of messages"
