@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.idle_channels import CHANNELS, bytes_per_idle_channel
 from benchmarks.rounds import better_by, in_fresh_process, require, rounds_from_arguments, spread
+from loadgen.reach.idle import CHANNELS, bytes_per_idle_channel
 from service.actors.actor import DispatchedActor
 from service.actors.dispatcher import Dispatcher
 

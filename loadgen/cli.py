@@ -2,9 +2,9 @@
 
 Exit codes: 0 all went well; 1 the load ran, but an answer was wrong, operations failed or a bound
 was broken (``diff``, ``bench``: something got worse, or a benchmark failed; ``crash``,
-``overload``, ``soak``: a promise was broken); 2 the configuration is not usable; 3 the service did
-not start, died or could not be reached; 4 the result was shown, but could not be written; 130 and
-143 ended by SIGINT and SIGTERM.
+``overload``, ``soak``: a promise was broken; ``reach``: a row could not be measured); 2 the
+configuration is not usable; 3 the service did not start, died or could not be reached; 4 the result
+was shown, but could not be written; 130 and 143 ended by SIGINT and SIGTERM.
 """
 
 import asyncio
@@ -34,6 +34,9 @@ from loadgen.overload.report import write_overload
 from loadgen.overload.settings import OverloadSettings
 from loadgen.plan import plan_of_compare, plan_of_run
 from loadgen.progress import CommandProgress
+from loadgen.reach.command import execute_reach, rows_chosen
+from loadgen.reach.report import write_reach
+from loadgen.reach.settings import ReachSettings
 from loadgen.report import ReportError, require_writable, show_diff, write_compare, write_run
 from loadgen.run import execute_run
 from loadgen.service_cost import MetricsError
@@ -71,6 +74,7 @@ commands:
   crash      kill the service at random moments, and hold it to everything that it said
   overload   ask for three times what a service can do, and open ten thousand idle connections
   soak       load a service for an hour, and see that nothing grows
+  reach      measure how near the service comes to what is in reach, row by row
 
 loadgen COMMAND --help lists the flags. Settings also come from a TOML file (--config FILE, tables
 named as the commands) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
@@ -87,6 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         BenchSettings.command: _bench,
         OverloadSettings.command: _overload,
         SoakSettings.command: _soak,
+        ReachSettings.command: _reach,
         DiffSettings.command: _diff,
         CrashSettings.command: _crash,
     }
@@ -167,6 +172,16 @@ async def _soak(flags: list[str]) -> int:
     with CommandProgress(lines_in_pipe=True) as progress:
         result = await execute_soak(settings, progress)
     return EXIT_RIGHT if write_soak(result, settings, Console()) else EXIT_WRONG
+
+
+async def _reach(flags: list[str]) -> int:
+    settings = load_settings(ReachSettings, flags)
+    if settings.list:
+        return _say([row.name for row in rows_chosen(settings)])
+    _require_writable(*(settings.output / f"reach.{kind}" for kind in ("json", "md", "html")))
+    with CommandProgress(lines_in_pipe=True) as progress:
+        result = await execute_reach(settings, progress)
+    return EXIT_RIGHT if write_reach(result, settings, Console()) else EXIT_WRONG
 
 
 async def _diff(flags: list[str]) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 from loadgen.environment import describe_environment
 from loadgen.figures import FIGURES, latency_of
@@ -26,10 +27,12 @@ __all__ = [
     "order_of_rounds",
     "run_in_order",
     "run_rounds",
+    "shuffled_rounds",
     "summarise",
     "warnings_of",
 ]
 
+_Each = TypeVar("_Each")
 
 BASELINE = "full"
 VARIANTS = (
@@ -45,8 +48,13 @@ def order_of_rounds(
     rounds: int, seed: int, variants: Sequence[Variant] = VARIANTS
 ) -> list[list[Variant]]:
     """Return each round's variants in the order in which they run."""
+    return shuffled_rounds(variants, rounds, seed)
+
+
+def shuffled_rounds(each: Sequence[_Each], rounds: int, seed: int) -> list[list[_Each]]:
+    """Return what takes turns, round by round, each round in an order of its own."""
     draw = random.Random(seed)  # noqa: S311 - an order to be repeated, not a secret
-    return [draw.sample(variants, len(variants)) for _ in range(rounds)]
+    return [draw.sample(each, len(each)) for _ in range(rounds)]
 
 
 async def run_rounds(

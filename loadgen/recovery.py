@@ -6,6 +6,7 @@ from functools import partial
 
 from loadgen.peer import PeerEnd, RefusedByPeerError
 from loadgen.results import Recovery
+from loadgen.sampling import family_cpu_seconds
 from loadgen.service_cost import take
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import LoadSettings
@@ -33,20 +34,20 @@ async def recover(
     begun = time.perf_counter()
     async with ServiceProcess(options, settings.timeout_seconds) as service:
         start_seconds = time.perf_counter() - begun
-        restore_seconds, verified = await service.while_alive(_restore_all(service, ends, settings))
+        recovery = await service.while_alive(
+            _restore_all(service, ends, settings, start_seconds=start_seconds)
+        )
         await service.stop()
-    return Recovery(
-        channels=len(ends),
-        start_seconds=start_seconds,
-        restore_seconds=restore_seconds,
-        channels_per_second=len(ends) / restore_seconds,
-        verified_channels=verified,
-    )
+    return recovery
 
 
 async def _restore_all(
-    service: ServiceProcess, ends: Sequence[PeerEnd], settings: LoadSettings
-) -> tuple[float, int]:
+    service: ServiceProcess,
+    ends: Sequence[PeerEnd],
+    settings: LoadSettings,
+    *,
+    start_seconds: float,
+) -> Recovery:
     async with open_transport(service.listen, settings) as transport:
         operations = [
             wire.Operation(
@@ -54,9 +55,11 @@ async def _restore_all(
             )
             for number, end in enumerate(ends)
         ]
+        cpu_before = family_cpu_seconds(service.pid)
         begun = time.perf_counter()
         results = await ask_all(transport, operations, patience=settings.timeout_seconds)
         restore_seconds = time.perf_counter() - begun
+        cpu_seconds = family_cpu_seconds(service.pid) - cpu_before
         for result in results:
             if result.WhichOneof("outcome") != "restore":
                 raise TransportError(
@@ -70,7 +73,15 @@ async def _restore_all(
                 f"{len(ends)} channels answered, but only {recovered} were recovered:"
                 " what was timed was no recovery"
             )
-        return restore_seconds, await _verify(transport, ends, settings)
+        return Recovery(
+            channels=len(ends),
+            start_seconds=start_seconds,
+            restore_seconds=restore_seconds,
+            channels_per_second=len(ends) / restore_seconds,
+            verified_channels=await _verify(transport, ends, settings),
+            restore_cpu_seconds=cpu_seconds,
+            replayed_records=reading.metrics.get("connect_recovered_records_total"),
+        )
 
 
 async def _verify(transport: Transport, ends: Sequence[PeerEnd], settings: LoadSettings) -> int:

@@ -189,6 +189,10 @@ class Recovery(_Record):
     channels_per_second: float
     verified_channels: int
     """Channels that then carried a message each way, every byte checked."""
+    restore_cpu_seconds: float | None = None
+    """CPU time of the service from the first Restore until the last answer."""
+    replayed_records: float | None = None
+    """Records behind the channels' snapshots that were read for it, all channels together."""
 
 
 class Round(_Record):

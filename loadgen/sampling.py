@@ -12,7 +12,7 @@ import psutil
 
 from loadgen.service_cost import MetricsError
 
-__all__ = ["ProcessSample", "Sampler", "sample_process"]
+__all__ = ["ProcessSample", "Sampler", "family_cpu_seconds", "sample_process"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,20 @@ def sample_process(pid: int) -> ProcessSample:
             )
     except psutil.Error as error:
         raise MetricsError(f"the service's process can't be read: {error}") from None
+
+
+def family_cpu_seconds(pid: int) -> float:
+    """Return the CPU time of a process and of all that it has started and that still run.
+
+    Raises:
+        MetricsError: it can't be read.
+    """
+    try:
+        process = psutil.Process(pid)
+        times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    except psutil.Error as error:
+        raise MetricsError(f"the service's process can't be read: {error}") from None
+    return sum(each.user + each.system for each in times)
 
 
 class Sampler:

@@ -31,6 +31,7 @@ _REQUIRED = (
 # Probes of the runtime, which a service may be built without, and what only the crash run shows.
 _OPTIONAL = (
     "connect_actor_passivations_total",
+    "connect_recovered_records_total",
     "connect_journal_records_deleted_total",
     "connect_journal_snapshots_deleted_total",
     "connect_streams_open",

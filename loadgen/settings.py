@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 ENVIRONMENT_PREFIX = "LOADGEN_"
-_TABLES = ("run", "compare", "audit", "bench", "diff", "crash", "overload", "soak")
+_TABLES = ("run", "compare", "audit", "bench", "diff", "crash", "overload", "soak", "reach")
 
 StrategyName = Literal["full", "cached", "differential"]
 JournalName = Literal["sqlite", "memory"]

@@ -13,6 +13,7 @@ from loadgen.audit.settings import AuditSettings
 from loadgen.bench.settings import BenchSettings
 from loadgen.crash.settings import CrashSettings
 from loadgen.overload.settings import OverloadSettings
+from loadgen.reach.settings import ReachSettings
 from loadgen.settings import CompareSettings, DiffSettings, RunSettings
 from loadgen.soak.settings import SoakSettings
 from service.settings import Settings
@@ -99,6 +100,7 @@ def reference() -> str:
                 CrashSettings,
                 OverloadSettings,
                 SoakSettings,
+                ReachSettings,
             )
         )
     )
