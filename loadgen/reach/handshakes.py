@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from nacl import bindings as sodium
 
 from loadgen.load import Progress
 from loadgen.reach.fresh import on_fresh_service
@@ -29,7 +29,7 @@ from service.client import ConnectClient, Identity
 from service.errors import ConnectError
 from service.protocol import primitives
 from service.protocol.handshake import ChannelLimits, Initiation, respond
-from service.protocol.primitives import KeyPair
+from service.protocol.primitives import KeyPair, SigningKey
 
 __all__ = ["OPERATIONS", "costs_of_operations", "count_operations", "handshakes_side", "limit_side"]
 
@@ -147,10 +147,9 @@ def count_operations() -> Counter[str]:
     identity = Identity.generate(os.urandom)
     counted: Counter[str] = Counter()
     with (
-        _counting(X25519PrivateKey, "from_private_bytes", counted, "X25519 key pairs"),
-        _counting(X25519PrivateKey, "generate", counted, "X25519 key pairs"),
+        _counting(sodium, "crypto_scalarmult_base", counted, "X25519 key pairs"),
         _counting(KeyPair, "exchange", counted, "X25519 exchanges"),
-        _counting(primitives, "sign", counted, "Ed25519 signatures"),
+        _counting(SigningKey, "sign", counted, "Ed25519 signatures"),
         _counting(primitives, "verify", counted, "Ed25519 verifications"),
         _counting(primitives, "hkdf", counted, "HKDFs"),
     ):
@@ -169,19 +168,17 @@ def count_operations() -> Counter[str]:
 @contextmanager
 def _counting(owner: Any, name: str, counted: Counter[str], what: str) -> Iterator[None]:  # noqa: ANN401 - a class or a module
     """Count the calls of one function of a class or module while this lasts."""
-    kept, bound = vars(owner)[name], getattr(owner, name)
+    counted_one = getattr(owner, name)
 
     def count_and_call(*given: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever it takes
         counted[what] += 1
-        return bound(*given, **named)
+        return counted_one(*given, **named)
 
-    # What belongs to the class must not be handed an instance.
-    is_of_class = isinstance(kept, classmethod | staticmethod)
-    setattr(owner, name, staticmethod(count_and_call) if is_of_class else count_and_call)
+    setattr(owner, name, count_and_call)
     try:
         yield
     finally:
-        setattr(owner, name, kept)
+        setattr(owner, name, counted_one)
 
 
 def costs_of_operations(calls: int = _TIMED_CALLS) -> dict[str, float]:
@@ -189,12 +186,12 @@ def costs_of_operations(calls: int = _TIMED_CALLS) -> dict[str, float]:
     pair, peer = KeyPair.generate(os.urandom), KeyPair.generate(os.urandom).public_key
     identity = Identity.generate(os.urandom)
     message = os.urandom(512)
-    signature = primitives.sign(identity.private_key, message)
+    signature = identity.sign(message)
     secret = os.urandom(primitives.KEY_SIZE)
     timed: dict[str, Callable[[], object]] = {
         "X25519 key pairs": lambda: KeyPair.generate(os.urandom).public_key,
         "X25519 exchanges": lambda: pair.exchange(peer),
-        "Ed25519 signatures": lambda: primitives.sign(identity.private_key, message),
+        "Ed25519 signatures": lambda: identity.sign(message),
         "Ed25519 verifications": lambda: primitives.verify(identity.public_key, signature, message),
         "HKDFs": lambda: primitives.hkdf(
             secret, salt=secret, info=b"reach", length=2 * primitives.KEY_SIZE
