@@ -19,6 +19,7 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient, Identity
 from service.client.errors import error_of
 from service.errors import ConnectError, StorageError
+from service.keyfiles import identity_key_id
 from service.workers.shares import worker_of
 from tests.process.test_operator import command
 from tests.process.test_process import run_cli
@@ -257,10 +258,13 @@ async def test_the_keys_are_rotated_in_every_journal(start: Start, tmp_path: Pat
     async with connected(service, 4) as clients:
         await establish(clients)
     old, new = (data / "sealing.key").read_text().strip(), os.urandom(32).hex()
+    sealed_by = identity_key_id(data / "identity.sealed")
     (data / "new.key").write_text(f"{new}\n{old}\n")
     (data / "new.key").rename(data / "sealing.key")
     service.process.send_signal(signal.SIGHUP)
     await until(lambda: service.log.count("sealing under master key") == 2)
+    # Which one worker has done for all, without being stopped.
+    assert identity_key_id(data / "identity.sealed") != sealed_by
     assert service.signal(signal.SIGTERM) == 0
     at = (f"--data-dir={data}", "--workers=2")
     for worker in range(WORKERS):
