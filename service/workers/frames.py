@@ -1,13 +1,13 @@
 """What workers say to each other, and its bytes: commands handed on, and their answers.
 
-A frame is a length and a list of messages in MessagePack, by ``msgspec``: it takes the commands'
+A frame is a length and its lists in MessagePack, by ``msgspec``: it takes the commands'
 and answers' own types, checks them as it decodes, and costs a fifth of what protobuf would here,
 which every message of another's channel pays. Frames never leave the machine and don't outlive the
 processes, which run the same program: there is no version in them.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -31,10 +31,10 @@ from service.protocol.payload import Payload
 
 __all__ = [
     "Answer",
-    "Finished",
+    "Frame",
     "FrameError",
     "FrameReader",
-    "Message",
+    "Refusal",
     "Request",
     "answer_with",
     "encode",
@@ -147,11 +147,16 @@ class Refusal(Answer, tag=17):
         return error
 
 
-class Finished(msgspec.Struct, array_like=True, tag=21):
+class Frame(msgspec.Struct, array_like=True, gc=False):
+    """What is said at once."""
+
+    requests: list[_Establish | _Encrypt | _Decrypt | _Acknowledge | _Restore | _Close]
+    answers: list[
+        _Nothing | _Bytes | _DeliveredBytes | _Payload | _DeliveredPayload | _Restored | Refusal
+    ]
+    finished: bool = False
     """The sender hands on nothing more; it still answers."""
 
-
-Message = Request | Answer | Finished
 
 _REQUESTS: dict[type, type[Request]] = {
     Establish: _Establish,
@@ -204,30 +209,12 @@ def _from_known(kind: type, value: Any) -> wire.EstablishRequest:  # noqa: ANN40
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_to_known)
-_decoder = msgspec.msgpack.Decoder(
-    list[
-        _Establish
-        | _Encrypt
-        | _Decrypt
-        | _Acknowledge
-        | _Restore
-        | _Close
-        | _Nothing
-        | _Bytes
-        | _DeliveredBytes
-        | _Payload
-        | _DeliveredPayload
-        | _Restored
-        | Refusal
-        | Finished
-    ],
-    dec_hook=_from_known,
-)
+_decoder = msgspec.msgpack.Decoder(Frame, dec_hook=_from_known)
 
 
-def encode(messages: Sequence[Message]) -> bytes:
-    """Return a frame of messages."""
-    body = _encoder.encode(messages)
+def encode(requests: list[Any], answers: list[Any], *, finished: bool = False) -> bytes:
+    """Return the bytes of a frame of such messages."""
+    body = _encoder.encode(Frame(requests, answers, finished))
     return _LENGTH.pack(len(body)) + body
 
 
@@ -238,8 +225,8 @@ class FrameReader:
         """Begin with nothing."""
         self._buffer = bytearray()
 
-    def read(self, piece: bytes) -> Iterator[Message]:
-        """Yield the messages of every frame that is whole with this piece.
+    def read(self, piece: bytes) -> Iterator[Frame]:
+        """Yield every frame that is whole with this piece.
 
         Raises:
             FrameError: what came is no frame.
@@ -254,8 +241,8 @@ class FrameReader:
             body = bytes(buffer[_LENGTH.size : end])
             del buffer[:end]
             try:
-                messages = _decoder.decode(body)
+                frame = _decoder.decode(body)
             except (msgspec.MsgspecError, DecodeError) as error:
                 # From None: what it says may quote what came.
                 raise FrameError(f"{type(error).__name__} in a frame of {size} bytes") from None
-            yield from messages
+            yield frame

@@ -23,13 +23,11 @@ from pykka import Future
 from service.actors.commands import Command, Reply, Restore
 from service.errors import ConnectError, ReadFailedError, ShuttingDownError, WriteUncertainError
 from service.rpc.status import public_error
-from service.tracing import id_of
+from service.tracing import id_of, tracing
 from service.workers.frames import (
     Answer,
-    Finished,
     FrameError,
     FrameReader,
-    Message,
     Refusal,
     Request,
     answer_with,
@@ -61,12 +59,12 @@ class _Answering(Future[Any]):
 
     def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the answer."""
-        self._link.post(answer_with(self._number, value))
+        self._link.answer(answer_with(self._number, value))
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
         error = public_error((exc_info or sys.exc_info())[1])
-        self._link.post(refuse_with(self._number, error))
+        self._link.answer(refuse_with(self._number, error))
 
 
 class Link(asyncio.Protocol):
@@ -86,7 +84,10 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.WriteTransport | None = None
         self._reader = FrameReader()
-        self._outbox: list[Message] = []
+        self._requests: list[Request] = []
+        self._answers: list[Answer] = []
+        self._flushing = False
+        self._tracing = tracing()
         self._next_number = 0
         self._waiting: dict[int, tuple[type[Command], Reply]] = {}
         self._finished = False
@@ -106,18 +107,22 @@ class Link(asyncio.Protocol):
         number = self._next_number
         self._next_number += 1
         self._waiting[number] = type(command), reply
-        self.post(request_for(number, connect_id, command, owner, id_of(reply)))
+        request_id = id_of(reply) if self._tracing else None
+        self._requests.append(request_for(number, connect_id, command, owner, request_id))
+        if not self._flushing:
+            self._flush_soon()
 
-    def post(self, message: Message) -> None:
-        """Send a message with whatever else is to be sent in this pass of the loop."""
-        if not self._outbox:
-            self._loop.call_soon(self._flush)
-        self._outbox.append(message)
+    def answer(self, answer: Answer) -> None:
+        """Send an answer."""
+        self._answers.append(answer)
+        if not self._flushing:
+            self._flush_soon()
 
     def finish(self) -> None:
         """Say that nothing more will be handed on; the other's commands are answered still."""
         self._finished = True
-        self.post(Finished())
+        if not self._flushing:
+            self._flush_soon()
 
     def close(self) -> None:
         """Send what is to be sent, and close the connection."""
@@ -131,10 +136,17 @@ class Link(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _flush_soon(self) -> None:
+        """Send what there is with whatever else comes in this pass of the loop."""
+        self._flushing = True
+        self._loop.call_soon(self._flush)
+
     def _flush(self) -> None:
-        outbox, self._outbox = self._outbox, []
-        if outbox and self._transport is not None:
-            self._transport.write(encode(outbox))
+        requests, self._requests = self._requests, []
+        answers, self._answers = self._answers, []
+        self._flushing = False
+        if self._transport is not None:
+            self._transport.write(encode(requests, answers, finished=self._finished))
 
     def _gone(self) -> ConnectError:
         return ShuttingDownError(
@@ -150,29 +162,29 @@ class Link(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio."""
         try:
-            for message in self._reader.read(data):
-                self._take(message)
+            for frame in self._reader.read(data):
+                for request in frame.requests:
+                    self._take(request)
+                for answer in frame.answers:
+                    self._take_answer(answer)
+                if frame.finished:
+                    self.peer_finished.set()
         except FrameError as error:
             _log.error("worker %d is not understood: %s", self._peer, error)
             self.abort()
 
-    def _take(self, message: Message) -> None:
-        if isinstance(message, Request):
-            reply = _Answering(self, message.number)
-            if message.request_id is not None:
-                reply.request_id = message.request_id
-            self._route(message.connect_id, message.command, reply, message.owner)
-        elif isinstance(message, Answer):
-            self._take_answer(message)
-        else:
-            self.peer_finished.set()
+    def _take(self, request: Request) -> None:
+        reply = _Answering(self, request.number)
+        if request.request_id is not None:
+            reply.request_id = request.request_id
+        self._route(request.connect_id, request.command, reply, request.owner)
 
     def _take_answer(self, answer: Answer) -> None:
         try:
             _, reply = self._waiting.pop(answer.number)
         except KeyError:
             raise FrameError(f"request {answer.number} waits for no answer") from None
-        if isinstance(answer, Refusal):
+        if type(answer) is Refusal:
             _refuse(reply, answer.error)
         else:
             reply.set(answer.result)
@@ -182,7 +194,7 @@ class Link(asyncio.Protocol):
         self._transport = None
         over = self._finished and self.peer_finished.is_set()
         self.peer_finished.set()
-        unsent = {message.number for message in self._outbox if isinstance(message, Request)}
+        unsent = {request.number for request in self._requests}
         waiting, self._waiting = self._waiting, {}
         for number, (kind, reply) in waiting.items():
             _refuse(reply, self._gone() if number in unsent else _unknown(kind))

@@ -2,7 +2,6 @@
 
 import math
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -25,10 +24,8 @@ from service.protocol.payload import Header, Payload
 from service.rpc.status import STATUSES, rule_of
 from service.workers.frames import (
     Answer,
-    Finished,
     FrameError,
     FrameReader,
-    Message,
     Refusal,
     Request,
     answer_with,
@@ -62,14 +59,20 @@ ANSWERS: list[Any] = [
 ]
 
 
-def through(messages: Sequence[Message], piece: int = 1 << 20) -> list[Message]:
-    """Send messages in pieces of so many bytes."""
-    frame, reader = encode(messages), FrameReader()
-    return [
-        message
-        for start in range(0, len(frame), piece)
-        for message in reader.read(frame[start : start + piece])
-    ]
+def through(request: Request) -> Request:
+    """Send a request; return what comes out."""
+    (frame,) = FrameReader().read(encode([request], []))
+    assert frame.answers == []
+    (found,) = frame.requests
+    return found
+
+
+def back(answer: Answer) -> Answer:
+    """Send an answer; return what comes out."""
+    (frame,) = FrameReader().read(encode([], [answer]))
+    assert frame.requests == []
+    (found,) = frame.answers
+    return found
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: type(command).__name__)
@@ -77,8 +80,7 @@ def through(messages: Sequence[Message], piece: int = 1 << 20) -> list[Message]:
 def test_every_command_comes_out_as_it_went_in(
     command: Command, owner: bytes, request_id: str | None
 ) -> None:
-    (request,) = through([request_for(5, 2**63 - 1, command, owner, request_id)])
-    assert isinstance(request, Request)
+    request = through(request_for(5, 2**63 - 1, command, owner, request_id))
     assert (request.number, request.connect_id) == (5, 2**63 - 1)
     assert (request.owner, request.request_id) == (owner, request_id)
     assert type(request.command) is type(command)
@@ -87,8 +89,7 @@ def test_every_command_comes_out_as_it_went_in(
 
 @pytest.mark.parametrize("result", ANSWERS, ids=lambda result: type(result).__name__)
 def test_every_answer_comes_out_as_it_went_in(result: object) -> None:
-    (answer,) = through([answer_with(6, result)])
-    assert isinstance(answer, Answer)
+    answer = back(answer_with(6, result))
     assert answer.number == 6
     assert answer.result == result
     # Named tuples are equal to any tuple; what is inside a Delivered is one, too.
@@ -104,7 +105,7 @@ def test_every_error_comes_out_as_it_went_in(
 ) -> None:
     error = kind("what to do")
     error.retry_after = retry_after
-    (refusal,) = through([refuse_with(7, error)])
+    refusal = back(refuse_with(7, error))
     assert isinstance(refusal, Refusal)
     assert refusal.number == 7
     assert type(refusal.error) is kind
@@ -116,7 +117,7 @@ def test_a_rooms_own_error_goes_as_the_public_one_that_it_is() -> None:
     class _LostError(ChannelNotFoundError):
         pass
 
-    (refusal,) = through([refuse_with(1, _LostError("gone"))])
+    refusal = back(refuse_with(1, _LostError("gone")))
     assert isinstance(refusal, Refusal)
     assert type(refusal.error) is ChannelNotFoundError
     assert rule_of(refusal.error) is STATUSES[ChannelNotFoundError]
@@ -124,25 +125,42 @@ def test_a_rooms_own_error_goes_as_the_public_one_that_it_is() -> None:
 
 @pytest.mark.parametrize("piece", [1, 7, 8, 9, 1 << 20])
 def test_frames_come_whole_out_of_any_pieces_and_in_order(piece: int) -> None:
-    messages: list[Message] = [
+    requests = [
         request_for(number, number, command, b"", None) for number, command in enumerate(COMMANDS)
     ]
-    messages += [answer_with(number, result) for number, result in enumerate(ANSWERS)]
-    messages.append(Finished())
-    assert through(messages, piece) == messages
+    answers = [answer_with(number, result) for number, result in enumerate(ANSWERS)]
+    sent = encode(requests, []) + encode([], answers) + encode(requests, answers, finished=True)
+    reader = FrameReader()
+    found = [
+        frame
+        for start in range(0, len(sent), piece)
+        for frame in reader.read(sent[start : start + piece])
+    ]
+    assert [frame.requests for frame in found] == [requests, [], requests]
+    assert [frame.answers for frame in found] == [[], answers, answers]
+    assert [frame.finished for frame in found] == [False, False, True]
 
 
 @pytest.mark.parametrize(
     "body",
     [
         b"\xc1",
-        b"\x90\x90",
-        b"\x91\x91\x63",  # no message has this tag
-        b"\x91\x92\x0c\x01",  # an answer without a result
-        b"\x91\x93\x0c\x01\xa1a",  # text where bytes are expected
-        b"\x91\x96\x01\x01\x01\xc4\x00\xc0\x92\xc4\x01\xff\xc0",  # no EstablishRequest
+        b"\x92\x90\x90\x90",
+        b"\x91\x90",
+        b"\x92\x91\x91\x63\x90",  # no request has this tag
+        b"\x92\x90\x91\x92\x0c\x01",  # an answer without a result
+        b"\x92\x90\x91\x93\x0c\x01\xa1a",  # text where bytes are expected
+        b"\x92\x91\x96\x01\x01\x01\xc4\x00\xc0\x92\xc4\x01\xff\xc0\x90",
     ],
-    ids=["no MessagePack", "more than a frame", "unknown", "too short", "wrong type", "no message"],
+    ids=[
+        "no MessagePack",
+        "more than a frame",
+        "less than a frame",
+        "unknown",
+        "too short",
+        "wrong type",
+        "no EstablishRequest",
+    ],
 )
 def test_what_is_no_frame_is_refused(body: bytes) -> None:
     with pytest.raises(FrameError):
@@ -169,14 +187,12 @@ def test_no_message_shows_what_it_holds() -> None:
 
 def test_a_deadline_needs_no_rounding() -> None:
     deadline = math.pi * 1e5
-    (request,) = through([request_for(1, 2, Restore(deadline), b"", None)])
-    assert isinstance(request, Request)
+    request = through(request_for(1, 2, Restore(deadline), b"", None))
     assert request.command.deadline == deadline
 
 
 def test_fields_that_this_version_does_not_know_go_along() -> None:
     known = establish_request(1)[1].SerializeToString()
     request = wire.EstablishRequest.FromString(known + b"\xf8\x07\x05")
-    (sent,) = through([request_for(1, 2, Establish(request), b"", None)])
-    assert isinstance(sent, Request)
+    sent = through(request_for(1, 2, Establish(request), b"", None))
     assert sent.command.request.SerializeToString() == known + b"\xf8\x07\x05"

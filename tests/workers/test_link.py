@@ -1,6 +1,7 @@
 """Two workers and what is between them: commands, answers, order, and the end of one."""
 
 import asyncio
+import logging
 import socket
 from collections.abc import AsyncIterator
 from functools import partial
@@ -97,7 +98,7 @@ async def test_what_is_said_in_one_pass_of_the_loop_is_one_frame() -> None:
     await asyncio.sleep(0)
     frame = theirs.recv(1 << 20)
     assert int.from_bytes(frame[:8], "big") == len(frame) - 8
-    assert len(list(FrameReader().read(frame))) == 50
+    assert [len(found.requests) for found in FrameReader().read(frame)] == [50]
     one.link.close()
     theirs.close()
 
@@ -136,6 +137,12 @@ async def test_a_refusal_is_one_here_too_and_a_defect_says_no_more_than_that(
     assert "a defect" not in str(refused.value)
 
 
+@pytest.fixture
+def steps_told(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="service.requests")
+
+
+@pytest.mark.usefixtures("steps_told")
 async def test_steps_are_told_under_the_same_request_id_on_both_sides(pair: Pair) -> None:
     one, other = pair
     reply: LoopFuture[object] = LoopFuture()
@@ -216,7 +223,7 @@ async def test_what_is_still_to_be_sent_goes_before_the_link_is_closed(pair: Pai
 
 @pytest.mark.parametrize(
     "garbage",
-    [b"\x00" * 7 + b"\x01\xc1", encode([answer_with(5, None)])],
+    [b"\x00" * 7 + b"\x01\xc1", encode([], [answer_with(5, None)])],
     ids=["no frame", "an answer that nobody waits for"],
 )
 async def test_a_worker_that_talks_nonsense_is_lost(
