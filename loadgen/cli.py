@@ -50,7 +50,7 @@ from loadgen.soak.report import write_soak
 from loadgen.soak.settings import SoakSettings
 from loadgen.transport import TransportError
 
-__all__ = ["main"]
+__all__ = ["EXIT_RIGHT", "EXIT_WRONG", "guarded", "main"]
 
 EXIT_RIGHT = 0
 EXIT_WRONG = 1
@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(_USAGE)
             return EXIT_RIGHT
         case [name, *flags] if name in commands:
-            return _guarded(commands[name], name, flags)
+            return guarded(commands[name], name, flags)
         case [name, *_]:
             sys.stderr.write(f"loadgen: no command {name!r}: {', '.join(commands)}\n")
             return EXIT_CONFIGURATION
@@ -192,9 +192,16 @@ def _require_writable(*paths: Path | None) -> None:
         raise ConfigurationError(str(error)) from None
 
 
-def _guarded(
+def guarded(
     command: Callable[[list[str]], Coroutine[Any, Any, int]], name: str, flags: list[str]
 ) -> int:
+    """Run a command, given up in order at a signal, and tell its errors in a line each.
+
+    Args:
+        command: takes the flags and returns the exit code.
+        name: how the lines name it.
+        flags: what comes behind its name.
+    """
     try:
         return uvloop.run(_until_signalled(command(flags)))
     except ConfigurationError as error:

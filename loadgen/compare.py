@@ -24,6 +24,7 @@ __all__ = [
     "VARIANTS",
     "execute_compare",
     "order_of_rounds",
+    "run_in_order",
     "run_rounds",
     "summarise",
     "warnings_of",
@@ -63,10 +64,29 @@ async def run_rounds(
         TransportError: a service could not be reached, or did not recover what it held.
         MetricsError: a service's counters could not be read.
     """
-    done: dict[str, list[Round]] = {variant.name: [] for variant in variants}
-    for number, order in enumerate(order_of_rounds(rounds, settings.seed, variants), 1):
+    orders = order_of_rounds(rounds, settings.seed, variants)
+    done = await run_in_order(orders, settings, progress, recovers=recovers)
+    return {variant.name: done[variant.name] for variant in variants}
+
+
+async def run_in_order(
+    orders: Sequence[Sequence[Variant]],
+    settings: LoadSettings,
+    progress: CommandProgress,
+    *,
+    recovers: bool = True,
+) -> dict[str, list[Round]]:
+    """Run rounds, each with the same variants in an order of its own; return them by name.
+
+    Raises:
+        ServiceError: a service did not start, or died.
+        TransportError: a service could not be reached, or did not recover what it held.
+        MetricsError: a service's counters could not be read.
+    """
+    done: dict[str, list[Round]] = {variant.name: [] for variant in orders[0]}
+    for number, order in enumerate(orders, 1):
         for position, variant in enumerate(order, 1):
-            with progress.within(f"round {number} of {rounds}, {variant.name}: "):
+            with progress.within(f"round {number} of {len(orders)}, {variant.name}: "):
                 trial = await run_trial(variant, settings, progress, recovers=recovers)
             done[variant.name].append(
                 Round(

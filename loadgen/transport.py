@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from google.rpc.status_pb2 import Status
 from grpc import aio
+from grpc_status import rpc_status
 
 from loadgen.settings import LoadSettings
 from protos.connect_actor.v1 import connect_pb2 as wire
@@ -174,8 +176,10 @@ class UnaryTransport(_Answers):
         try:
             await self._call(operation, result)
         except aio.AioRpcError as error:
-            result.error.code = error.code().value[0]
-            result.error.message = error.details() or ""
+            status = rpc_status.from_call(error)
+            if status is None:
+                status = Status(code=error.code().value[0], message=error.details() or "")
+            result.error.CopyFrom(status)
         self._deliver((result,))
 
     async def _call(self, operation: wire.Operation, result: wire.OperationResult) -> None:

@@ -29,6 +29,10 @@ class Variant:
     router: RouterName = "forwarding"
     dh_ratchet_every: int = 10
     snapshot_interval: int = 50
+    command: tuple[str, ...] | None = None
+    """What starts it; nothing if all variants start as the settings say."""
+    flags: tuple[str, ...] = ()
+    """Further flags of ``serve``."""
 
     @property
     def is_durable(self) -> bool:
@@ -36,7 +40,7 @@ class Variant:
         return self.journal != "memory"
 
     def options(self, data_dir: Path, command: tuple[str, ...] | None) -> ServiceOptions:
-        """Return how to start the service, by ``command`` if one is given."""
+        """Return how to start the service, by ``command`` if it has none of its own."""
         return ServiceOptions(
             strategy=self.strategy,
             journal=self.journal,
@@ -46,7 +50,8 @@ class Variant:
             snapshot_interval=self.snapshot_interval,
             # The audited server keeps no answers to give again.
             redelivery_window=0,
-            command=command or DEFAULT_COMMAND,
+            command=self.command or command or DEFAULT_COMMAND,
+            flags=self.flags,
         )
 
 

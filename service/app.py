@@ -12,10 +12,12 @@ from pathlib import Path
 from service.access.setup import Access
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment
+from service.actors.expiry import ending_expired_channels
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings, Routes
 from service.announcement import announce_ready
 from service.descriptors import raise_descriptor_limit
+from service.key_pairs import PreparedKeyPairs
 from service.key_reload import KeyReload
 from service.keyfiles import load_identity
 from service.paths import IDENTITY_FILE, journal_file
@@ -24,7 +26,7 @@ from service.persistence.contract import Journal, JournalFencedError
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
-from service.persistence.strategies import STRATEGIES
+from service.persistence.strategies import STRATEGIES, CoalescingDifferential
 from service.randomness import BlockRandom
 from service.rpc.server import ConnectionBounds, ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
@@ -44,6 +46,10 @@ _log = logging.getLogger(__name__)
 _RENEWALS_A_LEASE = 3
 # Files, sockets of the metrics, and what libraries open beside the connections.
 _OTHER_DESCRIPTORS = 128
+# Python's collector runs after so many allocations of containers that outnumber the releases, and
+# its older generations after so many runs of the younger one. A message leaves no cycle behind, so
+# the 700, 10 and 10 of the interpreter have it look for nothing most of the time.
+_COLLECT_AFTER = (20_000, 20, 50)
 # Seconds for the actors to stop, even if the calls have used up the grace.
 _LEAST_DRAIN = 1.0
 
@@ -132,6 +138,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
         renew_every=settings.journal_lease / _RENEWALS_A_LEASE,
         on_fenced=ends.fenced.set,
     )
+    key_pairs = PreparedKeyPairs(loop, random)
     key_reload = KeyReload(settings, committer, random, seals_identity=member.number == 0)
     try:
         environment = ConnectEnvironment(
@@ -142,13 +149,18 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
                 max_waiting=settings.max_waiting_recoveries,
                 timeout=settings.recovery_wait_timeout,
             ),
-            strategy=STRATEGIES[settings.strategy],
+            strategy=(
+                CoalescingDifferential
+                if settings.coalesce_changes
+                else STRATEGIES[settings.strategy]
+            ),
             snapshot_interval=settings.snapshot_interval,
             identity=identity,
             limits=settings.channel_limits,
             clock=_clock,
             monotonic=loop.time,
             random=random,
+            key_pairs=key_pairs,
         )
         dispatcher = Dispatcher(loop)
         router = Router(
@@ -188,9 +200,11 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
         )
         access.reloader.on_request(key_reload.begin)
         started = _Started(access, routes, servicer, sources, identity.public_key, ends)
-        await _serve_calls(settings, started, share_address=not member.alone)
+        async with ending_expired_channels(router, environment):
+            await _serve_calls(settings, started, share_address=not member.alone)
     finally:
         access.reloader.stop()
+        key_pairs.stop()
         await committer.close()
 
 
@@ -243,6 +257,7 @@ async def _serve_calls(settings: Settings, started: _Started, *, share_address: 
     server = SupervisedServer(await listen(settings.listen), listen)
     # What is alive now stays so: no collection needs to look at it again.
     gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
     announce_ready(
         listen=server.address,
         metrics=f"{settings.metrics_listen.rpartition(':')[0]}:{metrics.server_port}",

@@ -128,7 +128,12 @@ class Settings(BaseSettings):
     router: Literal["forwarding", "awaiting"] = Field(
         "forwarding", description="awaiting = one operation at a time, as the audited server"
     )
-    snapshot_interval: PositiveInt = Field(50, description="records between a channel's snapshots")
+    snapshot_interval: PositiveInt = Field(50, description="changes between a channel's snapshots")
+    coalesce_changes: bool = Field(
+        default=False,
+        description="changes of a channel that meet in one commit share a record;"
+        " with strategy differential only",
+    )
     journal_timeout: _Seconds = Field(
         10.0, description="seconds until a request to the journal is given up"
     )
@@ -244,6 +249,12 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _limits_in_range(self) -> Self:
         _ = self.channel_limits  # refuses what the protocol can't hold
+        return self
+
+    @model_validator(mode="after")
+    def _only_changes_coalesce(self) -> Self:
+        if self.coalesce_changes and self.strategy != "differential":
+            raise ValueError("coalesce_changes needs strategy differential: others write states")
         return self
 
     @model_validator(mode="after")

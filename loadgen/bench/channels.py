@@ -1,10 +1,9 @@
 """Benchmarks of actors and channels: everything of the service but gRPC, on a journal on disk."""
 
-import asyncio
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,20 +11,15 @@ from pathlib import Path
 import uvloop
 
 from loadgen.bench.cases import Benchmark, Operation, Prepare
-from loadgen.bench.sessions import now
+from loadgen.bench.house import House
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.actors.actor import DispatchedActor
-from service.actors.commands import Close, Command, Encrypt, Establish
+from service.actors.commands import Close, Encrypt, Establish
 from service.actors.dispatcher import Dispatcher
-from service.actors.environment import ConnectEnvironment
-from service.actors.future import LoopFuture
-from service.actors.permits import RecoveryPermits
-from service.actors.router import Router, RouterSettings
-from service.persistence.committer import Committer
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
-from service.protocol.handshake import ChannelLimits, Initiation, connect_id_of
+from service.protocol.handshake import Initiation, connect_id_of
 from service.protocol.keys import Identity
 from service.protocol.payload import Payload
 
@@ -36,89 +30,27 @@ _ACTORS = 100
 _CHANNELS = 100
 _PACED = 400
 _RATE = 2_000
-_TICK_SECONDS = 0.01
 _MESSAGE = bytes(64)
 
 
-class _House:
-    """A whole service but gRPC, on an event loop of its own."""
-
-    def __init__(self, journal: SqliteJournal, strategy: str) -> None:
-        self.loop = uvloop.new_event_loop()
-        self._committer = Committer(journal, self.loop, max_waiting=100_000, timeout=30.0)
-        environment = ConnectEnvironment(
-            committer=self._committer,
-            permits=RecoveryPermits(64, self.loop, max_waiting=100_000, timeout=30.0),
-            strategy=STRATEGIES[strategy],
-            snapshot_interval=50,
-            identity=Identity.generate(os.urandom),
-            limits=ChannelLimits(),
-            clock=now,
-            monotonic=self.loop.time,
-            random=os.urandom,
-        )
-        self._router = Router(
-            RouterSettings(
-                awaiting=False,
-                idle_timeout=600.0,
-                max_live_actors=100_000,
-                restart_backoff=1.0,
-                max_restart_backoff=1.0,
-            ),
-            environment,
-            Dispatcher(self.loop),
-            self.loop,
-        )
-
-    def ask_all(self, commands: Sequence[tuple[int, Command]]) -> list[object]:
-        """Ask everything at once and return the answers, in order."""
-        return self.loop.run_until_complete(self._ask_all(commands))
-
-    async def _ask_all(self, commands: Sequence[tuple[int, Command]]) -> list[object]:
-        replies: list[LoopFuture[object]] = []
-        for connect_id, command in commands:
-            reply: LoopFuture[object] = LoopFuture()
-            self._router.route(connect_id, command, reply)
-            replies.append(reply)
-        return [await reply for reply in replies]
-
-    def ask_paced(self, commands: Sequence[tuple[int, Command]]) -> list[object]:
-        """Ask at an even rate, whatever the answers do, and return these, in order."""
-        return self.loop.run_until_complete(self._ask_paced(commands))
-
-    async def _ask_paced(self, commands: Sequence[tuple[int, Command]]) -> list[object]:
-        due, step = self.loop.time(), int(_RATE * _TICK_SECONDS)
-        asked = []
-        for begin in range(0, len(commands), step):
-            asked.append(self.loop.create_task(self._ask_all(commands[begin : begin + step])))
-            due += _TICK_SECONDS
-            await asyncio.sleep(due - self.loop.time())
-        return [answer for answers in asked for answer in await answers]
-
-    def establish(self, channels: int) -> list[int]:
-        """Make so many channels and return their ids."""
-        requests = [_request() for _ in range(channels)]
-        self.ask_all([(connect_id_of(request), Establish(request)) for request in requests])
-        return [connect_id_of(request) for request in requests]
-
-    def close(self) -> None:
-        """Stop every actor and release the journal."""
-        self.loop.run_until_complete(self._router.drain())
-        self.loop.run_until_complete(self._committer.close())
-        self.loop.close()
-
-
 @contextmanager
-def _house(strategy: str = "differential") -> Iterator[_House]:
+def _house(strategy: str = "differential") -> Iterator[House]:
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         journal = SqliteJournal(
             Path(directory, "journal.db"), keys=KeyRing.of(os.urandom(32)), strategy=strategy
         )
-        house = _House(journal, strategy)
+        house = House(journal, strategy)
         try:
             yield house
         finally:
             house.close()
+
+
+def _establish(house: House, channels: int) -> list[int]:
+    """Make so many channels and return their ids."""
+    requests = [_request() for _ in range(channels)]
+    house.ask_all([(connect_id_of(request), Establish(request)) for request in requests])
+    return [connect_id_of(request) for request in requests]
 
 
 def _request() -> wire.EstablishRequest:
@@ -170,8 +102,8 @@ def _encrypt(
     strategy: str, channels: int, messages: int, _: int, *, paced: bool
 ) -> Iterator[Operation]:
     with _house(strategy) as house:
-        ids = itertools.cycle(house.establish(channels))
-        ask = house.ask_paced if paced else house.ask_all
+        ids = itertools.cycle(_establish(house, channels))
+        ask = partial(house.ask_paced, rate=_RATE) if paced else house.ask_all
 
         def operation() -> list[object]:
             chosen = itertools.islice(ids, messages)

@@ -1,4 +1,7 @@
-"""``loadgen overload``: finds the sustainable rate, goes to three times of it, and back."""
+"""``loadgen overload``: finds the sustainable rate, goes to three times of it, and back.
+
+All of it over streams, then over unary calls.
+"""
 
 import asyncio
 import random
@@ -18,7 +21,13 @@ from loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
 from loadgen.overload.lines import Lines, open_lines, p99_of
 from loadgen.overload.pressure import Answers, Pressure, PressureProcess, start_pressure
 from loadgen.overload.refusal import measure_refusals, options_of
-from loadgen.overload.results import ConnectionsFound, OverloadResult, Phase, RefusalCost
+from loadgen.overload.results import (
+    ConnectionsFound,
+    Course,
+    OverloadResult,
+    Phase,
+    RefusalCost,
+)
 from loadgen.overload.settings import OverloadSettings
 from loadgen.pacing import SECOND
 from loadgen.sampling import ProcessSample, Sampler, sample_process
@@ -36,7 +45,7 @@ _SETTLING_WINDOWS = 2
 
 
 async def execute_overload(settings: OverloadSettings, progress: Progress) -> OverloadResult:
-    """Put the load on a service of its own and judge what it did.
+    """Put the load on services of its own, one for each transport, and judge what they did.
 
     Raises:
         ConfigurationError: more connections are asked for than this user may open.
@@ -46,6 +55,22 @@ async def execute_overload(settings: OverloadSettings, progress: Progress) -> Ov
     """
     require_descriptors(settings.idle_connections)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    courses: list[Course] = []
+    for transport in settings.transports:
+        progress.step(f"overload over {transport}")
+        one = settings.over(transport)
+        if courses:
+            one = one.model_copy(update={"idle_connections": 0})
+        courses.append(await _course(one, progress))
+    return OverloadResult(
+        started_at=started_at,
+        settings=settings.model_dump(mode="json"),
+        environment=describe_environment(Path(tempfile.gettempdir())),
+        courses=courses,
+    )
+
+
+async def _course(settings: OverloadSettings, progress: Progress) -> Course:
     with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
         progress.step("starting the service")
         options = options_of(settings, Path(data_dir))
@@ -53,7 +78,7 @@ async def execute_overload(settings: OverloadSettings, progress: Progress) -> Ov
             found = await service.while_alive(_Run(service, settings, progress).run())
             await service.stop()
     refusal = await measure_refusals(settings, found.accepted_cpu_us, progress)
-    return found.result(started_at, settings, refusal)
+    return found.course(refusal)
 
 
 async def sustainable_rate(lines: Lines, settings: OverloadSettings, progress: Progress) -> float:
@@ -123,19 +148,15 @@ class _Run:
         phase = self._phases()[0]
         return phase.cpu_share / phase.accepted_per_second * 1e6 if phase.accepted_per_second else 0
 
-    def result(
-        self, started_at: str, settings: OverloadSettings, refusal: RefusalCost
-    ) -> OverloadResult:
+    def course(self, refusal: RefusalCost) -> Course:
         phases, outcome, windows = self._phases(), self._outcome, self._windows
-        seconds = settings.duration_seconds
+        seconds = self._settings.duration_seconds
         normal = normal_p99(self._within(0, settle=_SETTLING_WINDOWS))
         recovery = None if normal is None else seconds_to_normal(windows, 3 * seconds, normal)
         best = max(self._sustainable, *(phase.accepted_per_second for phase in phases))
         late = sum(each.skipped_late for each in outcome.recorders)
-        return OverloadResult(
-            started_at=started_at,
-            settings=settings.model_dump(mode="json"),
-            environment=describe_environment(Path(tempfile.gettempdir())),
+        return Course(
+            transport=self._settings.transport,
             sustainable_per_second=self._sustainable,
             phases=phases,
             windows=windows,
@@ -209,6 +230,7 @@ def _pressure(settings: OverloadSettings, address: str) -> Pressure:
     sizes = Draws.parse(settings.payload_bytes, MAX_PAYLOAD_BYTES).take(random.Random(1), 1_000)  # noqa: S311 - a mean
     return Pressure(
         address=address,
+        transport=settings.transport,
         connections=settings.connections,
         channels=settings.channels,
         frame_operations=settings.frame_operations,

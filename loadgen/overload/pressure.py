@@ -1,8 +1,8 @@
 """What is asked of the service beyond what it can do, by a process that has nothing else to do.
 
 ``python -m loadgen.overload.pressure``: its first line of standard input is a ``Pressure``; it
-establishes its channels and prints a line. At the next line it sends frames at the rate that was
-asked for, and prints how they were answered, window by window.
+establishes its channels and prints a line. At the next line it sends frames, or makes unary calls,
+at the rate that was asked for, and prints how they were answered, window by window.
 
 It only counts answers, since opening them would cost it as much as making them costs the service;
 that they are right is seen on the lines of ``loadgen.overload.lines``, beside it.
@@ -13,8 +13,9 @@ import os
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -22,6 +23,7 @@ from grpc import aio
 from pydantic import BaseModel, ConfigDict
 
 from loadgen.child import kill_child, start_child
+from loadgen.overload.settings import TransportName
 from loadgen.peer import status_name
 from loadgen.transport import OWN_CONNECTION, TransportError
 from protos.connect_actor.v1 import connect_pb2 as wire
@@ -36,8 +38,11 @@ if TYPE_CHECKING:
 __all__ = ["Answers", "Pressure", "PressureProcess", "start_pressure"]
 
 _LONGEST_LINE = 1 << 20
-# Frames that could not be sent within this time of when they were due are left out.
+# What could not be sent within this time of when it was due is left out.
 _MAX_LATENESS = 0.05
+# As many as the service takes of one connection (``--max-calls-per-connection``): beyond, they
+# would wait in this process.
+_CALLS_AT_ONCE = 256
 
 
 class Pressure(BaseModel):
@@ -46,6 +51,7 @@ class Pressure(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     address: str
+    transport: TransportName
     connections: int
     channels: int
     frame_operations: int
@@ -64,7 +70,7 @@ class Answers(BaseModel):
     refused: list[dict[str, int]]
     """Operations answered by another status in each window, by its name."""
     held_back: int
-    """Operations that were not sent, since the service did not read on."""
+    """Operations that were not sent, since the service did not take more, or this was late."""
 
 
 class PressureProcess:
@@ -134,9 +140,12 @@ class _Counter:
         self.begins_at = time.monotonic()
 
     def take(self, frame: wire.ResultFrame) -> None:
-        window = int((time.monotonic() - self.begins_at) / self._window)
         errors = [result.error.code for result in frame.results if result.HasField("error")]
-        self.accepted[window] += len(frame.results) - len(errors)
+        self.count(len(frame.results) - len(errors), errors)
+
+    def count(self, accepted: int, errors: Sequence[int]) -> None:
+        window = int((time.monotonic() - self.begins_at) / self._window)
+        self.accepted[window] += accepted
         self.refused[window].update(map(status_name, errors))
 
     def answers(self) -> Answers:
@@ -157,22 +166,78 @@ async def _establish(stub: "ConnectServiceAsyncStub", count: int) -> list[int]:
     return ids
 
 
-async def _send(
-    stub: "ConnectServiceAsyncStub",
-    frame: wire.OperationFrame,
-    gap: float,
-    counter: _Counter,
-    end: float,
-    tasks: set[asyncio.Task[None]],
-) -> None:
-    call = stub.Exchange()
+class _Sender:
+    """Sends at a rate over one connection, for a while."""
 
-    async def read() -> None:
-        async for results in call:
-            counter.take(results)
+    def __init__(
+        self, stub: "ConnectServiceAsyncStub", ids: Sequence[int], pressure: Pressure
+    ) -> None:
+        self._stub = stub
+        self._requests = [
+            wire.EncryptRequest(connect_id=each, plaintext=bytes(pressure.plaintext_bytes))
+            for each in ids
+        ]
+        self._pressure = pressure
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    tasks.add(asyncio.create_task(read()))
-    size, due = len(frame.operations), time.monotonic()
+    async def send(self, rate: float, counter: _Counter) -> None:
+        """Send so many operations a second until the end."""
+        end = counter.begins_at + self._pressure.seconds
+        if self._pressure.transport == "stream":
+            await self._send_frames(self._pressure.frame_operations / rate, counter, end)
+        else:
+            await self._call(1 / rate, counter, end)
+
+    async def _send_frames(self, gap: float, counter: _Counter, end: float) -> None:
+        size, requests = self._pressure.frame_operations, self._requests
+        frame = wire.OperationFrame(
+            operations=[
+                wire.Operation(operation_id=number, encrypt=requests[number % len(requests)])
+                for number in range(size)
+            ]
+        )
+        call = self._stub.Exchange()
+
+        async def read() -> None:
+            async for results in call:
+                counter.take(results)
+
+        self._start(read())
+        async for _ in _due(gap, size, counter, end):
+            writing = asyncio.ensure_future(call.write(frame))
+            # The service may not read on until the end; giving a write up would end the call.
+            done, _ = await asyncio.wait([writing], timeout=max(end - time.monotonic(), 0.001))
+            if not done:
+                break
+            await writing
+
+    async def _call(self, gap: float, counter: _Counter, end: float) -> None:
+        encrypt = self._stub.Encrypt
+
+        async def call(request: wire.EncryptRequest) -> None:
+            try:
+                await encrypt(request)
+            except aio.AioRpcError as error:
+                counter.count(0, [error.code().value[0]])
+            else:
+                counter.count(1, [])
+
+        requests = cycle(self._requests)
+        async for _ in _due(gap, 1, counter, end):
+            if len(self._tasks) < _CALLS_AT_ONCE:
+                self._start(call(next(requests)))
+            else:
+                counter.held_back += 1
+
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _due(gap: float, size: int, counter: _Counter, end: float) -> AsyncIterator[None]:
+    """Yield whenever so many operations are due; those that are late are held back."""
+    due = time.monotonic()
     while (due := due + gap) < end:
         now = time.monotonic()
         if now - due > _MAX_LATENESS:
@@ -180,12 +245,7 @@ async def _send(
             continue
         if now < due:
             await asyncio.sleep(due - now)
-        writing = asyncio.ensure_future(call.write(frame))
-        # The service may not read on until the end; giving a write up would end the call.
-        done, _ = await asyncio.wait([writing], timeout=max(end - time.monotonic(), 0.001))
-        if not done:
-            break
-        await writing
+        yield
 
 
 async def _main() -> None:
@@ -200,35 +260,13 @@ async def _main() -> None:
     ]
     stubs: list[ConnectServiceAsyncStub] = [ConnectServiceStub(each) for each in connections]
     share = max(pressure.channels // pressure.connections, 1)
-    frames = []
-    for stub in stubs:
-        ids = await _establish(stub, share)
-        request = [
-            wire.EncryptRequest(connect_id=each, plaintext=bytes(pressure.plaintext_bytes))
-            for each in ids
-        ]
-        frames.append(
-            wire.OperationFrame(
-                operations=[
-                    wire.Operation(operation_id=number, encrypt=request[number % share])
-                    for number in range(pressure.frame_operations)
-                ]
-            )
-        )
+    senders = [_Sender(stub, await _establish(stub, share), pressure) for stub in stubs]
     _say("{}")
-    rate = float(await lines.readline())
-    gap = pressure.frame_operations * pressure.connections / rate
+    rate = float(await lines.readline()) / pressure.connections
     counter = _Counter(pressure)
-    end = counter.begins_at + pressure.seconds
-    tasks: set[asyncio.Task[None]] = set()
-    await asyncio.gather(
-        *(
-            _send(stub, frame, gap, counter, end, tasks)
-            for stub, frame in zip(stubs, frames, strict=True)
-        )
-    )
+    await asyncio.gather(*(sender.send(rate, counter) for sender in senders))
     _say(counter.answers().model_dump_json())
-    # Until it is killed, with all its streams open.
+    # Until it is killed, with all its streams and calls open.
     await asyncio.get_running_loop().create_future()
 
 

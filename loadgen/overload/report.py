@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 from rich.console import Console
 
-from loadgen.overload.results import OverloadResult, Phase
+from loadgen.overload.results import ConnectionsFound, Course, OverloadResult, Phase
 from loadgen.overload.settings import OverloadSettings
 from loadgen.promises import promise_table, verdict_on_all
 from loadgen.report.blocks import (
@@ -30,6 +30,8 @@ from loadgen.report.terminal import show
 
 __all__ = ["overload_page", "write_overload"]
 
+_WAYS = {"stream": "streams", "unary": "unary calls"}
+
 
 def write_overload(result: OverloadResult, settings: OverloadSettings, console: Console) -> bool:
     """Show the result and write its files; return whether every promise was kept.
@@ -37,9 +39,10 @@ def write_overload(result: OverloadResult, settings: OverloadSettings, console: 
     Raises:
         ReportError: a file can't be written.
     """
-    for block in _blocks(result):
-        show(console, block)
-        console.print()
+    for course in result.courses:
+        for block in _blocks(course):
+            show(console, block)
+            console.print()
     for name, text in (
         ("overload.json", result.model_dump_json(indent=2)),
         ("overload.html", render(overload_page(result))),
@@ -47,53 +50,60 @@ def write_overload(result: OverloadResult, settings: OverloadSettings, console: 
         path = settings.output / name
         write_whole(path, f"{text.rstrip()}\n")
         console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
-    return all(promise.kept for promise in result.promises)
+    return all(promise.kept for course in result.courses for promise in course.promises)
 
 
-def _blocks(result: OverloadResult) -> Iterator[Block]:
-    yield Prose(_lead(result), is_lead=True)
-    yield promise_table(result.promises)
-    yield _phases_table(result)
-    if result.connections is not None:
-        yield _connections_prose(result)
-    if result.generator.warnings:
-        yield Bullets(tuple(result.generator.warnings), is_alarm=True)
+def _blocks(course: Course) -> Iterator[Block]:
+    yield Prose(_lead(course), is_lead=True)
+    yield promise_table(course.promises)
+    yield _phases_table(course)
+    if course.connections is not None:
+        yield _connections_prose(course.connections)
+    if course.generator.warnings:
+        yield Bullets(tuple(course.generator.warnings), is_alarm=True)
 
 
 def overload_page(result: OverloadResult) -> Page:
     """Return the page of a result."""
-    blocks = tuple(_blocks(result))
+    settings = result.settings
     return Page(
         title="Overload",
         subtitle=f"loadgen overload, {result.started_at}",
         sections=(
-            Section("answer", "Answer", blocks),
-            Section("course", "Course", (_throughput_plot(result), _latency_plot(result))),
+            *(section for course in result.courses for section in _sections(course)),
             method_section(
-                "The sustainable rate is what a closed loop reached. Then one open loop"
-                " went through all phases without a pause: operations were sent when they"
-                " were due, up to a cap of what is in flight, and latency counts from"
-                " there. Beyond the sustainable rate a second process sent frames over"
-                " connections of its own, which only counts answers. What a refusal costs"
-                " was measured on a service that may have one operation under way, so that"
-                " it refuses all but one of each frame.",
-                result.settings,
+                "Each transport had a service of its own. The sustainable rate is what a closed"
+                " loop reached. Then one open loop went through all phases without a pause:"
+                " operations were sent when they were due, up to a cap of what is in flight,"
+                " and latency counts from there. Beyond the sustainable rate a second process"
+                " sent frames, or made calls, over connections of its own, and only counted"
+                " answers; what found as many calls of a connection under way as the service"
+                " takes was not sent. What a refusal costs was measured on a service that may"
+                " have one operation under way, so that it refuses nearly all.",
+                settings,
                 result.environment,
             ),
         ),
     )
 
 
-def _lead(result: OverloadResult) -> str:
+def _sections(course: Course) -> Iterator[Section]:
+    name = course.transport
+    plots = (_throughput_plot(course), _latency_plot(course))
+    yield Section(name, f"Over {_WAYS[name]}", tuple(_blocks(course)))
+    yield Section(f"{name}-course", f"Course over {_WAYS[name]}", plots)
+
+
+def _lead(course: Course) -> str:
     return (
-        f"{verdict_on_all(result.promises)}. The service sustains"
-        f" {figure(result.sustainable_per_second)} operations/s; offered"
-        f" {figure(result.phases[2].offered_per_second)}, it did"
-        f" {figure(result.phases[2].accepted_per_second)}."
+        f"Over {_WAYS[course.transport]}: {verdict_on_all(course.promises)}. The service sustains"
+        f" {figure(course.sustainable_per_second)} operations/s; offered"
+        f" {figure(course.phases[2].offered_per_second)}, it did"
+        f" {figure(course.phases[2].accepted_per_second)}."
     )
 
 
-def _phases_table(result: OverloadResult) -> Table:
+def _phases_table(course: Course) -> Table:
     return Table(
         title="Phases",
         columns=(
@@ -106,17 +116,17 @@ def _phases_table(result: OverloadResult) -> Table:
             Column("CPU", "s/s"),
             Column("Peak RSS", "MiB"),
         ),
-        rows=tuple(_phase_row(phase) for phase in result.phases),
+        rows=tuple(_phase_row(phase) for phase in course.phases),
         notes=(
             (
-                "Operations that were not sent since the service did not read on:"
-                f" {count(result.held_back)}. Sends skipped at the cap of"
-                f" {result.settings['max_in_flight']} in flight: {count(result.skipped_at_cap)};"
-                f" by a late generator: {count(result.skipped_by_late_generator)}."
+                "Operations that were not sent since the service did not take more:"
+                f" {count(course.held_back)}. Sends skipped at the cap of what is in flight:"
+                f" {count(course.skipped_at_cap)};"
+                f" by a late generator: {count(course.skipped_by_late_generator)}."
             ),
             (
-                f"A refusal took {figure(result.refusal.refused_cpu_us)} us of CPU, an accepted"
-                f" operation {figure(result.refusal.accepted_cpu_us)} us."
+                f"A refusal took {figure(course.refusal.refused_cpu_us)} us of CPU, an accepted"
+                f" operation {figure(course.refusal.accepted_cpu_us)} us."
             ),
         ),
     )
@@ -138,10 +148,7 @@ def _phase_row(phase: Phase) -> tuple[Cell, ...]:
     )
 
 
-def _connections_prose(result: OverloadResult) -> Prose:
-    found = result.connections
-    if found is None:
-        raise ValueError("no connections were tried")
+def _connections_prose(found: ConnectionsFound) -> Prose:
     return Prose(
         f"{count(found.idle)} idle connections took"
         f" {figure(found.rss_per_idle_connection_bytes / 1024)} KiB of the service's memory each."
@@ -150,8 +157,8 @@ def _connections_prose(result: OverloadResult) -> Prose:
     )
 
 
-def _throughput_plot(result: OverloadResult) -> Plot:
-    windows = result.windows
+def _throughput_plot(course: Course) -> Plot:
+    windows = course.windows
 
     def paint(axes: Axes) -> None:
         at = [window.at_seconds for window in windows]
@@ -160,8 +167,8 @@ def _throughput_plot(result: OverloadResult) -> Plot:
         _step(axes, at, right, "accepted", 0)
         if any(refused):
             _step(axes, at, refused, "refused", 1)
-        edges = [*(phase.begins_seconds for phase in result.phases), at[-1] if at else 0.0]
-        offered = [phase.offered_per_second for phase in result.phases]
+        edges = [*(phase.begins_seconds for phase in course.phases), at[-1] if at else 0.0]
+        offered = [phase.offered_per_second for phase in course.phases]
         axes.stairs(offered, edges, baseline=None, color=INK, linewidth=1, label="offered")
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
@@ -171,13 +178,13 @@ def _throughput_plot(result: OverloadResult) -> Plot:
     text = "; ".join(
         f"{phase.name}: offered {figure(phase.offered_per_second)},"
         f" accepted {figure(phase.accepted_per_second)} ops/s"
-        for phase in result.phases
+        for phase in course.phases
     )
-    return draw("throughput", "Throughput through the phases", text, paint)
+    return draw(f"{course.transport}-throughput", "Throughput through the phases", text, paint)
 
 
-def _latency_plot(result: OverloadResult) -> Plot:
-    windows = [window for window in result.windows if window.p99_ms and window.p50_ms]
+def _latency_plot(course: Course) -> Plot:
+    windows = [window for window in course.windows if window.p99_ms and window.p50_ms]
 
     def paint(axes: Axes) -> None:
         at = [window.at_seconds for window in windows]
@@ -192,9 +199,9 @@ def _latency_plot(result: OverloadResult) -> Plot:
 
     text = "; ".join(
         f"{phase.name}: p99 {'-' if phase.p99_ms is None else figure(phase.p99_ms)} ms"
-        for phase in result.phases
+        for phase in course.phases
     )
-    return draw("latency", "Latency through the phases", text, paint)
+    return draw(f"{course.transport}-latency", "Latency through the phases", text, paint)
 
 
 def _step(axes: Axes, at: list[float], values: list[float], label: str, series: int) -> None:

@@ -4,13 +4,21 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from loadgen.overload.settings import TransportName
 from loadgen.promises import Promise
 from loadgen.results import Environment, Generator
 from loadgen.timeline import Window
 
-__all__ = ["OVERLOAD_SCHEMA", "ConnectionsFound", "OverloadResult", "Phase", "RefusalCost"]
+__all__ = [
+    "OVERLOAD_SCHEMA",
+    "ConnectionsFound",
+    "Course",
+    "OverloadResult",
+    "Phase",
+    "RefusalCost",
+]
 
-OVERLOAD_SCHEMA: Final = "connect-actor.loadgen.overload/1"
+OVERLOAD_SCHEMA: Final = "connect-actor.loadgen.overload/2"
 
 
 class _Record(BaseModel):
@@ -61,21 +69,18 @@ class ConnectionsFound(_Record):
     """Of the load beside all that."""
 
 
-class OverloadResult(_Record):
-    """Result of ``loadgen overload``."""
+class Course(_Record):
+    """All phases over one transport, and what was seen beside them."""
 
-    schema_version: Literal["connect-actor.loadgen.overload/1"] = OVERLOAD_SCHEMA
-    started_at: str
-    """UTC, ISO 8601."""
-    settings: dict[str, Any]
-    environment: Environment
+    transport: TransportName
     sustainable_per_second: float
     """What a closed loop showed."""
     phases: list[Phase]
     windows: list[Window]
     """Throughput and refusals of all; latencies of the lines, whose every answer was opened."""
     held_back: int
-    """Operations beyond the sustainable rate that were not sent, since the service did not read."""
+    """Operations beyond the sustainable rate that were not sent: the service did not read the
+    stream, or had as many calls of the connection under way as it takes."""
     skipped_at_cap: int
     skipped_by_late_generator: int
     wrong_answers: int
@@ -83,5 +88,18 @@ class OverloadResult(_Record):
     """From the end of the overload until latency is normal and stays so; null: never."""
     refusal: RefusalCost
     connections: ConnectionsFound | None
+    """Tried beside the first transport only: they have nothing to do with it."""
     generator: Generator
     promises: list[Promise]
+
+
+class OverloadResult(_Record):
+    """Result of ``loadgen overload``."""
+
+    schema_version: Literal["connect-actor.loadgen.overload/2"] = OVERLOAD_SCHEMA
+    started_at: str
+    """UTC, ISO 8601."""
+    settings: dict[str, Any]
+    environment: Environment
+    courses: list[Course]
+    """One for each transport, at least one."""

@@ -2,14 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
 from loadgen.settings import JournalName, LoadSettings, StrategyName, fill_in_quick
 
-__all__ = ["OverloadSettings"]
+__all__ = ["OverloadSettings", "TransportName"]
+
+TransportName = Literal["stream", "unary"]
+
+_TRANSPORTS: tuple[TransportName, ...] = ("stream", "unary")
 
 _QUICK: Mapping[str, object] = {
     "duration_seconds": 3.0,
@@ -27,8 +31,11 @@ class OverloadSettings(LoadSettings):
     quick: bool = Field(default=False, description="shorter phases; flags still win")
     strategy: StrategyName = Field("differential", description="started service: strategy")
     journal: JournalName = Field("sqlite", description="started service: journal")
+    transport: TransportName = Field(
+        "stream", description="this one only; without the flag both, each on a service of its own"
+    )
     connections: int = Field(
-        4, ge=1, le=256, description="connections, each with a stream, that share the load"
+        4, ge=1, le=256, description="connections, each with a stream or calls, that share the load"
     )
     # A refused Decrypt leaves a gap that the service then has to skip, which would make the load
     # heavier and heavier; a refused Encrypt leaves nothing.
@@ -57,8 +64,17 @@ class OverloadSettings(LoadSettings):
     def _check_overload(self) -> Self:
         if self.connections > self.channels:
             raise ValueError("--connections can't be more than --channels")
-        for field in ("transport", "rate", "processes", "churn_rate", "storms", "stop_if"):
+        for field in ("rate", "processes", "churn_rate", "storms", "stop_if"):
             if field in self.model_fields_set:
                 flag = field.replace("_", "-")
-                raise ValueError(f"overload makes its load itself, of streams: leave --{flag} out")
+                raise ValueError(f"overload makes its load itself: leave --{flag} out")
         return self
+
+    @property
+    def transports(self) -> tuple[TransportName, ...]:
+        """Those that are tried, in order."""
+        return (self.transport,) if "transport" in self.model_fields_set else _TRANSPORTS
+
+    def over(self, transport: TransportName) -> Self:
+        """Return these settings for one of the transports."""
+        return self.model_copy(update={"transport": transport})

@@ -28,7 +28,14 @@ from loadgen.report.terminal import show
 from loadgen.results import CompareResult, LoadFigures, Recovery, RunResult
 from loadgen.settings import CompareSettings, RunSettings
 
-__all__ = ["ReportError", "require_writable", "show_diff", "write_compare", "write_run"]
+__all__ = [
+    "ReportError",
+    "require_writable",
+    "show_diff",
+    "went_right",
+    "write_compare",
+    "write_run",
+]
 
 
 def write_run(result: RunResult, settings: RunSettings, console: Console) -> bool:
@@ -42,7 +49,7 @@ def write_run(result: RunResult, settings: RunSettings, console: Console) -> boo
         _write(console, settings.output, result.model_dump_json(indent=2))
     if settings.report is not None:
         _write(console, settings.report, render(run_page(result)))
-    return _went_right(result.load)
+    return went_right(result.load)
 
 
 def write_compare(result: CompareResult, settings: CompareSettings, console: Console) -> bool:
@@ -55,7 +62,7 @@ def write_compare(result: CompareResult, settings: CompareSettings, console: Con
     _write(console, settings.output / "compare.json", result.model_dump_json(indent=2))
     _write(console, settings.output / "compare.html", render(compare_page(result)))
     return all(
-        _went_right(round_.load) and _came_back(round_.recovery)
+        went_right(round_.load) and _came_back(round_.recovery)
         for variant in result.variants
         for round_ in variant.rounds
     )
@@ -99,7 +106,8 @@ def _write(console: Console, path: Path, text: str) -> None:
     console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _went_right(load: LoadFigures) -> bool:
+def went_right(load: LoadFigures) -> bool:
+    """Return whether every answer came and was right, to the end of the load."""
     return not load.verification_failures and not load.errors and load.stopped is None
 
 

@@ -30,6 +30,7 @@ from contextvars import ContextVar
 from typing import Any, ClassVar, Final, Self
 
 from pykka import Actor, ActorDeadError, ActorRef, ActorRegistry, Future
+from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
 from service.actors.dispatcher import Dispatcher
 from service.actors.future import LoopFuture
@@ -41,6 +42,9 @@ __all__ = ["ANSWER_LATER", "THROUGHPUT", "DispatchedActor", "mailbox_of", "signa
 # Messages of one actor in a turn: enough to make the turn's own cost vanish, few enough for the
 # others to get theirs soon.
 THROUGHPUT = 64
+
+# What Pykka itself does something about, before ``on_receive``.
+_FOR_PYKKA = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
 
 _log = logging.getLogger(__name__)
 
@@ -177,9 +181,13 @@ class DispatchedActor(Actor):
                 if not waiting or stopped.is_set():
                     break
                 envelope = waiting.popleft()
+                message = envelope.message
                 self.sender = reply = envelope.reply_to
                 try:
-                    answer = self._handle_receive(envelope.message)
+                    if type(message) in _FOR_PYKKA:
+                        answer = self._handle_receive(message)
+                    else:
+                        answer = self.on_receive(message)
                     if reply is not None and answer is not ANSWER_LATER:
                         reply.set(answer)
                 except (Exception, asyncio.CancelledError):  # noqa: BLE001 - as in Pykka

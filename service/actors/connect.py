@@ -76,19 +76,12 @@ class ConnectActor(DispatchedActor):
             _log.warning("a %s without a sender was refused", type(message).__name__)
             return None
         except Exception as error:
-            _log.exception(
-                "%s met a defect and stops",
-                self.persistence_id,
-                extra={"connect_id": self.connect_id, "request_id": id_of(self.sender)},
-            )
-            self._crash()
+            refusal = self.crash(error)
             if self.sender is None:
                 # Raised from here, it would end the actor at once: without ``on_stop``, so that the
                 # router kept it, and whoever waits in the mailbox not told what has happened.
                 return None
-            raise ActorCrashedError(
-                "the channel's actor failed and restarts from the journal: try again after a pause"
-            ) from error
+            raise refusal from error
 
     def handle(self, command: Command | Passivate, sender: Reply | None) -> None:
         """Handle what had to wait, as if it came from the mailbox now."""
@@ -117,9 +110,19 @@ class ConnectActor(DispatchedActor):
         self._phase.leave()
         self.guardian.stopped(self)
 
-    def _crash(self) -> None:
+    def crash(self, defect: Exception) -> ActorCrashedError:
+        """Throw the state away and stop; return what whoever is concerned is to hear."""
+        _log.error(
+            "%s met a defect and stops",
+            self.persistence_id,
+            exc_info=defect,
+            extra={"connect_id": self.connect_id, "request_id": id_of(self.sender)},
+        )
         self._phase.leave()
         self._phase = Crashed(self)
         self.environment.statistics.crashed += 1
         self.guardian.crashed(self)
         self.stop()
+        return ActorCrashedError(
+            "the channel's actor failed and restarts from the journal: try again after a pause"
+        )

@@ -10,7 +10,7 @@ from service.persistence.committer import Committer
 from service.persistence.strategies import Strategy
 from service.protocol.handshake import ChannelLimits
 from service.protocol.keys import Identity
-from service.protocol.primitives import Random
+from service.protocol.primitives import KeyPairs, Random
 from service.tracing import tracing
 
 if TYPE_CHECKING:
@@ -77,6 +77,8 @@ class ConnectEnvironment:
     monotonic: Callable[[], float]
     """Seconds on the clock that commands' deadlines are set on."""
     random: Random
+    key_pairs: KeyPairs | None = None
+    """Fresh key pairs; by default they are made of ``random``."""
     statistics: ActorStatistics = field(default_factory=ActorStatistics)
     tracing: bool = field(default_factory=tracing)
     """Whether steps of messages are told."""

@@ -120,7 +120,7 @@ class Mailbox:
                 # Lets go of the actor, which may be large, while its ref may live on.
                 self._owner = None
             if self._owner is None:
-                self._refuse_all()
+                self.refuse_all()
         finally:
             # Whatever happened: a mailbox that keeps the flag up without a turn is dead for ever.
             self._scheduled = False
@@ -134,7 +134,7 @@ class Mailbox:
         owner, self._owner = self._owner, None
         if owner is not None:
             owner.abandon()
-        self._refuse_all()
+        self.refuse_all()
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
         self._dispatcher.mailboxes.rejected += 1
@@ -146,8 +146,14 @@ class Mailbox:
             raise error
         envelope.reply_to.set_exception((MailboxFullError, error, None))
 
-    def _refuse_all(self) -> None:
-        """Do as Pykka's teardown does with what is left when an actor has stopped."""
+    def refuse_all(self, error: Exception | None = None) -> None:
+        """Do as Pykka's teardown does with what is left when an actor has stopped.
+
+        Args:
+            error: what to answer with instead of Pykka's ``ActorDeadError``.
+        """
+        if error is None:
+            error = ActorDeadError(f"{self._name} stopped before handling the message")
         while True:
             try:
                 envelope = self._waiting.popleft()
@@ -159,7 +165,6 @@ class Mailbox:
                 if type(envelope.message) is _ActorStop:
                     envelope.reply_to.set(None)
                 else:
-                    error = ActorDeadError(f"{self._name} stopped before handling the message")
-                    envelope.reply_to.set_exception((ActorDeadError, error, None))
+                    envelope.reply_to.set_exception((type(error), error, None))
             except Exception:  # noqa: BLE001 - whatever a foreign future may raise
                 _log.exception("%s could not answer a message after its end", self._name)

@@ -6,10 +6,9 @@ the actor stops or crashes in it. All of it runs on the dispatcher's thread.
 
 import logging
 from collections import deque
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from service.actors.actor import ANSWER_LATER
 from service.actors.commands import (
@@ -47,7 +46,7 @@ from service.errors import (
     ShuttingDownError,
     StorageError,
 )
-from service.persistence.committer import Write
+from service.persistence.committer import CallbackWrite, OpenWrite, Write
 from service.persistence.contract import (
     CorruptRecordError,
     Record,
@@ -56,6 +55,7 @@ from service.persistence.contract import (
     Snapshot,
 )
 from service.persistence.recovery import rebuild
+from service.protocol.change_runs import ChangeRuns
 from service.protocol.changes import Change, change_size
 from service.protocol.delivery import Delivered
 from service.protocol.handshake import encode_request, respond
@@ -315,6 +315,7 @@ class Vacant:
             limits=environment.limits,
             now=environment.clock(),
             random=environment.random,
+            key_pairs=environment.key_pairs,
         )
         running = Running(actor, session, self._sequence_number, 0)
         actor.become(running)
@@ -323,6 +324,73 @@ class Vacant:
 
     def leave(self) -> None:
         """Nothing is held."""
+
+
+class _Refusal(NamedTuple):
+    """A result that is an error."""
+
+    error: ConnectError
+
+
+class _Answer(Write):
+    """What an operation has to write before its result may leave; nothing, for a barrier."""
+
+    __slots__ = ("_result", "_running", "_sender")
+
+    def __init__(
+        self,
+        running: "Running",
+        sender: Reply | None,
+        result: object,
+        record: Record | None = None,
+        snapshot: Snapshot | None = None,
+        owner: bytes = b"",
+    ) -> None:
+        super().__init__(running.connect_id, record, snapshot, owner)
+        self._running = running
+        self._sender = sender
+        self._result = result
+
+    def settle(self, error: StorageError | None) -> None:
+        """See ``Write``."""
+        self._running.settled(self._sender, self._result, self.record, error)
+
+
+class _CoalescedAnswers(OpenWrite):
+    """Operations of one channel that meet in a commit: one record, and all their results."""
+
+    __slots__ = ("_answers", "_changes", "_number", "_running")
+
+    def __init__(
+        self, running: "Running", number: int, change: Change, sender: Reply | None, result: object
+    ) -> None:
+        super().__init__(running.connect_id)
+        self._running = running
+        self._number = number
+        self._changes = ChangeRuns(change)
+        self._answers = [(sender, result)]
+
+    def add(self, change: Change, sender: Reply | None, result: object) -> None:
+        """Take one more operation in."""
+        self._changes.add(change)
+        self._answers.append((sender, result))
+        if self._changes.full:
+            self._running.take_no_more(self)
+
+    def close(self) -> bool:
+        """See ``OpenWrite``."""
+        try:
+            entries = self._running.close(self, self._number, self._changes)
+        except Exception as defect:  # noqa: BLE001 - whatever it may be
+            answers, self._answers = self._answers, []
+            self._running.crash(defect, [sender for sender, _ in answers])
+            return False
+        self.record, self.snapshot = entries
+        return True
+
+    def settle(self, error: StorageError | None) -> None:
+        """See ``Write``."""
+        self._running.settled_together(self, self._answers, error)
 
 
 class Running:
@@ -334,11 +402,15 @@ class Running:
 
     __slots__ = (
         "_actor",
+        "_changes_behind",
+        "_environment",
+        "_open",
         "_sequence_number",
         "_session",
         "_snapshot_number",
         "_strategy",
         "_unsettled",
+        "connect_id",
     )
 
     def __init__(
@@ -349,11 +421,15 @@ class Running:
         snapshot_number: int,
     ) -> None:
         self._actor = actor
+        self._environment = actor.environment
+        self.connect_id = actor.connect_id
         self._session = session
         self._strategy = actor.environment.strategy()
         self._sequence_number = sequence_number
         self._snapshot_number = snapshot_number
-        self._unsettled = 0  # writes that the committer has yet to answer
+        self._changes_behind = sequence_number - snapshot_number  # the newest snapshot
+        self._open: _CoalescedAnswers | None = None  # what later changes may join
+        self._unsettled = 0  # results that wait for the committer
 
     def enter(self) -> None:
         """Everything is at hand."""
@@ -363,25 +439,26 @@ class Running:
         self._append(
             RecordKind.ESTABLISHED, b"", self._session.handshake.response, self._actor.owner
         )
+        # Channels that march in step are not to take their snapshots all at once.
+        self._changes_behind = self.connect_id % self._environment.snapshot_interval
         return ANSWER_LATER
 
     def receive(self, message: object) -> object:
         """Carry a command out; its answer waits for its commit, and those before it."""
+        kind = type(message)
         try:
+            if kind is Encrypt:
+                return self._encrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
+            if kind is Decrypt:
+                return self._decrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
             return self._receive(message)
         except (CallerError, PeerError) as refusal:
             # It may rest on what is not durable yet: a replay of a message that will be lost.
             if not self._unsettled or self._actor.sender is None:
                 raise
-            self._write_barrier(partial(self._refused, self._actor.sender, refusal))
-            return ANSWER_LATER
+            return self._answer_when_durable(_Refusal(refusal))
 
     def _receive(self, message: object) -> object:
-        kind = type(message)
-        if kind is Encrypt:
-            return self._encrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
-        if kind is Decrypt:
-            return self._decrypt(message)  # type: ignore[arg-type] # narrowed by its exact type
         answer: object = None
         match message:
             case Acknowledge():
@@ -406,21 +483,24 @@ class Running:
     # --- Commands ---------------------------------------------------------------------------------
 
     def _encrypt(self, command: Encrypt) -> object:
-        environment = self._actor.environment
-        _require_time(self._actor, command.deadline)
+        environment = self._environment
+        plaintext, request_id, deadline, idempotency_key = command
+        if deadline is not None:
+            _require_time(self._actor, deadline)
         environment.committer.require_room()
-        if command.idempotency_key:
+        if idempotency_key:
             return self._encrypt_once(command)
         payload, change = self._session.encrypt(
-            command.plaintext,
+            plaintext,
             now=environment.clock(),
             random=environment.random,
-            request_id=command.request_id,
+            key_pairs=environment.key_pairs,
+            request_id=request_id,
         )
         return self._persist(change, payload)
 
     def _encrypt_once(self, command: Encrypt) -> object:
-        environment, session = self._actor.environment, self._session
+        environment, session = self._environment, self._session
         plaintext, request_id, _, key = command
         now = environment.clock()
         again = session.encrypted_before(
@@ -432,22 +512,25 @@ class Running:
             plaintext,
             now=now,
             random=environment.random,
+            key_pairs=environment.key_pairs,
             request_id=request_id,
             idempotency_key=key,
         )
         return self._persist(change, Delivered(payload, session.last_delivery_number))
 
     def _decrypt(self, command: Decrypt) -> object:
-        environment = self._actor.environment
-        _require_time(self._actor, command.deadline)
+        environment = self._environment
+        payload, deadline = command
+        if deadline is not None:
+            _require_time(self._actor, deadline)
         environment.committer.require_room()
         if self._session.deliveries is not None:
-            return self._decrypt_once(command.payload)
-        plaintext, change = self._session.decrypt(command.payload, now=environment.clock())
+            return self._decrypt_once(payload)
+        plaintext, change = self._session.decrypt(payload, now=environment.clock())
         return self._persist(change, plaintext)
 
     def _decrypt_once(self, payload: Payload) -> object:
-        now, session = self._actor.environment.clock(), self._session
+        now, session = self._environment.clock(), self._session
         again = session.decrypted_before(payload, now=now)
         if again is not None:
             return self._redeliver(again)
@@ -456,11 +539,11 @@ class Running:
 
     def _redeliver(self, again: Delivered[Payload] | Delivered[bytes]) -> object:
         """Give an answer again, once the commit that let it out the first time is durable."""
-        self._actor.environment.statistics.redelivered += 1
+        self._environment.statistics.redelivered += 1
         return self._answer_when_durable(again)
 
     def _acknowledge(self, command: Acknowledge) -> object:
-        environment = self._actor.environment
+        environment = self._environment
         _require_time(self._actor, command.deadline)
         environment.committer.require_room()
         change = self._session.acknowledge(command.up_to_delivery_number, now=environment.clock())
@@ -471,7 +554,7 @@ class Running:
     def _restore(self, deadline: float | None) -> object:
         _require_time(self._actor, deadline)
         session = self._session
-        session.require_alive(self._actor.environment.clock())
+        session.require_alive(self._environment.clock())
         ratchet = session.ratchet
         restored = Restored(
             0 if ratchet.sending is None else ratchet.sending.next_index,
@@ -490,57 +573,98 @@ class Running:
 
     def _close(self, deadline: float | None) -> object:
         _require_time(self._actor, deadline)
-        self._actor.environment.committer.require_room()
+        self._environment.committer.require_room()
         self._append(RecordKind.CLOSED, b"", None)
         self._actor.become(Closing(self._actor, self))
         # Settled right behind the end itself.
-        self._actor.environment.committer.write(
-            Write(self._actor.connect_id, lambda _: self._actor.signal(Ended()))
+        self._environment.committer.write(
+            CallbackWrite(self.connect_id, lambda _: self._actor.signal(Ended()))
         )
         return ANSWER_LATER
 
     # --- Persisting -------------------------------------------------------------------------------
 
     def _persist(self, change: Change, result: object) -> object:
-        kind, payload = self._strategy.record(self._session, change)
-        statistics = self._actor.environment.statistics
+        statistics = self._environment.statistics
         statistics.changes += 1
+        if self._strategy.coalesces:
+            return self._coalesce(change, result)
+        kind, payload = self._strategy.record(self._session, change)
         # Such a record is the change and nothing else.
         is_change = kind is RecordKind.CHANGE
         statistics.change_bytes += len(payload) if is_change else change_size(change)
         self._append(kind, payload, result)
         return ANSWER_LATER
 
+    def _coalesce(self, change: Change, result: object) -> object:
+        """Have a change share the record of those that wait for the same commit."""
+        sender = self._actor.sender
+        self._unsettled += 1
+        self._changes_behind += 1
+        if self._open is not None:
+            self._open.add(change, sender, result)
+            return ANSWER_LATER
+        self._sequence_number += 1
+        write = _CoalescedAnswers(self, self._sequence_number, change, sender, result)
+        self._open = write
+        self._environment.committer.write_open(write)
+        return ANSWER_LATER
+
+    def close(
+        self, write: _CoalescedAnswers, number: int, changes: ChangeRuns
+    ) -> tuple[Record, Snapshot | None]:
+        """Return the record of changes that no other may join, and the snapshot if one is due."""
+        only = changes.single
+        if only is None:
+            kind, payload = RecordKind.CHANGES, changes.encode()
+        else:
+            kind, payload = self._strategy.record(self._session, only)
+        self._environment.statistics.change_bytes += len(payload)
+        record = Record(self.connect_id, number, kind, payload)
+        due = self._changes_behind >= self._environment.snapshot_interval
+        # If something else came behind it, the session is ahead of these changes.
+        if due and self._open is write:
+            return record, self._snapshot()
+        self.take_no_more(write)
+        return record, None
+
+    def crash(self, defect: Exception, senders: Iterable[Reply | None]) -> None:
+        """Give up for a defect, outside of any message; those whom it concerns are told."""
+        refusal = self._actor.crash(defect)
+        for sender in senders:
+            _fail(sender, refusal)
+
+    def take_no_more(self, write: _CoalescedAnswers) -> None:
+        """Have later changes make a record of their own."""
+        if self._open is write:
+            self._open = None
+
     def _append(self, kind: RecordKind, payload: bytes, result: object, owner: bytes = b"") -> None:
-        actor = self._actor
-        environment = actor.environment
+        environment = self._environment
+        sender = self._actor.sender
         number = self._sequence_number = self._sequence_number + 1
+        self._changes_behind += 1
         snapshot = None
-        due = number % environment.snapshot_interval == 0
-        if kind is RecordKind.ESTABLISHED or (due and kind is not RecordKind.CLOSED):
+        if kind is RecordKind.ESTABLISHED or (
+            self._changes_behind >= environment.snapshot_interval and kind is not RecordKind.CLOSED
+        ):
             snapshot = self._snapshot()
         self._unsettled += 1
-        settled = partial(self._settled, actor.sender, result)
+        self._open = None
         if environment.tracing:
-            note("recorded", id_of(actor.sender), **self._step(number))
-            settled = partial(self._settled_traced, number, actor.sender, result)
-        environment.committer.write(
-            Write(
-                actor.connect_id,
-                settled,
-                Record(actor.connect_id, number, kind, payload),
-                snapshot,
-                owner,
-            )
-        )
+            note("recorded", id_of(sender), **self._step(number))
+        record = Record(self.connect_id, number, kind, payload)
+        environment.committer.write(_Answer(self, sender, result, record, snapshot, owner))
 
     def _snapshot(self) -> Snapshot:
         self._snapshot_number = self._sequence_number
-        now = self._actor.environment.clock()
+        self._changes_behind = 0
+        self._open = None
+        now = self._environment.clock()
         if now >= self._session.expires_at:
             self._session.forget_deliveries()
         return Snapshot(
-            self._actor.connect_id,
+            self.connect_id,
             self._sequence_number,
             now,
             self._strategy.state(self._session),
@@ -548,46 +672,64 @@ class Running:
 
     def _answer_when_durable(self, result: object) -> object:
         """Answer with what the session shows, once all of it is durable."""
-        self._write_barrier(partial(self._settled, self._actor.sender, result))
+        self._unsettled += 1
+        # Answers keep their order: a later change must not join a record before this.
+        self._open = None
+        self._environment.committer.write(_Answer(self, self._actor.sender, result))
         return ANSWER_LATER
 
-    def _write_barrier(self, on_settled: Callable[[StorageError | None], None]) -> None:
-        self._unsettled += 1
-        self._actor.environment.committer.write(Write(self._actor.connect_id, on_settled))
+    def _step(self, number: int) -> dict[str, int]:
+        return {"connect_id": self.connect_id, "sequence_number": number}
 
-    def _settled(self, sender: Reply | None, result: object, error: StorageError | None) -> None:
+    def settled(
+        self,
+        sender: Reply | None,
+        result: object,
+        record: Record | None,
+        error: StorageError | None,
+    ) -> None:
+        """Let a result go, now that it is durable; or take note that it never may."""
         self._unsettled -= 1
-        if error is None:
-            if sender is not None:
-                sender.set(result)
-        else:
+        if error is not None:
             _fail(sender, error)
             self._actor.interrupt(CommitFailed(self))
+            return
+        environment = self._environment
+        if environment.tracing and record is not None:
+            round_number = environment.committer.statistics.rounds
+            step = self._step(record.sequence_number)
+            note("durable", id_of(sender), **step, round=round_number)
+        if sender is None:
+            return
+        if type(result) is _Refusal:
+            _fail(sender, result.error)
+        else:
+            sender.set(result)
 
-    def _step(self, number: int) -> dict[str, int]:
-        return {"connect_id": self._actor.connect_id, "sequence_number": number}
-
-    def _settled_traced(
-        self, number: int, sender: Reply | None, result: object, error: StorageError | None
+    def settled_together(
+        self,
+        write: _CoalescedAnswers,
+        answers: Sequence[tuple[Reply | None, object]],
+        error: StorageError | None,
     ) -> None:
-        if error is None:
-            round_number = self._actor.environment.committer.statistics.rounds
-            note("durable", id_of(sender), **self._step(number), round=round_number)
-        self._settled(sender, result, error)
-
-    def _refused(self, sender: Reply, refusal: ConnectError, error: StorageError | None) -> None:
-        self._unsettled -= 1
-        _fail(sender, error or refusal)
-        if error is not None:
-            self._actor.interrupt(CommitFailed(self))
+        """As ``settled``, for all results of one record."""
+        self.take_no_more(write)
+        if error is not None or self._environment.tracing:
+            for sender, result in answers:
+                self.settled(sender, result, write.record, error)
+            return
+        self._unsettled -= len(answers)
+        for sender, result in answers:
+            if sender is not None:
+                sender.set(result)
 
     def _discard(self) -> None:
         """Throw the session away, since it is ahead of the journal for good; load it anew."""
         _log.warning(
             "a commit failed: the channel goes on from what is durable",
-            extra={"connect_id": self._actor.connect_id},
+            extra={"connect_id": self.connect_id},
         )
-        self._actor.environment.statistics.discarded += 1
+        self._environment.statistics.discarded += 1
         self._actor.become(AwaitingPermit(self._actor))
 
     def _passivate(self) -> None:
@@ -601,7 +743,9 @@ class Running:
         actor.become(Saving(actor))
         # Saved or not, the actor may stop: the records are durable.
         actor.environment.committer.write(
-            Write(actor.connect_id, lambda _: actor.signal(Ended()), snapshot=self._snapshot())
+            CallbackWrite(
+                actor.connect_id, lambda _: actor.signal(Ended()), snapshot=self._snapshot()
+            )
         )
 
     def _bury(self) -> None:
@@ -610,11 +754,11 @@ class Running:
         # Should it not become durable, the channel is buried the next time that it is loaded.
         self._append(RecordKind.CLOSED, b"", None)
         actor.become(Saving(actor))
-        actor.environment.committer.write(Write(actor.connect_id, self._buried))
+        actor.environment.committer.write(CallbackWrite(actor.connect_id, self._buried))
 
     def _buried(self, error: StorageError | None) -> None:
         if error is None:
-            self._actor.environment.statistics.expired += 1
+            self._environment.statistics.expired += 1
         self._actor.signal(Ended())
 
 
@@ -704,3 +848,7 @@ class Crashed(_Leaving):
         super().__init__(
             actor, ActorCrashedError("the channel's actor failed: try again after a pause")
         )
+
+    def leave(self) -> None:
+        """Refuse whoever came behind the order to stop, too: Pykka would say less of why."""
+        self._actor.actor_inbox.refuse_all(self._refusal)

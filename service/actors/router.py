@@ -167,14 +167,15 @@ class Router(Guardian):
             self._serial.submit(partial(self._forward, connect_id, command, owner), reply)
 
     def _forward(self, connect_id: int, command: Command, owner: bytes, reply: Reply) -> None:
+        channel = self._channels.get(connect_id)
+        if type(channel) is _Live and channel.owner == owner:
+            channel.last_used = self._sweep
+            channel.mailbox.put(Envelope(command, reply))
+            return
         try:
-            channel = self._channels.get(connect_id)
-            if type(channel) is _Live and channel.owner == owner:
-                channel.last_used = self._sweep
-                channel.mailbox.put(Envelope(command, reply))
-            elif self._draining:
+            if self._draining:
                 raise ShuttingDownError("the service is stopping: try again on another instance")
-            elif type(channel) is _Waiting and channel.owner == owner:
+            if type(channel) is _Waiting and channel.owner == owner:
                 _keep(channel.commands, command, reply)
             else:
                 self._ask(connect_id, command, owner, reply)
@@ -238,6 +239,17 @@ class Router(Guardian):
             (command, self._quota.reserve(owner, reply) if type(command) is Establish else reply)
             for command, reply in asked
         )
+
+    def call_up(self, connect_id: int, owner: bytes) -> None:
+        """Have a channel at rest loaded and passivated at once, which ends it if it has expired.
+
+        Nobody has to make room for it: nothing is done if there is none, if the channel is in use,
+        or if the service is stopping.
+        """
+        in_use = connect_id in self._channels or (connect_id, owner) in self._asked
+        full = self._actors >= self._settings.max_live_actors
+        if not (self._draining or in_use or full):
+            self._passivate(connect_id, self._start(connect_id, owner, deque()))
 
     # --- Room for actors --------------------------------------------------------------------------
 
@@ -333,7 +345,7 @@ class Router(Guardian):
         self._due[channel.due].append(connect_id)
         return connect_id, channel
 
-    def _start(self, connect_id: int, owner: bytes, commands: _Commands) -> None:
+    def _start(self, connect_id: int, owner: bytes, commands: _Commands) -> _Live:
         ref = ConnectActor.start(
             connect_id, owner, self._environment, self, dispatcher=self._dispatcher
         )
@@ -346,6 +358,7 @@ class Router(Guardian):
             live.mailbox.put(Envelope(command, reply))
         if self._draining:
             self._passivate(connect_id, live)
+        return live
 
     # --- Looking after actors ---------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ Everything but ``_Round.run`` happens on the event loop's thread.
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -51,7 +52,14 @@ from service.persistence.contract import (
     SnapshotCriteria,
 )
 
-__all__ = ["Committer", "CommitterStatistics", "Standing", "Write"]
+__all__ = [
+    "CallbackWrite",
+    "Committer",
+    "CommitterStatistics",
+    "OpenWrite",
+    "Standing",
+    "Write",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -74,15 +82,14 @@ class Standing(Enum):
     """It is another's: nothing of it may show."""
 
 
-class Write:
-    """What is to be made durable together, and who is to be told."""
+class Write(ABC):
+    """What is to be made durable together."""
 
-    __slots__ = ("channel", "on_settled", "owner", "record", "snapshot")
+    __slots__ = ("channel", "owner", "record", "snapshot")
 
     def __init__(
         self,
         channel: int,
-        on_settled: Callable[[StorageError | None], None],
         record: Record | None = None,
         snapshot: Snapshot | None = None,
         owner: bytes = b"",
@@ -92,17 +99,48 @@ class Write:
         ``owner`` goes with a channel's first record, if it has one.
         """
         self.channel = channel
-        self.on_settled = on_settled
         self.record = record
         self.snapshot = snapshot
         self.owner = owner
 
+    @abstractmethod
     def settle(self, error: StorageError | None) -> None:
-        """Tell whoever asked; a listener that fails is no reason to leave the others untold."""
-        try:
-            self.on_settled(error)
-        except Exception:  # noqa: BLE001 - whatever it may raise
-            _log.exception("whoever asked for a write failed at its settling")
+        """Take note that all of it is durable, or why not; called once, on the loop's thread."""
+
+
+class OpenWrite(Write):
+    """A write that may still grow while it waits for its round to begin."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def close(self) -> bool:
+        """Set the record: the round begins. Called at most once, on the loop's thread.
+
+        Returns:
+            Whether there is one; if not, nothing behind it on its channel can be written either.
+        """
+
+
+class CallbackWrite(Write):
+    """A write that calls a function once it is settled."""
+
+    __slots__ = ("_on_settled",)
+
+    def __init__(
+        self,
+        channel: int,
+        on_settled: Callable[[StorageError | None], None],
+        record: Record | None = None,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        """As ``Write``; ``on_settled`` gets what ``settle`` gets."""
+        super().__init__(channel, record, snapshot)
+        self._on_settled = on_settled
+
+    def settle(self, error: StorageError | None) -> None:
+        """See ``Write``."""
+        self._on_settled(error)
 
 
 class _Read:
@@ -208,7 +246,6 @@ class _Round:
     commit_seconds: float = 0.0
     records: int = 0
     more_upkeep: bool = False
-    given_up: bool = field(default=False)
 
     def run(self, journal: Journal) -> None:
         """Carry the round out. On the journal's thread; raises nothing that a journal raises."""
@@ -295,6 +332,7 @@ class Committer:
         self._timeout = timeout
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._writes: list[Write] = []
+        self._open: list[OpenWrite] = []
         self._reads: list[_Read] = []
         self._forget: list[int] = []
         self._tasks: list[_Task] = []
@@ -303,6 +341,7 @@ class Committer:
         self._on_fenced: Callable[[], None] | None = on_fenced
         self._renewal = loop.call_later(renew_every, self._renew)
         self._round: _Round | None = None
+        self._hangs = False  # the round under way has been given up
         self._timer: asyncio.TimerHandle | None = None
         self._scheduled = False
         self._needs_upkeep = False
@@ -334,10 +373,17 @@ class Committer:
     def write(self, write: Write) -> None:
         """Ask for a write; it is settled later, never from within this call."""
         if self._hangs:
-            self._loop.call_soon(write.settle, self._hanging())
+            self._loop.call_soon(_settle, (write,), self._hanging())
             return
         self._writes.append(write)
-        self._schedule()
+        if not self._scheduled:
+            self._schedule()
+
+    def write_open(self, write: OpenWrite) -> None:
+        """Ask for a write that may grow until it is closed."""
+        if not self._hangs:
+            self._open.append(write)
+        self.write(write)
 
     def recover(
         self, channel: int, on_answer: Callable[[Recovery | None, StorageError | None], None]
@@ -389,10 +435,6 @@ class Committer:
         self._reads.append(read)
         self._schedule()
 
-    @property
-    def _hangs(self) -> bool:
-        return self._round is not None and self._round.given_up
-
     def _hanging(self) -> WriteUncertainError:
         return WriteUncertainError(
             f"the journal has not answered for {self._timeout:g} s: the outcome of writes is"
@@ -421,6 +463,7 @@ class Committer:
 
     def _start_round(self) -> None:
         self._refuse_late_reads()
+        self._close_open()
         # From here on only: whoever was refused may have asked again, which is part of this round.
         self._scheduled = False
         reads, self._reads = self._reads[:_READS_A_ROUND], self._reads[_READS_A_ROUND:]
@@ -437,6 +480,21 @@ class Committer:
         self._round = under_way
         self._timer = self._loop.call_later(self._timeout, self._give_up, under_way)
         self._thread.submit(self._run, under_way)
+
+    def _close_open(self) -> None:
+        """Have open writes take nothing more; drop those that come to nothing, and all behind."""
+        void = {write for write in self._open if not write.close()}
+        self._open.clear()
+        if not void:
+            return
+        lost: set[int] = set()
+        dropped: list[Write] = []
+        queued, self._writes = self._writes, []
+        for write in queued:
+            if write in void:
+                lost.add(write.channel)
+            (dropped if write.channel in lost else self._writes).append(write)
+        _settle(dropped, WriteRejectedError("a record before it could not be made: try again"))
 
     def _refuse_late_reads(self) -> None:
         """Only so many are served in a round, so that in a storm they may have to wait for many."""
@@ -461,6 +519,7 @@ class Committer:
         if self._timer is not None:
             self._timer.cancel()
         self._round = None
+        gave_up, self._hangs = self._hangs, False
         self.statistics.rounds += 1
         if under_way.commit_seconds > 0.0:
             self.statistics.commits += 1
@@ -473,7 +532,7 @@ class Committer:
         )
         for task in under_way.tasks:
             task.answered()
-        if under_way.given_up:
+        if gave_up:
             _log.warning("the journal answers again")
         else:
             self._answer(under_way)
@@ -489,18 +548,22 @@ class Committer:
     def _answer(self, under_way: _Round) -> None:
         if under_way.failure is not None:
             self.statistics.failed_commits += 1
-            queued, self._writes = self._writes, []
+            queued = self._drop_queued()
             _settle(under_way.writes, under_way.failure)
             _settle(queued, under_way.failure)
         elif under_way.rejected:
             self._answer_partly(under_way)
         else:
-            for write in under_way.writes:
-                write.settle(None)
+            _settle(under_way.writes, None)
         for read in under_way.reads:
             if read.error is None and read.answer is None:
                 read.error = ReadFailedError("the journal failed before it was read: try again")
             read.answered()
+
+    def _drop_queued(self) -> list[Write]:
+        self._open.clear()
+        queued, self._writes = self._writes, []
+        return queued
 
     def _answer_partly(self, under_way: _Round) -> None:
         """Refuse what was rejected, and all that stands behind it on the same channel."""
@@ -513,17 +576,18 @@ class Committer:
         for write in under_way.writes:
             if write.record in under_way.rejected or write.snapshot in under_way.rejected:
                 lost.add(write.channel)
-            write.settle(error if write.channel in lost else None)
+            _settle((write,), error if write.channel in lost else None)
+        self._open = [write for write in self._open if write.channel not in lost]
         self._writes[:0] = [write for write in queued if write.channel not in lost]
         _settle((write for write in queued if write.channel in lost), error)
 
     def _give_up(self, under_way: _Round) -> None:
         """Answer everyone for a journal that doesn't; what it may still do is fenced by numbers."""
-        under_way.given_up = True
+        self._hangs = True
         self.statistics.timed_out_rounds += 1
         error = self._hanging()
         _log.error("the journal does not answer; giving up on one round")
-        queued, self._writes = self._writes, []
+        queued = self._drop_queued()
         unread, self._reads = self._reads, []
         _settle(under_way.writes, error)
         _settle(queued, error)
@@ -551,6 +615,10 @@ class Committer:
         self._thread.shutdown()
 
 
-def _settle(writes: Iterable[Write], error: StorageError) -> None:
+def _settle(writes: Iterable[Write], error: StorageError | None) -> None:
+    """Settle writes in order; one that fails at it is no reason to leave the others untold."""
     for write in writes:
-        write.settle(error)
+        try:
+            write.settle(error)
+        except Exception:  # noqa: BLE001 - whatever it may raise
+            _log.exception("whoever asked for a write failed at its settling")

@@ -91,6 +91,8 @@ class RecordKind(IntEnum):
     ESTABLISHED = 4
     """The channel begins. Its session is the snapshot that the same transaction holds, so that it
     can be erased as snapshots are; the payload is empty."""
+    CHANGES = 5
+    """Several changes that met in one commit, as runs: recovery applies them in order."""
 
 
 class Record(NamedTuple):
@@ -238,6 +240,29 @@ class Journal(Protocol):
 
     def owned(self, owner: bytes) -> int:
         """Return how many channels an owner has. May be called from any thread."""
+
+    def channels(self, after: int, limit: int) -> list[int]:
+        """Return the first channels that have a snapshot, in ascending order of their ids.
+
+        Every channel has one from its first record on. Those that are damaged may be among them.
+        The work is in proportion to what is asked for, not to what there is.
+
+        Args:
+            after: only ids above this one; -1 begins with the first.
+            limit: how many at most; fewer come only if there are no more.
+
+        Raises:
+            CorruptRecordError: a page of the list is damaged.
+        """
+
+    def saved_at(self, channel: int) -> int:
+        """Return when a channel's newest snapshot was taken: microseconds since the epoch, or 0.
+
+        It is read as it is stored: whoever wants to rely on it loads the snapshot.
+
+        Raises:
+            CorruptRecordError: it is damaged, or the channel is known to be.
+        """
 
     def delete_records(self, channel: int, to_sequence_number: int) -> None:
         """Delete a channel's records up to and with this one, durably.

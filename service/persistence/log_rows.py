@@ -35,6 +35,8 @@ SEALED_STATE = 0x80 | RecordKind.STATE
 _ENTRY = struct.Struct(">QQBI")
 # In front of a record: kind and length again, so that it can be read without the directory.
 _HEADER = struct.Struct(">BI")
+_HEADER_SIZE = _HEADER.size
+_unpack_header = _HEADER.unpack_from
 
 # Records begin within the first 64 KiB of a row (see below). That leaves rows 43 bits of a signed
 # integer: at 10,000 rows a second, enough for 27 years.
@@ -139,9 +141,13 @@ def record_at(place: int, payloads: bytes) -> tuple[int, bytes]:
     Raises:
         CorruptRecordError: there is none.
     """
-    begin = (place & _OFFSET_MASK) + _HEADER.size
-    if begin <= len(payloads):
-        kind, length = _HEADER.unpack_from(payloads, begin - _HEADER.size)
-        if begin + length <= len(payloads):
-            return kind, payloads[begin : begin + length]
-    raise CorruptRecordError("its row is shorter than it was")
+    offset = place & _OFFSET_MASK
+    try:
+        kind, length = _unpack_header(payloads, offset)
+    except struct.error:
+        raise CorruptRecordError("its row is shorter than it was") from None
+    begin = offset + _HEADER_SIZE
+    end = begin + length
+    if end > len(payloads):
+        raise CorruptRecordError("its row is shorter than it was")
+    return kind, payloads[begin:end]

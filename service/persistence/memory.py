@@ -3,6 +3,7 @@
 It keeps every promise of the contract but durability.
 """
 
+from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 
 from service.persistence.contract import (
@@ -40,6 +41,8 @@ class MemoryJournal:
     def __init__(self) -> None:
         """Begin empty."""
         self._channels: dict[int, _Channel] = {}
+        self._saved: list[int] = []
+        """Ids of the channels that have a snapshot, in order."""
         self._owned: Counter[bytes] = Counter()
         self._commits = self._records = self._record_bytes = 0
         self._snapshots = self._snapshot_bytes = 0
@@ -65,8 +68,7 @@ class MemoryJournal:
             self._record_bytes += len(record.payload)
             if record.kind is RecordKind.CLOSED:
                 ended.add(record.channel)
-                self._owned[kept.owner] -= 1
-                del self._channels[record.channel]
+                self._end(record.channel)
             else:
                 kept.records[record.sequence_number] = record
                 kept.highest = record.sequence_number
@@ -81,11 +83,26 @@ class MemoryJournal:
             if snapshot.channel in refused or snapshot.sequence_number > highest:
                 rejections.append(Rejection(snapshot, highest))
                 continue
-            self._channels[snapshot.channel].snapshots[snapshot.sequence_number] = snapshot
-            self._snapshots += 1
-            self._snapshot_bytes += len(snapshot.payload)
+            self._save(snapshot)
         self._commits += 1
         return rejections
+
+    def _end(self, channel: int) -> None:
+        ended = self._channels.pop(channel)
+        self._owned[ended.owner] -= 1
+        if ended.snapshots:
+            self._unlist(channel)
+
+    def _save(self, snapshot: Snapshot) -> None:
+        snapshots = self._channels[snapshot.channel].snapshots
+        if not snapshots:
+            insort(self._saved, snapshot.channel)
+        snapshots[snapshot.sequence_number] = snapshot
+        self._snapshots += 1
+        self._snapshot_bytes += len(snapshot.payload)
+
+    def _unlist(self, channel: int) -> None:
+        del self._saved[bisect_left(self._saved, channel)]
 
     def read(
         self,
@@ -114,6 +131,16 @@ class MemoryJournal:
         """See ``Journal``."""
         return self._owned[owner]
 
+    def channels(self, after: int, limit: int) -> list[int]:
+        """See ``Journal``."""
+        first = bisect_right(self._saved, after)
+        return self._saved[first : first + limit]
+
+    def saved_at(self, channel: int) -> int:
+        """See ``Journal``."""
+        snapshot = self.load_snapshot(channel)
+        return 0 if snapshot is None else snapshot.taken_at
+
     def delete_records(self, channel: int, to_sequence_number: int) -> None:
         """See ``Journal``."""
         records = self._channel(channel).records
@@ -131,9 +158,12 @@ class MemoryJournal:
 
     def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
         """See ``Journal``."""
+        snapshots = self._channel(channel).snapshots
         for snapshot in self._within(channel, criteria):
-            del self._channels[channel].snapshots[snapshot.sequence_number]
+            del snapshots[snapshot.sequence_number]
             self._snapshots_deleted += 1
+            if not snapshots:
+                self._unlist(channel)
 
     def _within(self, channel: int, criteria: SnapshotCriteria) -> list[Snapshot]:
         return [

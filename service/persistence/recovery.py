@@ -1,10 +1,20 @@
 """Recovery: from what the journal holds of a channel back to its session."""
 
-from service.persistence.contract import CorruptRecordError, RecordKind, Recovery
-from service.protocol.changes import InconsistentChangeError, decode_change
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from service.persistence.contract import CorruptRecordError, Record, RecordKind, Recovery
+from service.protocol.change_runs import decode_change_runs
+from service.protocol.changes import Change, InconsistentChangeError, decode_change
+from service.protocol.replay import apply_all
 from service.protocol.session import Session
 
 __all__ = ["rebuild"]
+
+# A change of so many bytes is numbers alone, without key or digest, and so the same for every
+# channel at the same number: after a restart the same ones are met again and again.
+_SHORT = 12
+_decode_short = lru_cache(maxsize=8_192)(decode_change)
 
 
 def rebuild(recovery: Recovery) -> Session | None:
@@ -27,13 +37,29 @@ def rebuild(recovery: Recovery) -> Session | None:
             session = Session.decode(recovery.records[base].payload)
         elif recovery.snapshot is not None:
             session = Session.decode(recovery.snapshot.payload)
-        for record in recovery.records[base + 1 :]:
-            if session is None or record.kind is not RecordKind.CHANGE:
-                raise CorruptRecordError(
-                    f"channel {record.channel}: record {record.sequence_number} is no change of"
-                    " a state before it"
-                )
-            session.apply(decode_change(record.payload))
+        behind = recovery.records[base + 1 :]
+        if session is not None:
+            apply_all(session, _changes(behind))
+        elif behind:
+            raise _no_change(behind[0])
     except InconsistentChangeError as error:
         raise CorruptRecordError(f"a channel's records don't add up: {error}") from error
     return session
+
+
+def _changes(records: Sequence[Record]) -> Iterator[Change]:
+    for record in records:
+        payload = record.payload
+        if record.kind is RecordKind.CHANGE:
+            yield _decode_short(payload) if len(payload) <= _SHORT else decode_change(payload)
+        elif record.kind is RecordKind.CHANGES:
+            yield from decode_change_runs(payload)
+        else:
+            raise _no_change(record)
+
+
+def _no_change(record: Record) -> CorruptRecordError:
+    return CorruptRecordError(
+        f"channel {record.channel}: record {record.sequence_number} is no change of a state before"
+        " it"
+    )

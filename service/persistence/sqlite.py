@@ -566,10 +566,19 @@ class SqliteJournal:
         """See ``Journal``."""
         return self._owners.count(owner)
 
+    def channels(self, after: int, limit: int) -> list[int]:
+        """See ``Journal``."""
+        return self._usable().saved_channels(after, limit)
+
+    def saved_at(self, channel: int) -> int:
+        """See ``Journal``."""
+        return self._usable().saved_at(channel)
+
     def recover(self, channel: int) -> Recovery:
         """See ``Journal``."""
         recovery = self._usable().recover(channel)
-        return replace(recovery, owner=self.owner(channel))
+        owner = self.owner(channel)
+        return replace(recovery, owner=owner) if owner else recovery
 
     def forget(self, channel: int) -> None:
         """See ``Journal``."""
@@ -608,6 +617,7 @@ class SqliteJournal:
     def upkeep(self) -> bool:
         """See ``Journal``."""
         reader = self._usable()
+        reader.opened_rows.rest()
         if self._replaced:
             with self._transaction() as connection:
                 self._delete_replaced(connection)
@@ -667,6 +677,7 @@ class SqliteJournal:
             if channel not in index.damaged and kind != SNAPSHOT_NOTE:
                 index.tails[channel].move(number, place)
         index.next_row = writer.next_row
+        reader.opened_rows.clear()
         kept = len(writer.entries)
         index.stored += kept - removed
         self._records_deleted += removed - kept

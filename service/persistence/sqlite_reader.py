@@ -40,6 +40,7 @@ from service.persistence.log_rows import (
     row_of,
     stamp_of,
 )
+from service.persistence.opened_rows import OpenedRows
 from service.persistence.sealing import (
     STATE_KEY_SIZE,
     Sealer,
@@ -53,6 +54,12 @@ from service.persistence.sqlite_file import primary_code
 __all__ = ["SqliteReader"]
 
 _SELECT_ROW = "SELECT directory, payloads FROM log WHERE number = ?"
+
+_STATE = RecordKind.STATE
+# A recovery makes a record for every message behind the snapshot: these take half of what calling
+# the classes does.
+_record = Record._make
+_KINDS = {int(kind): kind for kind in RecordKind}
 
 
 class SqliteReader:
@@ -68,6 +75,7 @@ class SqliteReader:
         """
         self.connection = connection
         self.sealer = sealer
+        self.opened_rows = OpenedRows()
         self.index = LogIndex()
         self.index.build(
             self._scan(head),
@@ -117,6 +125,31 @@ class SqliteReader:
             )
         )
         return sorted(known)
+
+    def saved_channels(self, after: int, limit: int) -> list[int]:
+        """See ``Journal.channels``. The index of the snapshots is all that this reads."""
+        rows = self._select_all(
+            "SELECT DISTINCT channel FROM snapshots WHERE channel > ? ORDER BY channel LIMIT ?",
+            (after, limit),
+        )
+        return [channel for (channel,) in rows]
+
+    def saved_at(self, channel: int) -> int:
+        """See ``Journal``. Nothing is put into the index: whoever asks may ask about all."""
+        index = self.index
+        known = channel in index.tails or channel in index.vouched
+        reason = NEWEST_UNKNOWN if index.distrusted and not known else None
+        if reason := index.damaged.get(channel, reason):
+            raise CorruptRecordError(f"channel {channel}: {reason}")
+        row = self._select(
+            "SELECT taken_at FROM snapshots WHERE channel = ?"
+            " ORDER BY sequence_number DESC LIMIT 1",
+            (channel,),
+        )
+        taken_at = row[0] if row else 0
+        if not isinstance(taken_at, int):
+            raise CorruptRecordError(f"channel {channel}: the time of its snapshot is damaged")
+        return taken_at
 
     def given_up(self) -> set[int]:
         """Return the channels that the restoring of an older backup has given up."""
@@ -190,16 +223,27 @@ class SqliteReader:
 
     def _read_one(self, channel: int, tail: Tail, number: int) -> Record:
         place = tail.place_of(number)
-        row = None if place is None else self._select(_SELECT_ROW, (row_of(place),))
-        if place is None or row is None:
+        if place is None:
             raise CorruptRecordError(f"channel {channel}: record {number} is missing")
+        return self._record_at(channel, tail, number, place)
+
+    def _record_at(self, channel: int, tail: Tail, number: int, place: int) -> Record:
         try:
-            kind, payload = record_at(place, self.open_payloads(row_of(place), *row))
+            row = row_of(place)
+            kind, payload = record_at(place, self.opened_rows.get(row) or self._open_row(row))
             if kind == SEALED_STATE:
-                kind, payload = RecordKind.STATE, self._open_state(channel, tail, number, payload)
-            return Record(channel, number, RecordKind(kind), payload)
+                kind, payload = _STATE, self._open_state(channel, tail, number, payload)
+            return _record((channel, number, _KINDS.get(kind) or RecordKind(kind), payload))
         except (CorruptRecordError, ValueError) as error:
             raise CorruptRecordError(f"channel {channel}: record {number}: {error}") from error
+
+    def _open_row(self, number: int) -> bytes:
+        row = self._select(_SELECT_ROW, (number,))
+        if row is None:
+            raise CorruptRecordError("its row is missing")
+        payloads = self.open_payloads(number, *row)
+        self.opened_rows.keep(number, payloads)
+        return payloads
 
     def _open_state(self, channel: int, tail: Tail, number: int, sealed: bytes) -> bytes:
         cipher = self.state_cipher(channel, tail)
@@ -266,11 +310,14 @@ class SqliteReader:
             raise CorruptRecordError(
                 f"channel {channel}: nothing covers the records up to {tail.highest}"
             )
+        self.opened_rows.used()
         records: list[Record] = []
-        for number in range(tail.highest, covered, -1):
-            records.append(self._read_one(channel, tail, number))
+        numbers = range(tail.highest, covered, -1)
+        for number, place in zip(numbers, reversed(tail.places), strict=False):
+            record = self._record_at(channel, tail, number, place)
+            records.append(record)
             # A whole state: nothing before it is of any use.
-            if records[-1].kind is RecordKind.STATE:
+            if record.kind is _STATE:
                 break
         records.reverse()
         return Recovery(snapshot, records, tail.highest)
@@ -279,7 +326,17 @@ class SqliteReader:
         try:
             row: tuple[Any, ...] | None = self.connection.execute(query, values).fetchone()
         except sqlite3.Error as error:
-            if primary_code(error) == sqlite3.SQLITE_CORRUPT:
-                raise CorruptRecordError(f"a page of the journal is damaged: {error}") from error
-            raise JournalError(f"the journal can't be read: {error}") from error
+            raise _unreadable(error) from error
         return row
+
+    def _select_all(self, query: str, values: tuple[object, ...]) -> list[tuple[Any, ...]]:
+        try:
+            return self.connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise _unreadable(error) from error
+
+
+def _unreadable(error: sqlite3.Error) -> JournalError:
+    if primary_code(error) == sqlite3.SQLITE_CORRUPT:
+        return CorruptRecordError(f"a page of the journal is damaged: {error}")
+    return JournalError(f"the journal can't be read: {error}")

@@ -23,7 +23,9 @@ __all__ = [
     "Received",
     "ReceivedSkipped",
     "Sent",
+    "change_from_stored",
     "change_size",
+    "change_to_stored",
     "decode_change",
     "encode_change",
     "idempotent_send_from_stored",
@@ -97,6 +99,8 @@ class Acknowledged(NamedTuple):
 Change = Sent | Received | ReceivedSkipped | Acknowledged
 
 _Stored = session_pb2.Change
+_SENT, _RECEIVED = _Stored.SENT, _Stored.RECEIVED
+_PLAIN = {Sent: _SENT, Received: _RECEIVED}
 
 
 def encode_change(change: Change) -> bytes:
@@ -105,15 +109,24 @@ def encode_change(change: Change) -> bytes:
     It takes 4 bytes for a typical message, about 38 where a ratchet turned; 18 more for a received
     one if the channel keeps deliveries.
     """
+    kind = _PLAIN.get(type(change))
+    if kind is not None and not any(change[1:]):
+        # Nearly every change: a message with nothing but its number.
+        return _Stored(kind=kind, index=change[0]).SerializeToString()
+    return change_to_stored(change).SerializeToString()
+
+
+def change_to_stored(change: Change) -> session_pb2.Change:
+    """Return the stored message of a change."""
     match change:
         case Sent(index, private_key, once):
-            stored = _Stored(kind=_Stored.SENT, index=index)
+            stored = _Stored(kind=_SENT, index=index)
             if private_key:
                 stored.ratchet_key = private_key
             if once is not None:
                 idempotent_send_to_stored(once, stored.sent)
         case Received(index, ratchet_key, previous, digest):
-            stored = _Stored(kind=_Stored.RECEIVED, index=index)
+            stored = _Stored(kind=_RECEIVED, index=index)
             if ratchet_key:
                 stored.ratchet_key = ratchet_key
             if previous:
@@ -126,7 +139,7 @@ def encode_change(change: Change) -> bytes:
             )
         case Acknowledged(number):
             stored = _Stored(kind=_Stored.ACKNOWLEDGED, delivery_number=number)
-    return stored.SerializeToString()
+    return stored
 
 
 def change_size(change: Change) -> int:
@@ -182,6 +195,15 @@ def decode_change(stored: bytes) -> Change:
         change = _Stored.FromString(stored)
     except DecodeError as error:
         raise InconsistentChangeError("a stored change can't be parsed") from error
+    return change_from_stored(change)
+
+
+def change_from_stored(change: session_pb2.Change) -> Change:
+    """Return the change of a stored message.
+
+    Raises:
+        InconsistentChangeError: it is none that this version knows.
+    """
     if len(change.ratchet_key) not in (0, KEY_SIZE):
         raise InconsistentChangeError(
             f"a stored change's ratchet key has {len(change.ratchet_key)} bytes"

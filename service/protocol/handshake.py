@@ -11,6 +11,7 @@ The two ends' identities and the channel's id are bound into every message (asso
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.errors import ChannelExistsError, HandshakeRefusedError
@@ -24,9 +25,10 @@ from service.protocol.keys import (
     PrekeyBundle,
     encode_parts,
 )
-from service.protocol.primitives import KeyPair, Random, WeakKeyError
+from service.protocol.primitives import KeyPair, KeyPairs, Random, WeakKeyError
 from service.protocol.ratchet import Ratchet, RatchetLimits
 from service.protocol.session import Handshake, Session
+from service.protocol.stored_keys import channel_keys_to_stored
 from service.protocol.wire import bundle_from_wire, bundle_to_wire
 
 __all__ = ["ChannelLimits", "Initiation", "connect_id_of", "encode_request", "respond"]
@@ -137,6 +139,7 @@ def respond(
     limits: ChannelLimits,
     now: int,
     random: Random,
+    key_pairs: KeyPairs | None = None,
 ) -> Session:
     """Make the responder's end of a channel; the response is in its ``handshake``.
 
@@ -146,18 +149,21 @@ def respond(
         limits: what holds for the new channel.
         now: microseconds since the epoch.
         random: source of all key material.
+        key_pairs: gives fresh key pairs; by default they are made of ``random``.
 
     Raises:
         HandshakeRefusedError: a key or the signature is not acceptable.
     """
     peer = bundle_from_wire(request.bundle)
-    peer.require_acceptable(_initiator_context(request.ephemeral_key, request.ratchet_key))
+    context = _initiator_context(request.ephemeral_key, request.ratchet_key)
+    digest = primitives.digest(peer.require_acceptable(context))
     for name, key in (("ephemeral", request.ephemeral_key), ("ratchet", request.ratchet_key)):
         if primitives.is_weak_public_key(key):
             raise HandshakeRefusedError(f"the {name} key is not 32 bytes or of small order")
 
-    keys = ChannelKeys.generate(identity, random, limits.one_time_prekeys)
-    digest = _digest_of(request)
+    keys = ChannelKeys.generate(
+        identity, key_pairs or partial(KeyPair.generate, random), limits.one_time_prekeys
+    )
     connect_id = _connect_id(digest)
     prekey_id = next(iter(keys.one_time_prekeys), None)
     expires_at = now + int(limits.lifetime * 1_000_000)
@@ -191,7 +197,7 @@ def respond(
         dh_ratchet_every=limits.dh_ratchet_every,
     )
     return Session(
-        channel_keys=keys.without_agreed(),
+        stored_keys=channel_keys_to_stored(keys.without_agreed()).SerializeToString(),
         handshake=Handshake(
             encode_request(request), response.SerializeToString(deterministic=True)
         ),
@@ -229,8 +235,9 @@ class Initiation:
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
     ) -> "Initiation":
         """Make fresh keys and the request that offers them."""
-        channel_keys = ChannelKeys.generate(identity, random, one_time_prekeys)
-        keys = _InitiatorKeys(channel_keys, KeyPair.generate(random), KeyPair.generate(random))
+        key_pairs = partial(KeyPair.generate, random)
+        channel_keys = ChannelKeys.generate(identity, key_pairs, one_time_prekeys)
+        keys = _InitiatorKeys(channel_keys, key_pairs(), key_pairs())
         bundle = channel_keys.offer(
             identity, _initiator_context(keys.ephemeral.public_key, keys.ratchet.public_key)
         )
@@ -305,7 +312,7 @@ class Initiation:
             raise HandshakeRefusedError("a key of the response is of small order") from None
         self._keys = None
         return Session(
-            channel_keys=keys.channel.without_agreed(),
+            stored_keys=channel_keys_to_stored(keys.channel.without_agreed()).SerializeToString(),
             handshake=Handshake(
                 encode_request(self.request), response.SerializeToString(deterministic=True)
             ),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from service.errors import HandshakeRefusedError
 from service.protocol import primitives
-from service.protocol.primitives import KeyPair, Random
+from service.protocol.primitives import KeyPair, KeyPairs, Random, SigningKey
 
 __all__ = [
     "DEFAULT_ONE_TIME_PREKEYS",
@@ -60,8 +60,11 @@ class PrekeyBundle:
             *(prekey_id.to_bytes(4, "big") + key for prekey_id, key in self.one_time_prekeys),
         )
 
-    def require_acceptable(self, context: bytes) -> None:
+    def require_acceptable(self, context: bytes) -> bytes:
         """Check every key and the signature, for a bundle offered in ``context``.
+
+        Returns:
+            The content that is signed.
 
         Raises:
             HandshakeRefusedError: with which of them is not acceptable.
@@ -82,11 +85,13 @@ class PrekeyBundle:
                 )
         if len({prekey_id for prekey_id, _ in self.one_time_prekeys}) < len(self.one_time_prekeys):
             raise HandshakeRefusedError("the bundle's one-time prekeys repeat an id")
-        if not primitives.verify(self.identity_key, self.signature, self.content(context)):
+        content = self.content(context)
+        if not primitives.verify(self.identity_key, self.signature, content):
             raise HandshakeRefusedError(
                 "the bundle's signature does not fit: sign all of it, in this handshake's context,"
                 " with the identity key it names"
             )
+        return content
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,16 +101,22 @@ class Identity:
     private_key: bytes = field(repr=False)
     """The seed, 32 bytes."""
     public_key: bytes
+    _signing_key: SigningKey = field(repr=False, compare=False)
 
     @classmethod
     def from_private_key(cls, private_key: bytes) -> "Identity":
         """Load an identity from its 32-byte seed."""
-        return cls(private_key, primitives.public_identity(private_key))
+        signing_key = SigningKey(private_key)
+        return cls(private_key, signing_key.public_key, signing_key)
 
     @classmethod
     def generate(cls, random: Random) -> "Identity":
         """Make a fresh identity."""
         return cls.from_private_key(random(primitives.KEY_SIZE))
+
+    def sign(self, message: bytes) -> bytes:
+        """Return this identity's signature, 64 bytes."""
+        return self._signing_key.sign(message)
 
 
 @dataclass(slots=True)
@@ -126,17 +137,17 @@ class ChannelKeys:
     def generate(
         cls,
         identity: Identity,
-        random: Random,
+        key_pairs: KeyPairs,
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
     ) -> "ChannelKeys":
         """Make fresh key material, not yet signed."""
         return cls(
             identity_key=identity.public_key,
-            exchange_identity=KeyPair.generate(random),
+            exchange_identity=key_pairs(),
             signed_prekey_id=1,
-            signed_prekey=KeyPair.generate(random),
+            signed_prekey=key_pairs(),
             one_time_prekeys={
-                prekey_id: KeyPair.generate(random) for prekey_id in range(1, one_time_prekeys + 1)
+                prekey_id: key_pairs() for prekey_id in range(1, one_time_prekeys + 1)
             },
         )
 
@@ -154,8 +165,9 @@ class ChannelKeys:
 
     def offer(self, identity: Identity, context: bytes) -> PrekeyBundle:
         """Sign the public halves for use in ``context``, keep the signature, return the bundle."""
-        self.signature = primitives.sign(identity.private_key, self._bundle().content(context))
-        return self._bundle()
+        bundle = self._bundle()
+        self.signature = identity.sign(bundle.content(context))
+        return replace(bundle, signature=self.signature)
 
     def without_agreed(self) -> "ChannelKeys":
         """Return the keys without the private halves that a finished handshake has used.

@@ -1,6 +1,9 @@
 """The cryptographic choices, each behind one function: nothing else here names an algorithm.
 
-X25519 (RFC 7748), Ed25519 (RFC 8032), HKDF-SHA256 (RFC 5869), HMAC-SHA256, AES-256-GCM.
+X25519 (RFC 7748), Ed25519 (RFC 8032), HKDF-SHA256 (RFC 5869), HMAC-SHA256, AES-256-GCM. Those on
+curves are libsodium's: it takes a private key as it is, where OpenSSL would first derive the public
+half, and it derives and verifies in half the time. It reads 32 bytes wherever it expects a key, so
+what is shorter must never get there.
 Randomness comes in as a function, ``Random``, so that this package stays deterministic.
 """
 
@@ -8,12 +11,12 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Self
 
-from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from nacl import bindings as sodium
+from nacl.exceptions import BadSignatureError, CryptoError
 
 __all__ = [
     "KEY_SIZE",
@@ -21,7 +24,9 @@ __all__ = [
     "SIGNATURE_SIZE",
     "TAG_SIZE",
     "KeyPair",
+    "KeyPairs",
     "Random",
+    "SigningKey",
     "WeakKeyError",
     "decrypt",
     "digest",
@@ -29,8 +34,7 @@ __all__ = [
     "hkdf",
     "is_weak_identity_key",
     "is_weak_public_key",
-    "public_identity",
-    "sign",
+    "skip_chain",
     "step_chain",
     "step_root",
     "verify",
@@ -95,37 +99,44 @@ def is_weak_identity_key(key: bytes) -> bool:
     return (int.from_bytes(key, "little") & _COORDINATE) % _X25519_PRIME in _SMALL_ORDER_IDENTITY
 
 
-class KeyPair:
-    """An X25519 key pair.
+def _require_key(private_key: bytes) -> None:
+    if len(private_key) != KEY_SIZE:
+        raise ValueError(f"a private key has {len(private_key)} bytes, expected {KEY_SIZE}")
 
-    The library derives the public half whenever it loads a private one (as dear as an exchange),
-    so the loaded key is kept from its first use on. Equality is that of the private halves, or of
-    the public ones where the private ones have been erased.
+
+class KeyPair:
+    """An X25519 key pair; the public half is derived when first asked for.
+
+    Equality is that of the private halves, or of the public ones where the private ones have been
+    erased.
     """
 
-    __slots__ = ("_loaded", "_public", "private_key")
+    __slots__ = ("_public", "private_key")
 
     def __init__(self, private_key: bytes, public_key: bytes | None = None) -> None:
         self.private_key = private_key
         self._public = public_key
-        self._loaded: X25519PrivateKey | None = None
 
     @classmethod
     def generate(cls, random: Random) -> Self:
         """Make a fresh pair."""
         return cls(random(KEY_SIZE))
 
-    def _load(self) -> X25519PrivateKey:
-        if self._loaded is None:
-            self._loaded = X25519PrivateKey.from_private_bytes(self.private_key)
-        return self._loaded
-
     @property
     def public_key(self) -> bytes:
-        """The public half, 32 bytes."""
+        """The public half, 32 bytes.
+
+        Raises:
+            ValueError: the private half has another size.
+        """
         if self._public is None:
-            self._public = self._load().public_key().public_bytes_raw()
+            _require_key(self.private_key)
+            self._public = sodium.crypto_scalarmult_base(self.private_key)
         return self._public
+
+    def prepare(self) -> None:
+        """Derive the public half now, so that nobody waits for it later."""
+        _ = self.public_key
 
     def erased(self) -> "KeyPair":
         """Return the public half alone, for when nothing more is to be agreed with the pair."""
@@ -135,11 +146,15 @@ class KeyPair:
         """Return the shared secret, 32 bytes.
 
         Raises:
-            WeakKeyError: the secret is all zeros, so the peer's key contributed nothing.
+            ValueError: the private half has been erased.
+            WeakKeyError: the peer's key is none, or contributes nothing: the secret is all zeros.
         """
+        _require_key(self.private_key)
+        if len(peer_public_key) != KEY_SIZE:
+            raise WeakKeyError
         try:
-            return self._load().exchange(X25519PublicKey.from_public_bytes(peer_public_key))
-        except ValueError:
+            return sodium.crypto_scalarmult(self.private_key, peer_public_key)
+        except CryptoError:
             raise WeakKeyError from None
 
     def __eq__(self, other: object) -> bool:
@@ -156,21 +171,35 @@ class KeyPair:
         return f"KeyPair(public_key={self.public_key.hex()})"
 
 
-def public_identity(private_key: bytes) -> bytes:
-    """Return the Ed25519 public key, 32 bytes, of a private one (its 32-byte seed)."""
-    return Ed25519PrivateKey.from_private_bytes(private_key).public_key().public_bytes_raw()
+KeyPairs = Callable[[], KeyPair]
+"""Gives a fresh pair with each call, never the same again."""
 
 
-def sign(private_key: bytes, message: bytes) -> bytes:
-    """Return the Ed25519 signature, 64 bytes."""
-    return Ed25519PrivateKey.from_private_bytes(private_key).sign(message)
+class SigningKey:
+    """An Ed25519 private key, with the public half that each signature needs."""
+
+    __slots__ = ("_both_halves", "public_key")
+
+    def __init__(self, private_key: bytes) -> None:
+        """Derive the public half of a key, 32 bytes, from its 32-byte seed.
+
+        Raises:
+            ValueError: the seed has another size.
+        """
+        self.public_key, self._both_halves = sodium.crypto_sign_seed_keypair(private_key)
+
+    def sign(self, message: bytes) -> bytes:
+        """Return the signature, 64 bytes."""
+        return sodium.crypto_sign(message, self._both_halves)[:SIGNATURE_SIZE]
 
 
 def verify(identity_key: bytes, signature: bytes, message: bytes) -> bool:
     """Say whether an Ed25519 signature is good; malformed keys and signatures are not."""
+    if len(identity_key) != KEY_SIZE or len(signature) != SIGNATURE_SIZE:
+        return False
     try:
-        Ed25519PublicKey.from_public_bytes(identity_key).verify(signature, message)
-    except (InvalidSignature, ValueError):
+        sodium.crypto_sign_open(signature + message, identity_key)
+    except BadSignatureError:
         return False
     return True
 
@@ -206,6 +235,17 @@ def step_chain(chain_key: bytes) -> tuple[bytes, bytes]:
     next_inner.update(b"\x02")
     next_outer.update(next_inner.digest())
     return outer.digest(), next_outer.digest()
+
+
+def skip_chain(chain_key: bytes, messages: int) -> bytes:
+    """Return the chain key behind that many messages: ``step_chain`` without their keys."""
+    rest = bytes(_HMAC_BLOCK_SIZE - KEY_SIZE)
+    inner_rest = rest.translate(_INNER_PADDING) + b"\x02"
+    outer_rest = rest.translate(_OUTER_PADDING)
+    for _ in range(messages):
+        inner = sha256(chain_key.translate(_INNER_PADDING) + inner_rest).digest()
+        chain_key = sha256(chain_key.translate(_OUTER_PADDING) + outer_rest + inner).digest()
+    return chain_key
 
 
 def encrypt(message_key: bytes, nonce: bytes, plaintext: bytes, associated_data: bytes) -> bytes:

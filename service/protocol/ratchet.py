@@ -33,14 +33,21 @@ from service.errors import (
 from service.protocol import primitives
 from service.protocol.changes import InconsistentChangeError, Received, ReceivedSkipped, Sent
 from service.protocol.payload import Header, Payload
-from service.protocol.primitives import KeyPair, Random, WeakKeyError
+from service.protocol.primitives import KeyPair, KeyPairs, Random, WeakKeyError
 
-__all__ = ["MAX_SKIPPED_CHAINS", "Chain", "Ratchet", "RatchetLimits", "SkippedChain"]
+__all__ = [
+    "MAX_CHAIN_LENGTH",
+    "MAX_SKIPPED_CHAINS",
+    "Chain",
+    "Ratchet",
+    "RatchetLimits",
+    "SkippedChain",
+]
 
 # Receiving chains whose skipped keys are kept, the current one included: libsignal's figure.
 MAX_SKIPPED_CHAINS = 5
 # Indexes, and the count of turns, are uint32 where they are written.
-_MAX_CHAIN_LENGTH = 2**32 - 1
+MAX_CHAIN_LENGTH = 2**32 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +203,13 @@ class Ratchet:
     # --- Operations ---------------------------------------------------------------------------
 
     def encrypt(
-        self, plaintext: bytes, *, request_id: int, created_at: int, random: Random
+        self,
+        plaintext: bytes,
+        *,
+        request_id: int,
+        created_at: int,
+        random: Random,
+        key_pairs: KeyPairs | None = None,
     ) -> tuple[Payload, Sent, bytes]:
         """Encrypt the next message of the sending chain, turning the ratchet first if that is due.
 
@@ -212,14 +225,15 @@ class Ratchet:
         if self.pending_peer_key is not None and (
             sending is None or sending.next_index >= self.limits.turn_every
         ):
-            turn = self._derive_turn(KeyPair.generate(random), self.pending_peer_key)
+            own_key = KeyPair.generate(random) if key_pairs is None else key_pairs()
+            turn = self._derive_turn(own_key, self.pending_peer_key)
             previous_chain_length = 0 if sending is None else sending.next_index
             sending = turn.chain
         if sending is None:
             # An initiator begins with a chain, a responder with a turn that is due.
             raise InconsistentChangeError("no sending chain and no peer key to make one")
         number = sending.next_index
-        if number >= _MAX_CHAIN_LENGTH:
+        if number >= MAX_CHAIN_LENGTH:
             raise ChannelExpiredError("the sending chain has no number left: establish anew")
         header = Header(sending.ratchet_key, previous_chain_length, number, request_id, created_at)
         message_key, chain_key = primitives.step_chain(sending.chain_key)
@@ -333,7 +347,7 @@ class Ratchet:
                 "the message bears a ratchet key that is unknown, and no turn of the peer is due:"
                 " it is forged, of another channel, or of a chain given up long ago"
             )
-        if self.receiving_turns >= _MAX_CHAIN_LENGTH:
+        if self.receiving_turns >= MAX_CHAIN_LENGTH:
             raise ChannelExpiredError("no more turns can be counted: establish anew")
         receiving = self.receiving
         left_behind = (
@@ -419,7 +433,7 @@ class Ratchet:
                 raise InconsistentChangeError("a turn of the sending chain that was not due")
             self._turn_sending(self._derive_turn(KeyPair(private_key), self.pending_peer_key))
         sending = self.sending
-        if sending is None or sending.next_index != index or index >= _MAX_CHAIN_LENGTH:
+        if sending is None or sending.next_index != index or index >= MAX_CHAIN_LENGTH:
             raise InconsistentChangeError(f"message {index} is not the next one to send")
         message_key, sending.chain_key = primitives.step_chain(sending.chain_key)
         sending.next_index = index + 1
@@ -429,7 +443,7 @@ class Ratchet:
         self, index: int, ratchet_key: bytes, previous_chain_length: int
     ) -> tuple[bytes, bytes]:
         if ratchet_key:
-            if self.own_key is None or self.receiving_turns >= _MAX_CHAIN_LENGTH:
+            if self.own_key is None or self.receiving_turns >= MAX_CHAIN_LENGTH:
                 raise InconsistentChangeError("a turn of the receiving chain that was not due")
             if self.receiving is not None:
                 self._require_recorded_skip(previous_chain_length - self.receiving.next_index)
@@ -443,7 +457,7 @@ class Ratchet:
         if receiving is None or index < receiving.next_index:
             raise InconsistentChangeError(f"message {index} is not ahead on its chain")
         self._require_recorded_skip(index - receiving.next_index)
-        if index >= _MAX_CHAIN_LENGTH:
+        if index >= MAX_CHAIN_LENGTH:
             raise InconsistentChangeError(f"message {index} is beyond the end of its chain")
         advance = _advance(receiving, index)
         self._move_receiving(receiving, advance)

@@ -31,9 +31,10 @@ from service.protocol.delivery import (
 )
 from service.protocol.keys import ChannelKeys
 from service.protocol.payload import Payload, require_well_formed
-from service.protocol.primitives import KeyPair, Random
+from service.protocol.primitives import KeyPair, KeyPairs, Random
 from service.protocol.ratchet import Chain, Ratchet, RatchetLimits, SkippedChain
 from service.protocol.soundness import require_sound
+from service.protocol.stored_keys import channel_keys_to_stored, decode_channel_keys
 
 __all__ = ["Handshake", "Session"]
 
@@ -54,13 +55,22 @@ class Session:
     ahead of the journal until the change is durable: the result must not leave before.
     """
 
-    channel_keys: ChannelKeys = field(repr=False)
+    stored_keys: bytes = field(repr=False)
+    """This end's channel keys: see ``service.protocol.stored_keys``."""
     handshake: Handshake = field(repr=False)
     expires_at: int
     """Microseconds since the epoch."""
     ratchet: Ratchet
     deliveries: DeliveryWindow | None = None
     """What can be delivered again; None if the channel keeps nothing."""
+    _channel_keys: ChannelKeys | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def channel_keys(self) -> ChannelKeys:
+        """This end's channel keys, taken apart when first asked for: no message needs them."""
+        if self._channel_keys is None:
+            self._channel_keys = decode_channel_keys(self.stored_keys)
+        return self._channel_keys
 
     def encrypt(
         self,
@@ -70,6 +80,7 @@ class Session:
         random: Random,
         request_id: int = 0,
         idempotency_key: bytes = b"",
+        key_pairs: KeyPairs | None = None,
     ) -> tuple[Payload, Sent]:
         """Encrypt one message to the other end.
 
@@ -79,6 +90,7 @@ class Session:
             random: source of nonces and of new ratchet keys.
             request_id: the caller's name for the message, 64 bits; travels authenticated.
             idempotency_key: 1 to 64 bytes to keep the message as a delivery under; none by default.
+            key_pairs: gives new ratchet keys; by default they are made of ``random``.
 
         Raises:
             ChannelExpiredError: the session's lifetime is over.
@@ -88,20 +100,28 @@ class Session:
         """
         self.require_alive(now)
         if idempotency_key:
-            return self._encrypt_once(plaintext, request_id, now, random, idempotency_key)
+            return self._encrypt_once(
+                plaintext, request_id, now, random, idempotency_key, key_pairs
+            )
         payload, change, _ = self.ratchet.encrypt(
-            plaintext, request_id=request_id, created_at=now, random=random
+            plaintext, request_id=request_id, created_at=now, random=random, key_pairs=key_pairs
         )
         return payload, change
 
     def _encrypt_once(
-        self, plaintext: bytes, request_id: int, now: int, random: Random, idempotency_key: bytes
+        self,
+        plaintext: bytes,
+        request_id: int,
+        now: int,
+        random: Random,
+        idempotency_key: bytes,
+        key_pairs: KeyPairs | None,
     ) -> tuple[Payload, Sent]:
         window = self._require_window(idempotency_key)
         if window.holds(idempotency_key):
             raise IdempotencyKeyReusedError("this idempotency key has been used: take another")
         payload, change, message_key = self.ratchet.encrypt(
-            plaintext, request_id=request_id, created_at=now, random=random
+            plaintext, request_id=request_id, created_at=now, random=random, key_pairs=key_pairs
         )
         header = payload.header
         once = IdempotentSend(
@@ -258,8 +278,8 @@ class Session:
     # --- Stored form ------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
-        """Build and serialise the whole session."""
-        state = self._static_state()
+        """Build and serialise the whole session, all parts of it anew."""
+        state = self._static_state(channel_keys_to_stored(self.channel_keys))
         state.MergeFrom(self._changing_state())
         return state.SerializeToString()
 
@@ -269,29 +289,17 @@ class Session:
         Followed by ``encode_ratchet`` it is what ``decode`` reads: serialised messages merge by
         concatenation (protobuf encoding, "Last One Wins").
         """
-        return self._static_state().SerializeToString()
+        keys = stored.ChannelKeys.FromString(self.stored_keys)
+        return self._static_state(keys).SerializeToString()
 
     def encode_ratchet(self) -> bytes:
         """Serialise only what changes with every message, as a partial session."""
         return self._changing_state().SerializeToString()
 
-    def _static_state(self) -> stored.SessionState:
-        keys = self.channel_keys
+    def _static_state(self, channel_keys: stored.ChannelKeys) -> stored.SessionState:
         limits = self.ratchet.limits
         return stored.SessionState(
-            channel_keys=stored.ChannelKeys(
-                identity_key=keys.identity_key,
-                exchange_identity_key=keys.exchange_identity.public_key,
-                signed_prekey_id=keys.signed_prekey_id,
-                signed_prekey=keys.signed_prekey.public_key,
-                signature=keys.signature,
-                one_time_prekeys=[
-                    stored.OneTimePrekeyPair(
-                        id=prekey_id, private_key=pair.private_key, public_key=pair.public_key
-                    )
-                    for prekey_id, pair in keys.one_time_prekeys.items()
-                ],
-            ),
+            channel_keys=channel_keys,
             handshake=stored.Handshake(
                 request=self.handshake.request,
                 response=self.handshake.response,
@@ -347,24 +355,14 @@ class Session:
         except DecodeError as error:
             raise InconsistentChangeError("a stored session can't be parsed") from error
         require_sound(state)
-        keys, ratchet = state.channel_keys, state.ratchet
+        ratchet = state.ratchet
         sending = _decode_chain(ratchet.sending) if ratchet.HasField("sending") else None
         own_key = None
         if ratchet.ratchet_private_key:
             public = b"" if sending is None else sending.ratchet_key
             own_key = KeyPair(ratchet.ratchet_private_key, public or None)
         return cls(
-            channel_keys=ChannelKeys(
-                identity_key=keys.identity_key,
-                exchange_identity=KeyPair(b"", keys.exchange_identity_key),
-                signed_prekey_id=keys.signed_prekey_id,
-                signed_prekey=KeyPair(b"", keys.signed_prekey),
-                one_time_prekeys={
-                    pair.id: KeyPair(pair.private_key, pair.public_key)
-                    for pair in keys.one_time_prekeys
-                },
-                signature=keys.signature,
-            ),
+            stored_keys=state.channel_keys.SerializeToString(),
             handshake=Handshake(state.handshake.request, state.handshake.response),
             expires_at=state.limits.expires_at_unix_micros,
             ratchet=Ratchet(

@@ -10,14 +10,14 @@ __all__ = ["bundle_from_wire", "bundle_to_wire", "payload_from_wire", "payload_t
 
 def payload_to_wire(payload: Payload, message: wire.CipherPayload) -> None:
     """Write a payload into its wire message."""
-    header = payload.header
-    message.request_id = header.request_id
-    message.nonce = payload.nonce
-    message.ratchet_index = header.message_number
-    message.previous_chain_length = header.previous_chain_length
-    message.ciphertext = payload.ciphertext
-    message.created_at_unix_micros = header.created_at
-    message.dh_public_key = header.ratchet_key
+    header, message.nonce, message.ciphertext = payload
+    (
+        message.dh_public_key,
+        message.previous_chain_length,
+        message.ratchet_index,
+        message.request_id,
+        message.created_at_unix_micros,
+    ) = header
 
 
 def payload_from_wire(message: wire.CipherPayload) -> Payload:

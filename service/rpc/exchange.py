@@ -26,7 +26,6 @@ from service.access.quotas import Account
 from service.actors.router import Routes
 from service.errors import ConnectError, MalformedRequestError, OverloadedError
 from service.rpc.admission import Admission
-from service.rpc.operations import OPERATIONS
 from service.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
 from service.rpc.status import public_error, status_of, tell_refusal
 from service.tracing import note, tracing
@@ -46,13 +45,12 @@ class _Slot(Future[Any]):
     """One operation, and where its answer goes: an ask's future without the waiting."""
 
     __slots__ = (
-        "_account",
         "_exchange",
+        "account",
         "answer",
         "arrival",
         "error",
         "held",
-        "kind",
         "operation_id",
         "request_id",
     )
@@ -65,50 +63,34 @@ class _Slot(Future[Any]):
     def __init__(self, exchange: "Exchange", operation_id: int, arrival: Arrival) -> None:
         # Pykka's own state is for futures that are waited for; nobody can wait for this one.
         self._exchange = exchange
-        self._account: Account | None = None
+        self.account: Account | None = None
+        """Whoever counts it until it is answered."""
         self.operation_id = operation_id
         self.arrival = arrival
-        self.kind = OPERATIONS.get(arrival.operation)
         self.held = 0
         """Bytes that count as held for it, once it is admitted."""
-
-    def charge(self, account: Account, operation: wire.Operation) -> None:
-        """Count the operation with its caller until it is answered.
-
-        Raises:
-            ConnectError: the caller may not have another.
-        """
-        account.admit(operation)
-        self._account = account
 
     def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the answer."""
         self.answer = value
         self.error = None
-        self._finish()
+        self._exchange.done(self)
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
         self.error = public_error((exc_info or sys.exc_info())[1])
-        self._finish()
-
-    def _finish(self) -> None:
-        if self._account is not None:
-            self._account.leave()
         self._exchange.done(self)
 
-    def refuse(self, error: ConnectError) -> None:
-        """Take the refusal of an operation that was not admitted."""
-        self.error = error
-        self._exchange.answered(self)
-
-    def fill(self, result: wire.OperationResult) -> None:
-        """Write the answer into its place on the wire."""
-        result.operation_id = self.operation_id
+    def fill(self, result: wire.OperationResult) -> int:
+        """Write the answer into its place on the wire; return about how many bytes that takes."""
+        kind = self.arrival.kind
         if self.error is not None:
             result.error.CopyFrom(status_of(self.error))
-        elif self.kind is not None:
-            self.kind.fill(getattr(result, self.kind.name), self.answer)
+        elif kind is not None:
+            kind.fill(getattr(result, kind.name), self.answer)
+            if kind.answers_in_kind:
+                return self.held
+        return result.ByteSize()
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,42 +217,40 @@ class Exchange:
         self.stop_reading()
 
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
+        max_bytes = self._admission.bounds.max_stream_bytes
         async for frame in frames:
             self._active_at = self._now()
             arrivals = self._statistics.frame_accepted(len(frame.operations))
             for operation in frame.operations:
-                while self._is_full():
+                while self._in_flight >= self._max_in_flight or self._held_bytes >= max_bytes:
                     self._room.clear()
                     await self._room.wait()
                 self._submit(operation, arrivals)
             await self._admission.room()
 
-    def _is_full(self) -> bool:
-        return (
-            self._in_flight >= self._max_in_flight
-            or self._held_bytes >= self._admission.bounds.max_stream_bytes
-        )
-
     def _submit(self, operation: wire.Operation, arrivals: Arrivals) -> None:
         self._in_flight += 1
         self._statistics.stream_in_flight += 1
         name = operation.WhichOneof("request") or UNKNOWN_OPERATION
-        slot = _Slot(self, operation.operation_id, arrivals[name])
+        arrival = arrivals[name]
+        slot = _Slot(self, operation.operation_id, arrival)
         if self._tracing:
             slot.request_id = self._request_id(slot)
         try:
-            slot.held = self._admission.admit(operation.ByteSize())
+            slot.held = held = self._admission.admit(operation.ByteSize())
         except OverloadedError as error:
-            slot.refuse(error)
+            slot.error = error
+            self._answer(slot)
             return
-        self._held_bytes += slot.held
+        self._held_bytes += held
         try:
-            kind = slot.kind
-            if self.caller.account is not None:
-                slot.charge(self.caller.account, operation)
-            if kind is None:
+            account = self.caller.account
+            if account is not None:
+                account.admit(operation)
+                slot.account = account
+            if arrival.kind is None:
                 raise MalformedRequestError("the operation holds no request this service knows")
-            connect_id, command = kind.command(
+            connect_id, command = arrival.kind.command(
                 getattr(operation, name), self._deadline, self._max_message_bytes
             )
         except ConnectError:
@@ -285,27 +265,29 @@ class Exchange:
 
     def done(self, slot: _Slot) -> None:
         """Take an admitted operation that has its answer, whether the stream lives or not."""
+        if slot.account is not None:
+            slot.account.leave()
         self._admission.answered()
-        self.answered(slot)
+        self._answer(slot)
 
-    def answered(self, slot: _Slot) -> None:
-        """Take an operation that has its answer."""
+    def _answer(self, slot: _Slot) -> None:
+        # Behind the first, whoever writes the answers is awake.
+        if not self._answered:
+            self._ready.set()
         self._answered.append(slot)
-        self._ready.set()
 
     def _next_frame(self) -> tuple[wire.ResultFrame, list[_Slot]]:
         """Return a frame of what is ready, and the operations that it answers."""
         frame = wire.ResultFrame()
         size = 0
         answers = self._answered[:_MAX_RESULTS]
+        add = frame.results.add
         for taken, slot in enumerate(answers, start=1):
-            result = frame.results.add()
-            slot.fill(result)
+            size += slot.fill(add(operation_id=slot.operation_id))
             if slot.error is not None:
                 tell_refusal(slot.arrival.operation, self._request_id(slot), slot.error)
             elif self._tracing:
                 note("answered", slot.request_id, operation=slot.arrival.operation)
-            size += result.ByteSize()
             if size >= self._max_result_bytes:
                 del answers[taken:]
                 break

@@ -45,25 +45,27 @@ class OperationKind:
     """
     fill: Callable[[Any, Any], None]
     """Writes a command's answer into a response message."""
+    answers_in_kind: bool = False
+    """Whether an answer is at most some 200 bytes larger than its request."""
 
 
 def _require_known_form(connect_id: int) -> int:
-    if not 0 < connect_id <= _MAX_CONNECT_ID:
-        raise ChannelNotFoundError("no such channel: connect ids have 63 bits and are not 0")
-    return connect_id
+    if 0 < connect_id <= _MAX_CONNECT_ID:
+        return connect_id
+    raise ChannelNotFoundError("no such channel: connect ids have 63 bits and are not 0")
 
 
-def _require_size(size: int, max_bytes: int, what: str) -> None:
-    if size > max_bytes:
-        raise MessageTooLargeError(
-            f"{what} has {size} bytes, at most {max_bytes} are accepted: send less at once"
-        )
+def _too_large(size: int, max_bytes: int, what: str) -> MessageTooLargeError:
+    return MessageTooLargeError(
+        f"{what} has {size} bytes, at most {max_bytes} are accepted: send less at once"
+    )
 
 
 def _establish(
     request: wire.EstablishRequest, deadline: float | None, max_bytes: int
 ) -> tuple[int, Command]:
-    _require_size(request.ByteSize(), max_bytes, "the request")
+    if request.ByteSize() > max_bytes:
+        raise _too_large(request.ByteSize(), max_bytes, "the request")
     try:
         return connect_id_of(request), Establish(request, deadline)
     except OverflowError:
@@ -74,7 +76,8 @@ def _encrypt(
     request: wire.EncryptRequest, deadline: float | None, max_bytes: int
 ) -> tuple[int, Command]:
     plaintext = request.plaintext
-    _require_size(len(plaintext), max_bytes, "plaintext")
+    if len(plaintext) > max_bytes:
+        raise _too_large(len(plaintext), max_bytes, "plaintext")
     return (
         _require_known_form(request.connect_id),
         Encrypt(plaintext, request.request_id, deadline, request.idempotency_key),
@@ -85,7 +88,8 @@ def _decrypt(
     request: wire.DecryptRequest, deadline: float | None, max_bytes: int
 ) -> tuple[int, Command]:
     payload = payload_from_wire(request.payload)
-    _require_size(len(payload.ciphertext), max_bytes, "payload.ciphertext")
+    if len(payload.ciphertext) > max_bytes:
+        raise _too_large(len(payload.ciphertext), max_bytes, "payload.ciphertext")
     return _require_known_form(request.connect_id), Decrypt(payload, deadline)
 
 
@@ -111,12 +115,12 @@ def _fill_established(response: wire.EstablishResponse, answer: bytes) -> None:
 
 
 def _fill_encrypted(response: wire.EncryptResponse, answer: Payload | Delivered[Payload]) -> None:
-    if isinstance(answer, Delivered):
+    if type(answer) is Payload:
+        payload_to_wire(answer, response.payload)
+    elif isinstance(answer, Delivered):
         payload_to_wire(answer.result, response.payload)
         response.delivery_number = answer.number
         response.redelivered = answer.redelivered
-    else:
-        payload_to_wire(answer, response.payload)
 
 
 def _fill_decrypted(response: wire.DecryptResponse, answer: bytes | Delivered[bytes]) -> None:
@@ -144,8 +148,12 @@ OPERATIONS: Mapping[str, OperationKind] = {
     kind.name: kind
     for kind in (
         OperationKind("establish", wire.EstablishResponse, _establish, _fill_established),
-        OperationKind("encrypt", wire.EncryptResponse, _encrypt, _fill_encrypted),
-        OperationKind("decrypt", wire.DecryptResponse, _decrypt, _fill_decrypted),
+        OperationKind(
+            "encrypt", wire.EncryptResponse, _encrypt, _fill_encrypted, answers_in_kind=True
+        ),
+        OperationKind(
+            "decrypt", wire.DecryptResponse, _decrypt, _fill_decrypted, answers_in_kind=True
+        ),
         OperationKind("acknowledge", wire.AcknowledgeResponse, _acknowledge, _fill_empty),
         OperationKind("restore", wire.RestoreResponse, _restore, _fill_restored),
         OperationKind("close", wire.CloseResponse, _close, _fill_empty),

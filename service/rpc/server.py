@@ -46,6 +46,10 @@ class ConnectionBounds:
             ("grpc.max_concurrent_streams", self.max_calls_per_connection),
             # Would refuse calls within that bound while ended ones are not freed yet.
             ("grpc.http.overload_protection", 0),
+            # Of more than 1,000 calls that wait to be taken up, gRPC would cancel some by chance,
+            # which tells their callers nothing of what to do.
+            ("grpc.server.max_pending_requests", self.max_calls),
+            ("grpc.server.max_pending_requests_hard_limit", self.max_calls),
             ("grpc.keepalive_time_ms", _millis(self.keepalive_interval)),
             ("grpc.keepalive_timeout_ms", _millis(self.keepalive_timeout)),
             # A connection without calls is asked, too: its peer may be gone.

@@ -47,10 +47,12 @@ _FRAME_SIZES = SIZES[:11]
 class Arrival:
     """The operations of one kind that came in one frame: they have one name and one time."""
 
-    __slots__ = ("accepted_at", "operation")
+    __slots__ = ("accepted_at", "kind", "operation")
 
     def __init__(self, operation: str, accepted_at: float) -> None:
         self.operation = operation
+        self.kind = OPERATIONS.get(operation)
+        """None for what this service does not know."""
         self.accepted_at = accepted_at
 
 

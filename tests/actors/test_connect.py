@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.persistence.committer import Write
+from service.persistence.committer import CallbackWrite
 from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind, Snapshot
 from service.persistence.memory import MemoryJournal
 from service.persistence.recovery import rebuild
@@ -193,7 +194,7 @@ async def test_a_snapshot_of_what_is_not_durable_replaces_nothing(
     before = journal.read(channel.connect_id)
     settled: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     ahead = Snapshot(channel.connect_id, 3, NOW, b"of a session ahead of the journal")
-    house.committer.write(Write(channel.connect_id, settled.set_result, snapshot=ahead))
+    house.committer.write(CallbackWrite(channel.connect_id, settled.set_result, snapshot=ahead))
     assert isinstance(await asyncio.wait_for(settled, 10), WriteRejectedError)
     assert journal.read(channel.connect_id) == before
 
@@ -206,7 +207,7 @@ async def test_a_listener_that_fails_keeps_nobody_else_waiting(
     def fail(_: object) -> None:
         raise RuntimeError("on purpose")
 
-    house.committer.write(Write(channel.connect_id, fail))
+    house.committer.write(CallbackWrite(channel.connect_id, fail))
     assert channel.open(await channel.encrypt(b"x")) == b"x"
     assert "failed at its settling" in caplog.text
 
@@ -486,9 +487,12 @@ async def test_snapshots_come_at_the_interval_and_replace_the_records(
     channel = await house.establish()
     for _ in range(24):
         await channel.encrypt(b"x")
-    assert [s.sequence_number for s in journal.all_snapshots] == [1, 10, 20]
+    # The first one comes early, and each channel's at another time.
+    first = 1 + 10 - channel.connect_id % 10
+    expected = [1, *range(first, 26, 10)]
+    assert [s.sequence_number for s in journal.all_snapshots] == expected
     left = journal.read(channel.connect_id)
-    assert [record.sequence_number for record in left] == [21, 22, 23, 24, 25]
+    assert [record.sequence_number for record in left] == [*range(expected[-1] + 1, 26)]
     await house.close()
 
 
@@ -625,6 +629,33 @@ async def test_a_crashed_actor_throws_its_state_away_and_restarts_after_a_pause(
     assert payload.header.message_number == 1
     assert house.statistics.crashed == 1
     assert len(journal.all_records) == 3
+
+
+async def test_who_comes_between_a_crash_and_the_stop_is_told_of_the_crash(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channel = await house.establish()
+
+    def defect(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Differential, "record", defect)
+    later: list[LoopFuture[Any]] = []
+
+    def come_back(_: object) -> None:
+        # From within the turn that crashed: the order to stop is in the mailbox, and this behind.
+        later.extend(channel.ask(Encrypt(b"%d" % n)) for n in range(3))
+
+    first = channel.ask(Encrypt(b"x"))
+    first.add_done_callback(come_back)
+    with pytest.raises(ActorCrashedError):
+        await answer(first)
+    for reply in later:
+        with pytest.raises(ActorCrashedError, match="try again after a pause"):
+            await answer(reply)
+    assert len(later) == 3
+    assert house.statistics.crashed == 1
+    assert house.router.live == 0
 
 
 async def test_a_defect_in_passivation_leaves_a_channel_that_is_served_again_and_can_be_drained(

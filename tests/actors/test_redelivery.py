@@ -287,8 +287,8 @@ async def test_an_acknowledgement_is_durable_before_its_answer(
 async def test_an_acknowledgement_and_the_next_snapshot_leave_no_key_in_the_journal(
     journal: ScriptedJournal, strategy: str
 ) -> None:
-    house = House(journal, strategy=strategy, redelivery_window=4, snapshot_interval=6)
-    channel = await house.establish()
+    house = House(journal, strategy=strategy, redelivery_window=4, snapshot_interval=5)
+    channel = await house.establish_in_step()
     await encrypt(channel)
     for _ in range(3):
         await decrypt(channel, channel.seal(b"up"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from service.errors import StorageError, WriteRejectedError, WriteUncertainError
-from service.persistence.committer import Committer, Write
+from service.persistence.committer import CallbackWrite, Committer
 from service.persistence.contract import Record, RecordKind, Snapshot
 from tests.faults.conftest import SEED, THOROUGH
 from tests.support.journals import ScriptedJournal
@@ -59,7 +59,7 @@ class Counter:
             self.committer.look_up(channel, b"", lambda _, error: answer(error))
         else:
             snapshot = Snapshot(channel, 1, 1, b"whole") if kind == "snapshot" else None
-            self.committer.write(Write(channel, answer, record, snapshot))
+            self.committer.write(CallbackWrite(channel, answer, record, snapshot))
         return asked
 
     def hang(self) -> None:

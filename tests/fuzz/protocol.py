@@ -7,7 +7,8 @@ from google.protobuf.message import DecodeError
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.errors import ConnectError
-from service.protocol import handshake, primitives
+from service.protocol import handshake
+from service.protocol.change_runs import MAX_CHANGES, ChangeRuns, decode_change_runs
 from service.protocol.changes import (
     InconsistentChangeError,
     Received,
@@ -18,12 +19,20 @@ from service.protocol.changes import (
 from service.protocol.handshake import ChannelLimits, Initiation, respond
 from service.protocol.keys import Identity
 from service.protocol.payload import Payload
+from service.protocol.replay import apply_all
 from service.protocol.session import Session
 from service.protocol.wire import bundle_from_wire, payload_from_wire, payload_to_wire
 from tests.fuzz.target import require
 from tests.support.channels import NOW, Ends, make_ends, response_of, seeded
 
-__all__ = ["PROTOCOL_TARGETS", "ChangeTarget", "PayloadTarget", "talk", "wire_bytes"]
+__all__ = [
+    "PROTOCOL_TARGETS",
+    "ChangeTarget",
+    "ChangesTarget",
+    "PayloadTarget",
+    "talk",
+    "wire_bytes",
+]
 
 # Small, so that inputs reach both sides of it.
 _LIMITS = ChannelLimits(dh_ratchet_every=2, max_skip=40, max_skipped_keys=60, one_time_prekeys=2)
@@ -138,8 +147,8 @@ class RequestTarget(_HandshakeTarget):
         """Sign whatever it holds, so that the signature keeps no change from being looked at."""
         request.bundle.identity_key = self._stranger.public_key
         context = handshake._initiator_context(request.ephemeral_key, request.ratchet_key)
-        request.bundle.signature = primitives.sign(
-            self._stranger.private_key, bundle_from_wire(request.bundle).content(context)
+        request.bundle.signature = self._stranger.sign(
+            bundle_from_wire(request.bundle).content(context)
         )
 
     def _responded(self, request: wire.EstablishRequest) -> bool:
@@ -199,8 +208,8 @@ class ResponseTarget(_HandshakeTarget):
         context = handshake._responder_context(
             self._digest, prekey, response.expires_at_unix_micros, response.dh_ratchet_every
         )
-        response.bundle.signature = primitives.sign(
-            self._identity.private_key, bundle_from_wire(response.bundle).content(context)
+        response.bundle.signature = self._identity.sign(
+            bundle_from_wire(response.bundle).content(context)
         )
 
     def _completed(self, response: wire.EstablishResponse) -> bool:
@@ -325,4 +334,50 @@ class ChangeTarget:
         pass
 
 
-PROTOCOL_TARGETS = (PayloadTarget, RequestTarget, ResponseTarget, SessionTarget, ChangeTarget)
+class ChangesTarget(ChangeTarget):
+    """Several stored changes in one record, applied to a session one after another."""
+
+    name: ClassVar[str] = "changes"
+    max_steps: ClassVar[int] = 2 * (MAX_CHANGES + _LIMITS.max_skip + 2)
+
+    def seeds(self) -> Mapping[str, bytes]:
+        changes = {name: decode_change(stored) for name, stored in self._changes.items()}
+        seeds = {f"{name}-alone": ChangeRuns(change) for name, change in changes.items()}
+        for name in ("sent", "next"):
+            first = changes[name]
+            assert isinstance(first, Sent | Received)
+            runs = seeds[f"{name}-run"] = ChangeRuns(first)
+            for further in range(1, 40):
+                runs.add(type(first)(first.message_number + further))
+        mixed = seeds["mixed"] = ChangeRuns(Sent(0))
+        for change in changes.values():
+            mixed.add(change)
+        return {name: runs.encode() for name, runs in seeds.items()}
+
+    def run(self, data: bytes) -> bool:
+        try:
+            changes = list(decode_change_runs(data))
+        except InconsistentChangeError:
+            return False
+        runs = ChangeRuns(changes[0])
+        for change in changes[1:]:
+            runs.add(change)
+        require(list(decode_change_runs(runs.encode())) == changes, "they come back as others")
+        session = Session.decode(self._stored)
+        try:
+            apply_all(session, changes)
+        except InconsistentChangeError:
+            return False
+        again = session.encode()
+        require(Session.decode(again).encode() == again, "the session does not come back")
+        return True
+
+
+PROTOCOL_TARGETS = (
+    PayloadTarget,
+    RequestTarget,
+    ResponseTarget,
+    SessionTarget,
+    ChangeTarget,
+    ChangesTarget,
+)

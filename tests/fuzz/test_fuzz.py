@@ -23,6 +23,7 @@ from tests.support.channels import make_ends
 _SHARE = {
     "payload": 600,
     "change": 1_000,
+    "changes": 600,
     "request": 250,
     "response": 250,
     "session": 400,

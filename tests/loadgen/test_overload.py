@@ -3,12 +3,15 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import grpc
 import pytest
 from google.rpc.status_pb2 import Status
 
 from loadgen.cli import EXIT_CONFIGURATION, main
+from loadgen.overload import pressure
 from loadgen.overload.command import with_pressure
 from loadgen.overload.flood import flood
 from loadgen.overload.idle import hold_connections
@@ -27,8 +30,8 @@ from service.client import ConnectClient, Identity
 from service.errors import ChannelNotFoundError, OverloadedError
 from service.rpc.status import status_of
 from tests.support.loads import EchoEnd
+from tests.support.virtual_time import SECOND, VirtualClock, run_virtually
 
-SECOND = 1_000_000_000
 MEBI = 2**20
 
 
@@ -159,6 +162,64 @@ def test_what_the_pressure_came_to_counts_in_its_windows() -> None:
     assert [each.errors for each in merged] == [{}, {"RESOURCE_EXHAUSTED": 2}, {}]
 
 
+class Calls:
+    """The service's end of unary calls: answers, refuses, or keeps each waiting."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self.answers = answers
+        self.asked: list[int] = []
+
+    async def Encrypt(self, request: wire.EncryptRequest) -> None:  # noqa: N802 - gRPC's naming
+        self.asked.append(request.connect_id)
+        if not self.answers:
+            await asyncio.get_running_loop().create_future()
+        if request.connect_id == 2:
+            raise grpc.aio.AioRpcError(
+                grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), grpc.aio.Metadata()
+            )
+
+
+def call_for_two_seconds(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """Put a pressure of 256 calls a second on them; 511 are due before its end."""
+
+    async def work(clock: VirtualClock) -> Answers:
+        virtual = SimpleNamespace(monotonic=lambda: clock() / SECOND)
+        monkeypatch.setattr(pressure, "time", virtual)
+        asked = pressure.Pressure(
+            address="",
+            transport="unary",
+            connections=1,
+            channels=2,
+            frame_operations=64,
+            plaintext_bytes=8,
+            seconds=2,
+            window_seconds=0.5,
+        )
+        counter = pressure._Counter(asked)
+        await pressure._Sender(cast("Any", calls), [1, 2], asked).send(256, counter)
+        return counter.answers()
+
+    return run_virtually(work)
+
+
+def test_calls_beyond_what_the_service_takes_of_a_connection_are_held_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = Calls(answers=False)
+    answers = call_for_two_seconds(calls, monkeypatch)
+    assert len(calls.asked) == 256
+    assert answers.held_back == 511 - 256
+    assert answers.accepted == [0] * 4
+
+
+def test_calls_are_counted_when_they_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = call_for_two_seconds(Calls(answers=True), monkeypatch)
+    assert answers.held_back == 0
+    # The last one is still under way at the end.
+    assert answers.accepted == [64, 64, 64, 63]
+    assert [each["RESOURCE_EXHAUSTED"] for each in answers.refused] == [63, 64, 64, 64]
+
+
 def test_windows_that_were_split_off_are_forgotten() -> None:
     timeline = Timeline(0, 9 * SECOND, 1.0)
     for second in range(5):
@@ -176,7 +237,7 @@ def test_a_refusal_says_when_to_retry_if_waiting_helps() -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [["--rate=5"], ["--transport=unary"], ["--connections=201"], ["--idle-connections=100000"]],
+    [["--rate=5"], ["--transport=tcp"], ["--connections=201"], ["--idle-connections=100000"]],
 )
 def test_what_the_command_can_not_do_is_refused(
     flags: list[str], capsys: pytest.CaptureFixture[str]
@@ -232,16 +293,24 @@ def test_a_short_run_on_a_real_service_tells_what_it_saw(tmp_path: Path) -> None
     # Whether a loaded machine keeps the promises in a second is no matter of a test.
     assert code in {0, 1}
     result = OverloadResult.model_validate_json((tmp_path / "overload.json").read_text())
-    assert result.wrong_answers == 0
-    assert [each.name for each in result.phases] == [
-        "normal",
-        "sustainable",
-        "overload",
-        "normal again",
-    ]
-    assert all(each.accepted_per_second > 0 for each in result.phases)
-    assert result.refusal.has_retry_info
-    assert result.refusal.refused > 10_000
-    assert result.connections is not None
-    assert result.connections.idle == 50
-    assert "<svg" in (tmp_path / "overload.html").read_text()
+    assert [course.transport for course in result.courses] == ["stream", "unary"]
+    for course in result.courses:
+        assert course.wrong_answers == 0
+        assert [each.name for each in course.phases] == [
+            "normal",
+            "sustainable",
+            "overload",
+            "normal again",
+        ]
+        assert all(each.accepted_per_second > 0 for each in course.phases)
+        assert course.refusal.has_retry_info
+    streams, calls = result.courses
+    assert streams.refusal.refused > 10_000
+    assert calls.refusal.refused > 1_000
+    assert streams.connections is not None
+    assert streams.connections.idle == 50
+    assert calls.connections is None
+    page = (tmp_path / "overload.html").read_text()
+    assert page.count("<svg") == 4
+    for transport in ("stream", "unary"):
+        assert f'id="{transport}"' in page

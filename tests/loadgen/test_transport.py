@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 from grpc import aio
+from grpc_status import rpc_status
 
 from loadgen.settings import RunSettings, load_settings
 from loadgen.transport import (
@@ -22,9 +23,12 @@ from protos.connect_actor.v1.connect_pb2_grpc import (
     ConnectServiceServicer,
     add_ConnectServiceServicer_to_server,
 )
+from service.errors import OverloadedError
+from service.rpc.status import status_of
 from tests.support.loads import PacedService, echo, failure
 
 PATIENCE = 20.0
+FULL = status_of(OverloadedError("full"))
 
 
 class EchoServicer(ConnectServiceServicer):
@@ -58,6 +62,15 @@ class EchoServicer(ConnectServiceServicer):
     ) -> wire.DecryptResponse:
         del request
         await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "enough")
+
+    async def Restore(  # noqa: N802 - gRPC's naming
+        self,
+        request: wire.RestoreRequest,
+        context: "aio.ServicerContext[wire.RestoreRequest, wire.RestoreResponse]",
+    ) -> wire.RestoreResponse:
+        del request
+        status = rpc_status.to_status(FULL)
+        await context.abort(status.code, status.details, status.trailing_metadata)
 
 
 def echoing() -> EchoServicer:
@@ -119,6 +132,14 @@ async def test_a_refused_call_is_an_answer_with_its_status() -> None:
         (result,) = await ask_all(way, [operation], patience=PATIENCE)
     assert result.error.code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
     assert result.error.message == "enough"
+
+
+async def test_a_refused_call_brings_its_details() -> None:
+    operation = wire.Operation(operation_id=3, restore=wire.RestoreRequest())
+    async with connected(echoing(), "--transport=unary") as way:
+        (result,) = await ask_all(way, [operation], patience=PATIENCE)
+    assert result.error == FULL
+    assert len(result.error.details) == 2
 
 
 async def test_a_stream_that_the_service_ends_is_told() -> None:

@@ -312,6 +312,58 @@ class JournalConformance(ABC):
         assert len(five.commit(Batch([closed(8)]))) == 1
         assert numbers(five.read(CHANNEL)) == [1, 2, 3, 4, 5]
 
+    @pytest.fixture
+    def seven_saved(self, journal: Journal) -> Journal:
+        """Hold seven channels with a snapshot, and one without."""
+        journal.commit(Batch([change(1, ABSENT)]))
+        for channel in (2**63 - 1, 70, 0, 3, 2**40, 69, 7):
+            saved = snapshot(1, 1_000 + channel % 1_000, channel)
+            assert journal.commit(Batch([change(1, channel)], [saved])) == []
+        return journal
+
+    @pytest.mark.parametrize(
+        ("after", "limit", "expected"),
+        [
+            (-1, 100, [0, 3, 7, 69, 70, 2**40, 2**63 - 1]),
+            (-1, 3, [0, 3, 7]),
+            (0, 2, [3, 7]),
+            (7, 3, [69, 70, 2**40]),
+            (8, 1, [69]),
+            (2**40, 2, [2**63 - 1]),
+            (2**63 - 1, 5, []),
+            (-1, 0, []),
+        ],
+    )
+    @pytest.mark.parametrize("reopen", [False, True])
+    def test_channels_are_listed_in_order_and_in_parts(
+        self,
+        seven_saved: Journal,
+        after: int,
+        limit: int,
+        expected: list[int],
+        reopen: bool,  # noqa: FBT001 - a test's parameter
+    ) -> None:
+        journal = self.reopened(seven_saved) if reopen else seven_saved
+        assert journal.channels(after, limit) == expected
+        assert [journal.saved_at(channel) for channel in expected] == [
+            1_000 + channel % 1_000 for channel in expected
+        ]
+
+    def test_channels_that_ended_or_lost_their_snapshots_are_not_listed(
+        self, seven_saved: Journal
+    ) -> None:
+        seven_saved.commit(Batch([closed(2, 3), closed(2, 2**40)]))
+        seven_saved.commit(Batch([change(1, 3)]))
+        seven_saved.delete_snapshots(69, LATEST)
+        assert seven_saved.channels(-1, 100) == [0, 7, 70, 2**63 - 1]
+        assert [seven_saved.saved_at(channel) for channel in (3, 69, ABSENT, CHANNEL)] == [0] * 4
+
+    def test_the_newest_snapshot_says_when_a_channel_was_saved(self, fifteen: Journal) -> None:
+        assert fifteen.channels(-1, 100) == [CHANNEL]
+        assert fifteen.saved_at(CHANNEL) == 1_015
+        fifteen.commit(Batch(snapshots=[snapshot(15, 500)]))
+        assert fifteen.saved_at(CHANNEL) == 500
+
     def test_figures_count_what_was_done(self, five: Journal) -> None:
         before = five.statistics()
         five.commit(Batch([change(6), change(9)], []))
@@ -354,6 +406,19 @@ class DurableJournalConformance(JournalConformance):
         with pytest.raises(CorruptRecordError, match=str(CHANNEL)):
             journal.recover(CHANNEL)
         assert numbers(list(journal.recover(OTHER).records)) == [1]
+        journal.close()
+
+    def test_a_channel_that_is_known_to_be_damaged_has_no_time_and_holds_no_other_up(
+        self, five: Journal
+    ) -> None:
+        five.commit(Batch([change(1, OTHER)], [snapshot(1), snapshot(1, channel=OTHER)]))
+        five.close()
+        self.damage_record(CHANNEL, 3, None)
+        journal = self.open()
+        with pytest.raises(CorruptRecordError, match=str(CHANNEL)):
+            journal.saved_at(CHANNEL)
+        assert journal.saved_at(OTHER) == 1_001
+        assert OTHER in journal.channels(-1, 100)
         journal.close()
 
 

@@ -14,7 +14,7 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.persistence.committer import Committer, Standing, Write
+from service.persistence.committer import CallbackWrite, Committer, Standing
 from service.persistence.contract import (
     JournalError,
     JournalHangsError,
@@ -55,10 +55,10 @@ class Desk:
     def write(self, channel: int, number: int, snapshot: Snapshot | None = None) -> None:
         record = Record(channel, number, RecordKind.STATE, b"state")
         name = f"{channel}/{number}"
-        self.committer.write(Write(channel, self._note(name), record, snapshot))
+        self.committer.write(CallbackWrite(channel, self._note(name), record, snapshot))
 
     def barrier(self, channel: int) -> None:
-        self.committer.write(Write(channel, self._note("barrier")))
+        self.committer.write(CallbackWrite(channel, self._note("barrier")))
 
     def _note(self, name: str) -> "_Note":
         return _Note(self, name)
@@ -112,7 +112,9 @@ async def test_writes_asked_for_in_one_pass_of_the_loop_share_a_commit(desk: Des
 
 async def test_an_end_beside_a_snapshot_of_its_channel_rejects_nothing(desk: Desk) -> None:
     desk.write(ONE, 1, Snapshot(ONE, 1, 0, b"state"))
-    desk.committer.write(Write(ONE, desk._note("end"), Record(ONE, 2, RecordKind.CLOSED, b"")))
+    desk.committer.write(
+        CallbackWrite(ONE, desk._note("end"), Record(ONE, 2, RecordKind.CLOSED, b""))
+    )
     desk.write(TWO, 1, Snapshot(TWO, 1, 0, b"state"))
     await desk.settles(3)
     assert sizes(desk.journal) == [3]
@@ -221,7 +223,7 @@ async def test_after_a_failed_commit_nothing_queued_behind_it_is_tried(
 async def test_a_write_asked_for_at_the_failure_of_another_is_tried(desk: Desk) -> None:
     desk.journal.fail_before = [True]
     record = Record(ONE, 1, RecordKind.STATE, b"state")
-    desk.committer.write(Write(ONE, lambda _: desk.write(TWO, 1), record))
+    desk.committer.write(CallbackWrite(ONE, lambda _: desk.write(TWO, 1), record))
     await desk.settles(1)
     assert desk.settled == [("22/1", None)]
 
@@ -247,7 +249,7 @@ async def test_a_listener_that_fails_leaves_nobody_else_untold(desk: Desk) -> No
     def fail(_: StorageError | None) -> None:
         raise ValueError("on purpose")
 
-    desk.committer.write(Write(TWO, fail, Record(TWO, 1, RecordKind.STATE, b"")))
+    desk.committer.write(CallbackWrite(TWO, fail, Record(TWO, 1, RecordKind.STATE, b"")))
     desk.write(ONE, 1)
     await desk.settles(1)
     assert desk.settled == [("11/1", None)]
@@ -338,9 +340,9 @@ async def test_under_constant_load_every_sixteenth_round_has_its_step_of_upkeep(
             desk.settled.append(("end", None))
         else:
             record = Record(ONE, number, RecordKind.STATE, b"")
-            desk.committer.write(Write(ONE, go_on, record))
+            desk.committer.write(CallbackWrite(ONE, go_on, record))
 
-    desk.committer.write(Write(ONE, go_on, Record(ONE, 1, RecordKind.STATE, b"")))
+    desk.committer.write(CallbackWrite(ONE, go_on, Record(ONE, 1, RecordKind.STATE, b"")))
     await desk.settles(1)
     assert len(desk.journal.batches) == 41
     assert desk.journal.upkeeps[:2] == [16, 32]
@@ -367,7 +369,9 @@ async def test_forgetting_goes_with_a_later_round_and_asks_for_none(desk: Desk) 
     desk.committer.forget(ONE)
     await asyncio.sleep(0)
     rounds: list[int] = []
-    desk.committer.write(Write(TWO, lambda _: rounds.append(desk.committer.statistics.rounds)))
+    desk.committer.write(
+        CallbackWrite(TWO, lambda _: rounds.append(desk.committer.statistics.rounds))
+    )
     await until(lambda: bool(rounds))
     assert desk.journal.forgotten == [ONE]
     assert rounds == [1]

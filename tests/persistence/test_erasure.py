@@ -301,7 +301,7 @@ async def test_after_the_next_snapshot_the_disk_and_its_key_open_nothing_from_be
         one_time_prekeys=one_time_prekeys,
         redelivery_window=window,
     )
-    end = await house.establish()
+    end = await house.establish_in_step()
     recorded = await talk(end, 18)
     shutil.copytree(directory, tmp_path / "before")
     # On to the next snapshot; what a delivery window holds on purpose goes with the one after it.

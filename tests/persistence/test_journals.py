@@ -20,6 +20,7 @@ from service.persistence.contract import (
     CommitFailedError,
     CorruptRecordError,
     Journal,
+    JournalError,
     JournalLockedError,
     JournalVersionError,
     Record,
@@ -325,13 +326,15 @@ def test_after_a_damaged_directory_only_what_is_proved_whole_is_served(
     for _ in range(2):  # what is done meanwhile must not make anyone forget
         journal = open_sqlite(path)
         for channel in (unsure, idle):
-            with pytest.raises(CorruptRecordError, match="newest records may be"):
-                journal.recover(channel)
+            for look in (journal.recover, journal.saved_at):
+                with pytest.raises(CorruptRecordError, match="newest records may be"):
+                    look(channel)
         with pytest.raises(CorruptRecordError, match="may be among what was lost"):
             journal.highest_sequence_number(lost)
         recovery = journal.recover(whole)
         number = recovery.highest_sequence_number
         assert number == 2 or recovery.snapshot is not None
+        assert (journal.saved_at(whole) > 0) is (recovery.snapshot is not None)
         rejections = journal.commit(Batch([change(2, unsure), change(number + 1, whole)]))
         assert [rejection.entry for rejection in rejections] == [change(2, unsure)]
         journal.commit(Batch([change(number + 2, whole)], [snapshot(number + 2, channel=whole)]))
@@ -383,9 +386,12 @@ def test_every_flipped_byte_of_a_row_is_noticed(tmp_path: Path, row: int) -> Non
 class _Failing:
     """A connection that fails one statement, by what it begins with."""
 
-    def __init__(self, connection: sqlite3.Connection, statement: str) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, statement: str, code: int = sqlite3.SQLITE_IOERR
+    ) -> None:
         self._connection = connection
         self._statement = statement
+        self._code = code
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - stands in for a connection
         attribute = getattr(self._connection, name)
@@ -394,7 +400,9 @@ class _Failing:
 
         def run(statement: str, *values: object) -> Any:  # noqa: ANN401 - as above
             if statement.startswith(self._statement):
-                raise sqlite3.OperationalError("disk I/O error, on purpose")
+                error = sqlite3.OperationalError("disk I/O error, on purpose")
+                error.sqlite_errorcode = self._code
+                raise error
             return attribute(statement, *values)
 
         return run
@@ -496,6 +504,58 @@ def test_a_forgotten_channel_costs_no_memory(tmp_path: Path) -> None:
     journal.close()
 
 
+def test_listing_channels_takes_no_more_than_a_stretch_of_an_index(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    connection = journal._usable().connection
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    journal.channels(CHANNEL, 5)
+    connection.set_trace_callback(None)
+    (statement,) = statements
+    plan = connection.execute(f"EXPLAIN QUERY PLAN {statement}").fetchall()
+    assert [step[3].partition(" USING ")[0] for step in plan] == ["SEARCH snapshots"]
+    assert "USING COVERING INDEX" in plan[0][3]
+    journal.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [(sqlite3.SQLITE_CORRUPT, CorruptRecordError), (sqlite3.SQLITE_IOERR, JournalError)],
+)
+def test_a_list_of_channels_that_can_not_be_read_is_an_error(
+    tmp_path: Path, code: int, error: type[JournalError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    reader = journal._usable()
+    failing = _Failing(reader.connection, "SELECT DISTINCT channel", code)
+    monkeypatch.setattr(reader, "connection", failing)
+    with pytest.raises(JournalError) as raised:
+        journal.channels(-1, 5)
+    assert raised.type is error
+    monkeypatch.undo()
+    journal.close()
+
+
+def test_a_time_that_is_none_is_damage(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    journal.commit(Batch([change(1)], [snapshot(1)]))
+    journal._usable().connection.execute("UPDATE snapshots SET taken_at = 'soon'")
+    with pytest.raises(CorruptRecordError, match="the time of its snapshot"):
+        journal.saved_at(CHANNEL)
+    journal.close()
+
+
+def test_looking_at_a_channel_keeps_nothing_of_it_in_memory(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    journal.commit(Batch([change(1)], [snapshot(1)]))
+    journal.delete_records(CHANNEL, 1)
+    journal.forget(CHANNEL)
+    assert journal.channels(-1, 5) == [CHANNEL]
+    assert journal.saved_at(CHANNEL) == 1_001
+    assert not journal._usable().index.tails
+    journal.close()
+
+
 # --- Backends against each other ----------------------------------------------------------------
 
 
@@ -568,6 +628,12 @@ class JournalsInLockstep(RuleBasedStateMachine):
             assert self.sqlite.recover(channel) == self.memory.recover(channel)
             highest = self.memory.highest_sequence_number(channel)
             assert self.sqlite.highest_sequence_number(channel) == highest
+            assert self.sqlite.saved_at(channel) == self.memory.saved_at(channel)
+
+    @invariant()
+    def both_list_the_same(self) -> None:
+        for after in (-1, 1, 2, 3):
+            assert self.sqlite.channels(after, 2) == self.memory.channels(after, 2)
 
     def teardown(self) -> None:
         self.sqlite.close()

@@ -106,8 +106,9 @@ ED25519 = [
 
 @pytest.mark.parametrize(("seed", "public", "message", "signature"), ED25519)
 def test_ed25519_is_rfc_8032s(seed: str, public: str, message: str, signature: str) -> None:
-    assert primitives.public_identity(h(seed)) == h(public)
-    assert primitives.sign(h(seed), h(message)) == h(signature)
+    signing_key = primitives.SigningKey(h(seed))
+    assert signing_key.public_key == h(public)
+    assert signing_key.sign(h(message)) == h(signature)
     assert primitives.verify(h(public), h(signature), h(message))
     assert not primitives.verify(h(public), h(signature), h(message) + b"x")
 
@@ -143,20 +144,38 @@ def test_every_encoding_of_an_identity_of_small_order_is_weak(key: bytes) -> Non
     assert primitives.is_weak_identity_key(key)
 
 
-def test_a_signature_under_an_identity_of_small_order_would_fit_any_message() -> None:
-    # Why such identities are refused: R = s B holds for every message if the key adds nothing.
+def test_a_signature_under_an_identity_of_small_order_is_not_good() -> None:
+    # R = s B holds for every message if the key adds nothing: by RFC 8032 alone it would be good.
     base_point = h("58" + "66" * 31)
     neutral = (1).to_bytes(32, "little")
     signature = base_point + (1).to_bytes(32, "little")
-    assert primitives.verify(neutral, signature, b"this")
-    assert primitives.verify(neutral, signature, b"and that")
+    assert not primitives.verify(neutral, signature, b"this")
+
+
+@pytest.mark.parametrize("size", [0, 31, 33])
+def test_a_key_of_another_size_never_gets_to_the_library(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It would read beyond a shorter one's end.
+    for name in ("crypto_scalarmult", "crypto_scalarmult_base", "crypto_sign_open"):
+        monkeypatch.setattr(f"nacl.bindings.{name}", pytest.fail)
+    with pytest.raises(ValueError, match=f"{size} bytes"):
+        _ = KeyPair(bytes(size)).public_key
+    with pytest.raises(ValueError, match=f"{size} bytes"):
+        KeyPair(bytes(size)).exchange(b"\x09" * 32)
+    with pytest.raises(WeakKeyError):
+        KeyPair(seeded(1)(32)).exchange(b"\x09" * size)
+    with pytest.raises(ValueError, match="seed"):
+        primitives.SigningKey(bytes(size))
+    assert not primitives.verify(b"\x09" * size, bytes(64), b"")
+    assert not primitives.verify(b"\x09" * 32, bytes(size), b"")
 
 
 def test_a_sound_key_is_not_weak() -> None:
     for seed in range(50):
-        pair, identity = KeyPair(seeded(seed)(32)), primitives.public_identity(seeded(seed)(32))
-        assert not primitives.is_weak_public_key(pair.public_key)
-        assert not primitives.is_weak_identity_key(identity)
+        private_key = seeded(seed)(32)
+        assert not primitives.is_weak_public_key(KeyPair(private_key).public_key)
+        assert not primitives.is_weak_identity_key(primitives.SigningKey(private_key).public_key)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33, 64])

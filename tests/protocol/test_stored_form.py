@@ -1,6 +1,7 @@
 """Changes, sessions and payloads: there and back, their sizes, and what is no such thing."""
 
 import struct
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from service.protocol.changes import (
 from service.protocol.handshake import ChannelLimits
 from service.protocol.keys import ChannelKeys, Identity, PrekeyBundle, encode_parts
 from service.protocol.payload import Header, Payload
+from service.protocol.primitives import KeyPair
 from service.protocol.session import Session
 from service.protocol.wire import (
     bundle_from_wire,
@@ -271,7 +273,8 @@ def test_no_two_headers_are_authenticated_alike(one: Payload, other: Payload) ->
 @pytest.mark.parametrize("one_time_prekeys", [0, 1, 10])
 def test_a_bundle_comes_back_as_it_was_sent(one_time_prekeys: int) -> None:
     identity = Identity.generate(seeded(1))
-    bundle = ChannelKeys.generate(identity, seeded(2), one_time_prekeys).offer(identity, b"here")
+    pairs = partial(KeyPair.generate, seeded(2))
+    bundle = ChannelKeys.generate(identity, pairs, one_time_prekeys).offer(identity, b"here")
     sent = bundle_to_wire(bundle).SerializeToString()
     again = bundle_from_wire(wire.PrekeyBundle.FromString(sent))
     assert again == bundle

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -208,6 +209,16 @@ async def test_calls_beyond_those_of_the_whole_server_are_refused_unread(
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     journal.gate.set()
     await asyncio.gather(*calls)
+
+
+async def test_no_call_is_cancelled_for_having_come_with_many_others(serve: Serve) -> None:
+    served = await serve(ConnectionBounds(max_calls_per_connection=3_000), max_operations=8_000)
+    channel = await served.establish()
+    request = wire.EncryptRequest(connect_id=channel.connect_id, plaintext=b"x")
+    # All of them are with gRPC before the service's event loop, which is this one, takes one up.
+    calls = [served.client.stub.Encrypt(request) for _ in range(3_000)]
+    codes = Counter([await call.code() for call in calls])
+    assert codes == {grpc.StatusCode.OK: 3_000}
 
 
 # --- Slow and idle peers --------------------------------------------------------------------------

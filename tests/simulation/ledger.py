@@ -207,7 +207,9 @@ class Ledger:
                 known = asked.established and not asked.peer.close_asked
                 groundless = known and channel in journal.alive
             case WriteRejectedError():
-                groundless = channel not in journal.disturbed | journal.damaged
+                # A defect in a record takes down what stands behind it, too.
+                had = channel in journal.disturbed | journal.damaged
+                groundless = not had and not self._faults["defect"]
             case WriteUncertainError() | ReadFailedError():
                 groundless = not (journal.faults.total() or self._faults["slow journal"])
             case ChannelDamagedError():

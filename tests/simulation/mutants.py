@@ -22,6 +22,7 @@ from service.persistence.contract import (
     LATEST,
     Batch,
     Journal,
+    Record,
     RecordKind,
     Recovery,
     Rejection,
@@ -29,6 +30,7 @@ from service.persistence.contract import (
 )
 from service.persistence.memory import MemoryJournal
 from service.persistence.recovery import rebuild
+from service.protocol.change_runs import ChangeRuns
 from service.protocol.changes import Change, Sent, encode_change
 from service.protocol.session import Session
 
@@ -84,15 +86,20 @@ def discards_only_when_its_turn_comes() -> Iterator[None]:
 @_mutant
 def says_that_an_unknown_write_has_succeeded() -> Iterator[None]:
     def settled(
-        self: phases.Running, sender: Reply | None, result: object, error: StorageError | None
+        self: phases.Running,
+        sender: Reply | None,
+        result: object,
+        record: Record | None,
+        error: StorageError | None,
     ) -> None:
+        del record
         self._unsettled -= 1
         if sender is not None:
             sender.set(result)
         if error is not None:
             self._actor.interrupt(CommitFailed(self))
 
-    with _replacing(phases.Running, _settled=settled):
+    with _replacing(phases.Running, settled=settled):
         yield
 
 
@@ -210,6 +217,24 @@ def forgets_new_ratchet_keys_in_its_changes() -> Iterator[None]:
 
 
 @_mutant
+def tells_of_one_message_less_than_a_run_has() -> Iterator[None]:
+    encode = ChangeRuns.encode
+
+    def short(self: ChangeRuns) -> bytes:
+        self._further = max(self._further - 1, 0)
+        return encode(self)
+
+    with _replacing(ChangeRuns, encode=short):
+        yield
+
+
+@_mutant
+def takes_changes_into_a_record_whose_round_has_begun() -> Iterator[None]:
+    with _replacing(phases.Running, take_no_more=lambda *_: None):
+        yield
+
+
+@_mutant
 def caches_what_changes() -> Iterator[None]:
     def state(self: strategies.Cached, session: Session) -> bytes:
         if self._static is None:
@@ -243,7 +268,7 @@ def answers_a_round_again_that_was_given_up() -> Iterator[None]:
 
     def twice(self: Committer, under_way: committing._Round) -> None:
         give_up(self, under_way)
-        under_way.given_up = False
+        self._hangs = False
 
     with _replacing(Committer, _give_up=twice):
         yield
@@ -252,7 +277,7 @@ def answers_a_round_again_that_was_given_up() -> Iterator[None]:
 @_mutant
 def forgets_who_waits_for_a_hanging_journal() -> Iterator[None]:
     def give_up(self: Committer, under_way: committing._Round) -> None:
-        under_way.given_up = True
+        self._hangs = True
         error = self._hanging()
         for write in under_way.writes:
             write.settle(error)

@@ -33,6 +33,7 @@ class Shape:
     """What stays the same for a schedule. Times are seconds."""
 
     strategy: str = "differential"
+    coalesces: bool = False
     awaiting: bool = False
     channels: int = 3
     snapshot_interval: int = 5
@@ -102,7 +103,12 @@ class Process:
         environment = ConnectEnvironment(
             committer=self.committer,
             permits=self.permits,
-            strategy=partial(AllStrategies, shape.strategy, surroundings.meet_defect),
+            strategy=partial(
+                AllStrategies,
+                shape.strategy,
+                surroundings.meet_defect,
+                coalesces=shape.coalesces and shape.strategy == "differential",
+            ),
             snapshot_interval=shape.snapshot_interval,
             identity=_IDENTITY,
             limits=ChannelLimits(

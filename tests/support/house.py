@@ -1,6 +1,7 @@
 """A whole service but for gRPC, on the running event loop: journal, committer, actors, router."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -22,6 +23,7 @@ from service.protocol.delivery import Delivered
 from service.protocol.handshake import ChannelLimits, connect_id_of
 from service.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
 from service.protocol.payload import Payload
+from service.protocol.primitives import KeyPairs
 from service.protocol.session import Session
 from tests.support.channels import NOW, establish_request, seeded
 
@@ -81,6 +83,7 @@ class House:
         redelivery_window: int = 0,
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
         thread: Executor | None = None,
+        key_pairs: KeyPairs | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.journal = journal
@@ -102,6 +105,7 @@ class House:
             clock=real_clock if wall_clock else lambda: self.now,
             monotonic=loop.time,
             random=os.urandom,
+            key_pairs=key_pairs,
         )
         self.dispatcher = Dispatcher(loop)
         self.router = Router(
@@ -126,6 +130,16 @@ class House:
         reply: LoopFuture[Any] = LoopFuture()
         self.router.route(connect_id, command, reply, owner)
         return reply
+
+    async def establish_in_step(self) -> PeerEnd:
+        """Establish until a channel's first snapshot is a whole interval away."""
+        interval = self.environment.snapshot_interval
+        seed = next(
+            seed
+            for seed in itertools.count(1)
+            if connect_id_of(establish_request(seed)[1]) % interval == 0
+        )
+        return await self.establish(seed)
 
     async def establish(self, seed: int = 1, owner: bytes = b"") -> PeerEnd:
         initiation, request = establish_request(seed)

@@ -1,0 +1,245 @@
+"""``python -m benchmarks.ladder REV [REV ...]``: what each step of the code did for its speed.
+
+Several revisions of the service take the same load in one run. Each has a checkout and a data
+directory of its own; the generator is always that of the current tree. A round runs each revision
+once, and the next begins with another, so that none always profits from its place. Ratios are taken
+within a round.
+
+A step is written REV, REV=label, or with flags of serve behind: "HEAD=cache off --cache=false". So
+one revision can be two steps, to measure a switch on and off.
+
+The load is a closed loop that keeps the service saturated: its p99 is latency under saturation,
+which mostly says how long the line is. With --paced all steps then take the same rate in an open
+loop, 70 % of what the first one managed, where p99 counts from when an operation was due.
+"""
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks.checkouts import checked_out, find_revision, python_of, require_own
+from benchmarks.ladder_table import (
+    PACED_SHARE,
+    LadderResult,
+    StepResult,
+    figures_of,
+    markdown_of,
+)
+from loadgen.cli import EXIT_RIGHT, EXIT_WRONG, guarded
+from loadgen.compare import run_in_order, summarise, warnings_of
+from loadgen.environment import describe_environment
+from loadgen.progress import CommandProgress
+from loadgen.report import require_writable, went_right
+from loadgen.report.files import write_whole
+from loadgen.results import Round
+from loadgen.settings import (
+    CompareSettings,
+    ConfigurationError,
+    LoadSettings,
+    load_settings,
+)
+from loadgen.trial import Variant
+
+__all__ = ["Step", "main", "parse_steps", "rotated"]
+
+_WORKLOADS: Mapping[str, Sequence[str]] = {
+    "mixed": (),
+    "encrypt": ("--decrypt-weight=0",),
+    "decrypt": ("--encrypt-weight=0",),
+}
+
+# Of the load, handed on as they are; with a default where it is not loadgen's.
+_OF_LOAD: Mapping[str, object] = {
+    "channels": 1000,
+    "channel_skew": None,
+    "payload_bytes": None,
+    "frame_operations": None,
+    "concurrency": None,
+    "warm_up_seconds": None,
+}
+
+# Settings of a comparison that nothing here reads.
+_NOT_OF_LADDER = {"config", "quick", "dry_run", "output", "service_command"}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One way to run one revision."""
+
+    label: str
+    commit: str
+    flags: tuple[str, ...]
+    """Of ``serve``."""
+
+
+def parse_steps(texts: Sequence[str]) -> list[Step]:
+    """Read steps as they are written; one without a label is called as its commit and its flags.
+
+    Raises:
+        ConfigurationError: git knows no such revision, flags are badly quoted, or two steps would
+            have one label.
+    """
+    steps: dict[str, Step] = {}
+    for text in texts:
+        name, dashes, rest = text.partition(" --")
+        name, _, label = name.partition("=")
+        revision = find_revision(name.strip())
+        flags = _words(dashes + rest)
+        label = label.strip() or " ".join((revision.subject, *flags))
+        if label in steps:
+            raise ConfigurationError(f"two steps are called {label!r}: write {name}=LABEL")
+        steps[label] = Step(label, revision.commit, flags)
+    return list(steps.values())
+
+
+def _words(flags: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(flags))
+    except ValueError as error:
+        raise ConfigurationError(f"{flags.strip()}: {error}") from None
+
+
+def rotated(variants: Sequence[Variant], rounds: int) -> list[list[Variant]]:
+    """Return each round's order: that of the round before, begun one later."""
+    starts = (number % len(variants) for number in range(rounds))
+    return [[*variants[start:], *variants[:start]] for start in starts]
+
+
+async def _climb(
+    steps: Sequence[Step], settings: CompareSettings, arguments: argparse.Namespace
+) -> LadderResult:
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    begun = time.monotonic()
+    serve = _words(arguments.serve)
+    with CommandProgress(lines_in_pipe=True) as progress:
+        progress.step("checking the revisions out")
+        with checked_out([step.commit for step in steps]) as trees:
+            for tree in trees.values():
+                require_own(python_of(tree), tree)
+            variants = [
+                Variant(
+                    step.label,
+                    "differential",
+                    command=(*python_of(trees[step.commit]), "-m", "service.cli"),
+                    flags=serve + step.flags,
+                )
+                for step in steps
+            ]
+            saturated = await _measure(variants, settings.rounds, settings, progress)
+            paced_rate, paced = None, None
+            if arguments.paced:
+                paced_rate = PACED_SHARE * _throughput(saturated[steps[0].label])
+                at_rate = settings.model_copy(update={"rate": str(paced_rate)})
+                with progress.within("paced, "):
+                    paced = await _measure(variants, settings.rounds, at_rate, progress)
+    of_saturated, of_paced = figures_of(saturated), figures_of(paced) if paced else {}
+    return LadderResult(
+        started_at=started_at,
+        seconds=time.monotonic() - begun,
+        settings={**settings.model_dump(mode="json", exclude=_NOT_OF_LADDER), "serve": serve},
+        environment=describe_environment(Path(tempfile.gettempdir())),
+        paced_rate=paced_rate,
+        steps=[
+            StepResult(
+                label=step.label,
+                commit=step.commit,
+                flags=list(step.flags),
+                saturated=of_saturated[step.label],
+                paced=of_paced.get(step.label),
+            )
+            for step in steps
+        ],
+        warnings=[
+            *warnings_of(saturated),
+            *(f"paced, {warning}" for warning in warnings_of(paced or {})),
+        ],
+    )
+
+
+async def _measure(
+    variants: Sequence[Variant], rounds: int, settings: LoadSettings, progress: CommandProgress
+) -> dict[str, list[Round]]:
+    return await run_in_order(rotated(variants, rounds), settings, progress, recovers=False)
+
+
+def _throughput(rounds: Sequence[Round]) -> float:
+    median = summarise(rounds, rounds).figures["messages_per_second"]
+    # Nothing was answered at all: the warnings say why, and any rate will do.
+    return 1.0 if median is None else max(median.median, 1.0)
+
+
+# --- The command ----------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ladder",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("steps", nargs="+", metavar="STEP")
+    parser.add_argument("--rounds", default="5", metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--seconds", default="5", metavar="S", help="measured in each trial; default: %(default)s"
+    )
+    parser.add_argument("--workload", choices=_WORKLOADS, default="mixed")
+    for name, default in _OF_LOAD.items():
+        field = LoadSettings.model_fields[name]
+        parser.add_argument(
+            f"--{name.replace('_', '-')}",
+            default=str(field.default if default is None else default),
+            metavar="X",
+            help=f"{field.description}; default: %(default)s",
+        )
+    parser.add_argument(
+        "--serve", default="", metavar="FLAGS", help="of serve, for all: --serve='--a=1 --b=2'"
+    )
+    parser.add_argument(
+        "--paced",
+        action="store_true",
+        help="measure at a fixed rate, too, in as much time again",
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="for the result as JSON")
+    return parser
+
+
+def _settings(arguments: argparse.Namespace) -> CompareSettings:
+    flags = [
+        f"--rounds={arguments.rounds}",
+        f"--duration-seconds={arguments.seconds}",
+        *_WORKLOADS[arguments.workload],
+        *(f"--{name.replace('_', '-')}={getattr(arguments, name)}" for name in _OF_LOAD),
+    ]
+    settings = load_settings(CompareSettings, flags)
+    if settings.rate is not None:
+        raise ConfigurationError("LOADGEN_RATE: the ladder sets the rate itself, unset it")
+    return settings
+
+
+async def _run(flags: list[str]) -> int:
+    arguments = _parser().parse_args(flags)
+    settings, steps = _settings(arguments), parse_steps(arguments.steps)
+    if arguments.output is not None:
+        require_writable(arguments.output)
+    result = await _climb(steps, settings, arguments)
+    print(markdown_of(result))
+    if arguments.output is not None:
+        write_whole(arguments.output, f"{result.model_dump_json(indent=2)}\n")
+    measured = [shape for step in result.steps for shape in (step.saturated, step.paced) if shape]
+    right = all(went_right(round_.load) for figures in measured for round_ in figures.rounds)
+    return EXIT_RIGHT if right else EXIT_WRONG
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code, one of loadgen's."""
+    return guarded(_run, "ladder", list(sys.argv[1:] if arguments is None else arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
