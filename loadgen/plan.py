@@ -18,6 +18,7 @@ def plan_of_run(settings: RunSettings) -> list[str]:
             f"service: started; strategy {settings.strategy}, journal {settings.journal}, router"
             f" {settings.router}, a snapshot every {settings.snapshot_interval} records, redelivery"
             f" window {settings.redelivery_window}"
+            + (f", {settings.workers} workers" if settings.workers > 1 else "")
         )
     else:
         service = f"service: the one at {settings.target}"

@@ -50,7 +50,7 @@ class MetricsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class MeteredProcess:
-    """A service process whose CPU, memory and disk writes can be read."""
+    """A service whose CPU, memory and disk writes can be read: a process and its children."""
 
     pid: int
     data_dir: Path
@@ -174,14 +174,14 @@ def _fetch(address: str) -> str:
 def _read_process(metered: MeteredProcess) -> _ProcessReading:
     try:
         process = psutil.Process(metered.pid)
-        with process.oneshot():
-            times = process.cpu_times()
-        writes = process.io_counters().write_bytes
-        peak = _peak_rss(metered.pid)
+        processes = [process, *process.children()]
+        times = [one.cpu_times() for one in processes]
+        writes = sum(one.io_counters().write_bytes for one in processes)
+        peak = sum(_peak_rss(one.pid) for one in processes)
     except (psutil.Error, OSError) as error:
         raise MetricsError(f"the service's process can't be read: {error}") from None
     return _ProcessReading(
-        cpu_seconds=times.user + times.system,
+        cpu_seconds=sum(one.user + one.system for one in times),
         peak_rss_bytes=peak,
         disk_write_bytes=writes,
         file_bytes=_size_of_files(metered.data_dir),

@@ -48,6 +48,7 @@ class ServiceOptions:
     dh_ratchet_every: int = 10
     snapshot_interval: int = 50
     redelivery_window: int = 0
+    workers: int = 1
     listen: str = "127.0.0.1:0"
     metrics_listen: str = "127.0.0.1:0"
     command: tuple[str, ...] = DEFAULT_COMMAND
@@ -66,6 +67,7 @@ class ServiceOptions:
             dh_ratchet_every=settings.dh_ratchet_every,
             snapshot_interval=settings.snapshot_interval,
             redelivery_window=settings.redelivery_window,
+            workers=settings.workers,
             listen=settings.listen,
             metrics_listen=settings.metrics_listen,
             command=settings.service_command or DEFAULT_COMMAND,
@@ -85,6 +87,8 @@ class ServiceOptions:
             f"--dh-ratchet-every={self.dh_ratchet_every}",
             f"--snapshot-interval={self.snapshot_interval}",
             f"--redelivery-window={self.redelivery_window}",
+            # One is what a service of before workers has, too.
+            *([f"--workers={self.workers}"] if self.workers > 1 else []),
             *self.flags,
         ]
 

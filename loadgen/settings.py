@@ -251,6 +251,7 @@ class RunSettings(LoadSettings):
     redelivery_window: int = Field(
         0, ge=0, description="started service: answers that a channel keeps to give again"
     )
+    workers: int = Field(1, ge=1, description="started service: processes that share the channels")
     listen: Address = Field("127.0.0.1:0", description="started service: where it listens")
     metrics_listen: Address = Field(
         "127.0.0.1:0", description="started service: where it serves its metrics"
@@ -276,6 +277,7 @@ class RunSettings(LoadSettings):
             "dh_ratchet_every",
             "snapshot_interval",
             "redelivery_window",
+            "workers",
             "listen",
             "metrics_listen",
             "data_dir",

@@ -2,26 +2,25 @@
 
 import asyncio
 import gc
-import json
 import logging
-import os
 import signal
-import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from service.access.setup import Access
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment
 from service.actors.expiry import ending_expired_channels
 from service.actors.permits import RecoveryPermits
-from service.actors.router import Router, RouterSettings
+from service.actors.router import Router, RouterSettings, Routes
+from service.announcement import announce_ready
 from service.descriptors import raise_descriptor_limit
 from service.key_pairs import PreparedKeyPairs
 from service.key_reload import KeyReload
 from service.keyfiles import load_identity
-from service.paths import IDENTITY_FILE, JOURNAL_FILE
+from service.paths import IDENTITY_FILE, journal_file
 from service.persistence.committer import Committer
 from service.persistence.contract import Journal, JournalFencedError
 from service.persistence.keyring import KeyRing
@@ -36,6 +35,8 @@ from service.settings import Settings
 from service.telemetry.collector import ServiceCollector, Sources
 from service.telemetry.exposition import serve_metrics
 from service.telemetry.runtime import Probes
+from service.workers.member import Member
+from service.workers.shares import require_layout
 
 __all__ = ["serve"]
 
@@ -57,7 +58,7 @@ def _clock() -> int:
     return time.time_ns() // 1_000
 
 
-def _open_journal(settings: Settings, keys: KeyRing) -> Journal:
+def _open_journal(settings: Settings, path: Path, keys: KeyRing) -> Journal:
     """Open the configured journal.
 
     Raises:
@@ -67,7 +68,7 @@ def _open_journal(settings: Settings, keys: KeyRing) -> Journal:
         _log.warning("the journal is in memory: every channel is lost when the service stops")
         return MemoryJournal()
     journal = SqliteJournal(
-        settings.data_dir / JOURNAL_FILE,
+        path,
         keys=keys,
         strategy=settings.strategy,
         lease=settings.journal_lease,
@@ -81,11 +82,15 @@ def _open_journal(settings: Settings, keys: KeyRing) -> Journal:
     return journal
 
 
-async def serve(settings: Settings) -> None:
-    """Run the service until SIGTERM or SIGINT, then stop it gracefully.
+async def serve(settings: Settings, member: Member | None = None) -> None:
+    """Run the service, or one process of it, until SIGTERM or SIGINT, then stop it gracefully.
 
     SIGHUP has certificates, tokens and sealing keys read anew. Prints one line of JSON on standard
     output once calls are served: the addresses.
+
+    Args:
+        settings: how to run; a member's are its share (``service.workers.shares``).
+        member: which of several processes this is; without, the only one.
 
     Raises:
         AccessFileError: a certificate, key or token file can't be used.
@@ -97,31 +102,44 @@ async def serve(settings: Settings) -> None:
     # First of all: what is allocated before its hook is in place is not counted.
     probes = Probes.start(loop)
     try:
-        await _serve_with(settings, probes)
+        await _serve_with(settings, member or Member(), probes)
     finally:
         probes.stop()
 
 
-async def _serve_with(settings: Settings, probes: Probes) -> None:
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """What ends the service."""
+
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is told to stop, or can't go on as what it is part of."""
+    fenced: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its journal has been taken over."""
+
+
+async def _serve_with(settings: Settings, member: Member, probes: Probes) -> None:
     loop = asyncio.get_running_loop()
     # Before any file of the service's own is touched.
     access = Access.open(settings, loop)
     random = BlockRandom()
-    sealed = [settings.data_dir / name for name in (IDENTITY_FILE, JOURNAL_FILE)]
+    require_layout(settings.data_dir, member.workers)
+    identity_file = settings.data_dir / IDENTITY_FILE
+    journal_path = settings.data_dir / journal_file(member.number, member.workers)
+    sealed = (identity_file, journal_path)
     keys = settings.key_source.load(random, may_make=not any(path.exists() for path in sealed))
-    identity = load_identity(settings.data_dir / IDENTITY_FILE, keys, random)
-    journal = _open_journal(settings, keys)
-    fenced = asyncio.Event()
+    identity = load_identity(identity_file, keys, random)
+    journal = _open_journal(settings, journal_path, keys)
+    ends = _Ends()
     committer = Committer(
         journal,
         loop,
         max_waiting=settings.max_waiting_writes,
         timeout=settings.journal_timeout,
         renew_every=settings.journal_lease / _RENEWALS_A_LEASE,
-        on_fenced=fenced.set,
+        on_fenced=ends.fenced.set,
     )
     key_pairs = PreparedKeyPairs(loop, random)
-    key_reload = KeyReload(settings, committer, random)
+    key_reload = KeyReload(settings, committer, random, seals_identity=member.number == 0)
     try:
         environment = ConnectEnvironment(
             committer=committer,
@@ -158,8 +176,9 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             dispatcher,
             loop,
         )
+        routes = await _routes(member, router, ends.stopping)
         servicer = ConnectServicer(
-            router,
+            routes,
             max_message_bytes=settings.max_message_bytes,
             max_frame_bytes=settings.max_frame_bytes,
             max_in_flight=settings.max_operations_in_flight,
@@ -180,36 +199,48 @@ async def _serve_with(settings: Settings, probes: Probes) -> None:
             probes=probes,
         )
         access.reloader.on_request(key_reload.begin)
+        started = _Started(access, routes, servicer, sources, identity.public_key, ends)
         async with ending_expired_channels(router, environment):
-            await _serve_calls(
-                settings, access, router, servicer, sources, identity.public_key, fenced
-            )
+            await _serve_calls(settings, started, share_address=not member.alone)
     finally:
         access.reloader.stop()
         key_pairs.stop()
         await committer.close()
 
 
-async def _serve_calls(
-    settings: Settings,
-    access: Access,
-    router: Router,
-    servicer: ConnectServicer,
-    sources: Sources,
-    identity: bytes,
-    fenced: asyncio.Event,
-) -> None:
+async def _routes(member: Member, router: Router, stopping: asyncio.Event) -> Routes:
+    """Return the way to all channels, which are elsewhere, too, if there are other processes."""
+    if member.alone:
+        return router
+    from service.workers.router import ShardedRouter  # noqa: PLC0415 - only if it is needed
+
+    return await ShardedRouter.join(member, router, stopping.set)
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """What runs before calls are served."""
+
+    access: Access
+    routes: Routes
+    servicer: ConnectServicer
+    sources: Sources
+    identity: bytes
+    ends: _Ends
+
+
+async def _serve_calls(settings: Settings, started: _Started, *, share_address: bool) -> None:
     loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
+    access, ends = started.access, started.ends
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, ends.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, access.reloader.reload_all)
 
     collector = ServiceCollector(
         strategy=settings.strategy,
         journal=settings.journal,
         router=settings.router,
-        sources=sources,
+        sources=started.sources,
     )
     try:
         metrics = serve_metrics(collector, settings.metrics_listen)
@@ -217,27 +248,26 @@ async def _serve_calls(
         raise ListenError(f"can't listen on {settings.metrics_listen}: is it in use?") from error
     listen = partial(
         RpcServer.start,
-        servicer,
+        started.servicer,
         max_frame_bytes=settings.max_frame_bytes,
         certificate=access.certificate,
         connections=_connections_within(settings.connection_bounds, raise_descriptor_limit()),
+        share_address=share_address,
     )
     server = SupervisedServer(await listen(settings.listen), listen)
     # What is alive now stays so: no collection needs to look at it again.
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)
-    _announce(
-        event="ready",
+    announce_ready(
         listen=server.address,
         metrics=f"{settings.metrics_listen.rpartition(':')[0]}:{metrics.server_port}",
-        identity=identity.hex(),
-        pid=os.getpid(),
+        identity=started.identity.hex(),
     )
-    waits = [asyncio.ensure_future(event.wait()) for event in (stopping, fenced)]
+    waits = [asyncio.ensure_future(event.wait()) for event in (ends.stopping, ends.fenced)]
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
-    if fenced.is_set():
+    if ends.fenced.is_set():
         # Whatever is still answered would come from memory that nothing vouches for.
         await server.stop(0)
         metrics.shutdown()
@@ -246,7 +276,7 @@ async def _serve_calls(
     until = loop.time() + settings.shutdown_grace
     await server.stop(settings.shutdown_grace)
     try:
-        await asyncio.wait_for(router.drain(), max(until - loop.time(), _LEAST_DRAIN))
+        await asyncio.wait_for(started.routes.drain(), max(until - loop.time(), _LEAST_DRAIN))
     except TimeoutError:
         _log.warning("some actors did not stop in time; their records are durable all the same")
     metrics.shutdown()
@@ -263,9 +293,3 @@ def _connections_within(bounds: ConnectionBounds, descriptors: int) -> Connectio
             bounds.max_connections,
         )
     return replace(bounds, max_connections=min(bounds.max_connections, room))
-
-
-def _announce(**fields: object) -> None:
-    """Tell whoever started this process, in one line of JSON."""
-    sys.stdout.write(json.dumps(fields) + "\n")
-    sys.stdout.flush()

@@ -22,9 +22,19 @@ _log = logging.getLogger(__name__)
 class KeyReload:
     """Reads the keys of one service anew."""
 
-    def __init__(self, settings: Settings, committer: Committer, random: Random) -> None:
-        """Take note of where the keys come from and who uses them."""
+    def __init__(
+        self, settings: Settings, committer: Committer, random: Random, *, seals_identity: bool
+    ) -> None:
+        """Take note of where the keys come from and who uses them.
+
+        Args:
+            settings: say where the keys come from.
+            committer: of the journal that they seal.
+            random: source of nonces.
+            seals_identity: whether to seal the identity anew, which one process does for all.
+        """
         self._settings = settings
+        self._seals_identity = seals_identity
         self._committer = committer
         self._random = random
         self._task: asyncio.Task[None] | None = None
@@ -41,9 +51,10 @@ class KeyReload:
                 lambda: settings.key_source.load(self._random, may_make=False)
             )
             await self._committer.perform(lambda journal: journal.use_keys(keys))
-            await asyncio.to_thread(
-                load_identity, settings.data_dir / IDENTITY_FILE, keys, self._random
-            )
+            if self._seals_identity:
+                await asyncio.to_thread(
+                    load_identity, settings.data_dir / IDENTITY_FILE, keys, self._random
+                )
         except (KeyFileError, JournalError) as error:
             _log.error("the sealing keys were not changed: %s", error)
         else:

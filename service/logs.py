@@ -19,8 +19,13 @@ def _is_no_echo(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith("Invalid encoding on")
 
 
-def configure_logging(level: str) -> None:
-    """Send everything at ``level`` or above to standard error, as JSON."""
+def configure_logging(level: str, **always: int) -> None:
+    """Send everything at ``level`` or above to standard error, as JSON, with what is to be on it.
+
+    Args:
+        level: in any case.
+        always: fields of every line.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -29,6 +34,7 @@ def configure_logging(level: str) -> None:
                 structlog.stdlib.add_logger_name,
                 structlog.stdlib.ExtraAdder(),
                 structlog.processors.TimeStamper(fmt="iso"),
+                lambda _logger, _method, fields: {**fields, **always},
             ],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,

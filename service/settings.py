@@ -47,6 +47,8 @@ _Seconds = Annotated[float, Field(gt=0, le=365 * 24 * 60 * 60)]
 # gRPC's own limits are signed 32-bit integers.
 _Bytes = Annotated[int, Field(gt=0, lt=2**31)]
 _MAX_PORT = 2**16 - 1
+# Each two of them are linked.
+_MAX_WORKERS = 64
 
 
 class SettingsError(ValueError):
@@ -99,6 +101,13 @@ class Settings(BaseSettings):
     )
 
     data_dir: Path = Field(Path("data"), description="directory of journal and key files")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=_MAX_WORKERS,
+        description="processes that share the channels, each with a journal of its own; fixed for"
+        " a data_dir",
+    )
 
     sealing_key_file: Path | None = Field(
         None,
@@ -255,6 +264,14 @@ class Settings(BaseSettings):
             raise ValueError(
                 "give one of sealing_key_file, sealing_keys and sealing_key_command, not several"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _workers_can_share(self) -> Self:
+        if self.workers > 1 and self.listen.startswith("unix"):
+            raise ValueError("workers share a host:port, not a unix socket: give one to listen on")
+        if self.workers > 1 and self.router == "awaiting":
+            raise ValueError("router awaiting is for one worker: leave workers out")
         return self
 
     @model_validator(mode="after")

@@ -284,7 +284,8 @@ def _restarts() -> _Event:
     return _Event(
         "restarts",
         _RESTART,
-        f"changes({selector('process_start_time_seconds')}[{INTERVAL}]) > 0",
+        "max by (job, instance) "
+        f"(changes({selector('process_start_time_seconds')}[{INTERVAL}])) > 0",
         "{{instance}} restarted",
     )
 

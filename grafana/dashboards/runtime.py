@@ -44,11 +44,11 @@ def build() -> builders.Dashboard:
 
 
 def _figures() -> list[Panel]:
-    started = process_of_service("{}", "process_start_time_seconds", by="instance")
+    started = process_of_service("{}", "process_start_time_seconds", by="instance, worker")
     return [
         figure(
             "Services: what runs, by strategy and version",
-            "Number of services of each strategy and version that Prometheus scrapes.",
+            "Number of services, or of their workers, of each strategy and version.",
             units.Short,
             Line(
                 value("connect_service_info", STRATEGY, by="strategy, version"),

@@ -27,6 +27,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 from pykka import ActorRef
 
@@ -48,7 +49,7 @@ from service.errors import (
 from service.persistence.committer import Standing
 from service.tracing import id_of
 
-__all__ = ["Router", "RouterSettings"]
+__all__ = ["Router", "RouterSettings", "Routes"]
 
 # Commands kept for one channel while its actor is found or passivated.
 _MAX_WAITING = 4_096
@@ -58,6 +59,16 @@ _MAX_ASKED = 65_536
 _LOOKS = 1_024
 # Idle actors are looked for this many times within the idle timeout.
 _SWEEPS_PER_TIMEOUT = 8
+
+
+class Routes(Protocol):
+    """A way to every channel: a ``Router``, or one that hands on what is another process's."""
+
+    def route(self, connect_id: int, command: Command, reply: Reply, owner: bytes = b"") -> None:
+        """See that an owner's command gets to its channel and its answer to ``reply``."""
+
+    async def drain(self) -> None:
+        """Start nothing new, and stop every actor behind what its mailbox holds."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from service.exit_codes import CANNOT_START, USAGE
 from service.keyfiles import KeyFileError
-from service.paths import IDENTITY_FILE, JOURNAL_FILE
+from service.paths import IDENTITY_FILE, journal_file
 from service.persistence.contract import JournalError
 from service.persistence.keyring import KeyRing
 from service.randomness import BlockRandom
 from service.settings import Settings, SettingsError, load_settings
+from service.workers.shares import require_layout, worker_of
 
 __all__ = ["Lines", "Operation", "at", "operator_parser", "perform"]
 
-_PASSED_ON = ("config", "data_dir", "sealing_key_file", "sealing_key_command")
+_PASSED_ON = ("config", "data_dir", "workers", "sealing_key_file", "sealing_key_command")
 
 Lines = Iterable[tuple[str, object]]
 """Names and values."""
@@ -32,6 +33,8 @@ def operator_parser(command: str, description: str) -> ArgumentParser:
     parser = ArgumentParser(f"connect-actor {command}", description=description)
     parser.add_argument("--config", help="TOML file, as for serve")
     parser.add_argument("--data-dir", help="directory of the journal, as for serve")
+    parser.add_argument("--workers", type=int, help="worker processes, as for serve")
+    parser.add_argument("--worker", type=int, help="whose journal, from 0, if there are several")
     parser.add_argument("--sealing-key-file", help="file with the master keys, as for serve")
     parser.add_argument("--sealing-key-command", help="prints the master keys, as for serve")
     parser.add_argument("--json", action="store_true", help="for machines")
@@ -47,8 +50,33 @@ class Operation:
 
     @property
     def journal(self) -> Path:
-        """Where the journal is."""
-        return self.settings.data_dir / JOURNAL_FILE
+        """Where the journal is.
+
+        Raises:
+            JournalError: the directory is that of another number of workers.
+            SettingsError: there are several journals, and none of them was chosen.
+        """
+        workers, worker = self.settings.workers, self.asked.worker
+        if worker is None and workers == 1:
+            worker = 0
+        if worker is None or not 0 <= worker < workers:
+            raise SettingsError(
+                f"{workers} workers have a journal each: give one of --worker 0 to {workers - 1}"
+            )
+        return self._journal_of(worker)
+
+    def journal_of_channel(self, connect_id: int) -> Path:
+        """Where the journal that a channel is in lies.
+
+        Raises:
+            JournalError: the directory is that of another number of workers.
+        """
+        return self._journal_of(worker_of(connect_id, self.settings.workers))
+
+    def _journal_of(self, worker: int) -> Path:
+        directory, workers = self.settings.data_dir, self.settings.workers
+        require_layout(directory, workers)
+        return directory / journal_file(worker, workers)
 
     @property
     def identity(self) -> Path:

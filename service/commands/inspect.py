@@ -30,7 +30,8 @@ def run(flags: Sequence[str]) -> int:
 
 
 def _inspect(operation: Operation) -> int:
-    path, channel = operation.journal, operation.asked.channel
+    channel = operation.asked.channel
+    path = operation.journal if channel is None else operation.journal_of_channel(channel)
     if channel is None:
         figures = inspect_journal(path, operation.keys())
         identity = _identity_key(operation.identity)

@@ -38,6 +38,8 @@ def _report(operation: Operation) -> int:
         for part in ("rows", "snapshots", "owners")
     }
     advice = "remove every other master key: nothing here needs it"
+    if operation.settings.workers > 1:
+        advice = "do the same for every other worker's journal before you remove a master key"
     if older:
         advice = (
             f"keep master key {', '.join(older)}: damaged parts could not be sealed anew,"

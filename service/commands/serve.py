@@ -1,8 +1,10 @@
 """The command ``connect-actor serve``: from flags to exit code."""
 
+import asyncio
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 import uvloop
 
@@ -14,9 +16,9 @@ from service.logs import configure_logging
 from service.persistence.contract import JournalError, JournalHangsError
 from service.process_hardening import forbid_dumps
 from service.rpc.server import ListenError
-from service.settings import SettingsError, load_settings
+from service.settings import Settings, SettingsError, load_settings
 
-__all__ = ["run"]
+__all__ = ["run", "run_process"]
 
 
 def run(flags: Sequence[str]) -> int:
@@ -27,10 +29,25 @@ def run(flags: Sequence[str]) -> int:
         sys.stderr.write(f"connect-actor: {error}\n")
         return USAGE
     configure_logging(settings.log_level)
+    if settings.workers == 1:
+        return run_process(settings, lambda: serve(settings))
+    if not settings.allow_debugger:
+        forbid_dumps()
+    from service.workers.supervisor import supervise  # noqa: PLC0415 - only if it is needed
+
+    try:
+        return asyncio.run(supervise(settings, flags))
+    except ListenError as error:
+        sys.stderr.write(f"connect-actor: {error}\n")
+        return CANNOT_START
+
+
+def run_process(settings: Settings, serving: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run a process that serves calls to its end; return its exit code."""
     if not settings.allow_debugger:
         forbid_dumps()
     try:
-        uvloop.run(serve(settings))
+        uvloop.run(serving())
     except JournalHangsError as error:
         sys.stderr.write(f"connect-actor: {error}\n")
         sys.stderr.flush()

@@ -23,7 +23,7 @@ from pykka import Future
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.access.gate import Caller
 from service.access.quotas import Account
-from service.actors.router import Router
+from service.actors.router import Routes
 from service.errors import ConnectError, MalformedRequestError, OverloadedError
 from service.rpc.admission import Admission
 from service.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
@@ -109,7 +109,7 @@ class Exchange:
 
     def __init__(
         self,
-        router: Router,
+        router: Routes,
         statistics: RequestStatistics,
         admission: Admission,
         caller: Caller,

@@ -86,6 +86,7 @@ class RpcServer:
         max_frame_bytes: int,
         certificate: ServerCertificate | None = None,
         connections: ConnectionBounds | None = None,
+        share_address: bool = False,
     ) -> "RpcServer":
         """Listen and serve: by TLS with a certificate, in clear text without.
 
@@ -97,6 +98,7 @@ class RpcServer:
             max_frame_bytes: of one message.
             certificate: what the service shows; without it everything is in clear text.
             connections: what they may do; the bounds' defaults if not given.
+            share_address: with whatever else of this user listens there and shares it.
 
         Raises:
             ListenError: the address is malformed or taken.
@@ -109,7 +111,7 @@ class RpcServer:
                 ("grpc.max_receive_message_length", max_frame_bytes),
                 ("grpc.max_send_message_length", max_frame_bytes),
                 # Otherwise a second server on the same port would share its connections unseen.
-                ("grpc.so_reuseport", 0),
+                ("grpc.so_reuseport", int(share_address)),
             ],
         )
         add_ConnectServiceServicer_to_server(servicer, server)

@@ -16,7 +16,7 @@ from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
 from service.access.gate import Caller, Gate
 from service.access.quotas import Account
 from service.actors.future import LoopFuture
-from service.actors.router import Router
+from service.actors.router import Routes
 from service.errors import (
     ConnectError,
     DeadlineExceededError,
@@ -45,7 +45,7 @@ class ConnectServicer(ConnectServiceServicer):
 
     def __init__(
         self,
-        router: Router,
+        router: Routes,
         *,
         max_message_bytes: int,
         max_frame_bytes: int,

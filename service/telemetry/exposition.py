@@ -8,7 +8,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-__all__ = ["serve_metrics"]
+__all__ = ["serve_collector", "serve_metrics"]
 
 
 def serve_metrics(collector: Collector, address: str) -> WSGIServer:
@@ -22,11 +22,26 @@ def serve_metrics(collector: Collector, address: str) -> WSGIServer:
     Raises:
         OSError: the address can't be listened on.
     """
-    host, _, port = address.rpartition(":")
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     registry.register(collector)
+    return _serve(registry, address)
+
+
+def serve_collector(collector: Collector, address: str) -> WSGIServer:
+    """Serve what a collector yields and nothing else, likewise.
+
+    Raises:
+        OSError: the address can't be listened on.
+    """
+    registry = CollectorRegistry()
+    registry.register(collector)
+    return _serve(registry, address)
+
+
+def _serve(registry: CollectorRegistry, address: str) -> WSGIServer:
+    host, _, port = address.rpartition(":")
     server, _ = start_http_server(int(port), host, registry)
     return server

@@ -1,0 +1,213 @@
+"""The supervisor: starts the workers, speaks for them as one service, and ends with them.
+
+It serves no call and opens no journal. If one worker ends unbidden, it stops the others and ends
+with that one's exit code, as a service of one process would: whoever looks after the service starts
+it anew, whole. Starting one alone would have to link it to the others again, and would hide what
+ended it. If the supervisor itself is killed, the kernel kills the workers.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import service
+from service.announcement import announce_ready
+from service.exit_codes import RIGHT, UNHEALTHY
+from service.rpc.server import ListenError
+from service.settings import Settings
+from service.telemetry.exposition import serve_collector
+from service.workers.address import reserved
+from service.workers.member import Member
+from service.workers.metrics import WorkersCollector
+
+__all__ = ["supervise"]
+
+_log = logging.getLogger(__name__)
+
+# Seconds that workers may take to end beyond what their own grace bounds: its two parts.
+_LAST_PATIENCE = 10.0
+# Shells' own: 128 and the number of the signal.
+_ENDED_BY_SIGNAL = 128
+
+
+async def supervise(settings: Settings, flags: Sequence[str]) -> int:
+    """Run the service as several processes until SIGTERM or SIGINT; return the exit code.
+
+    Args:
+        settings: of the whole service.
+        flags: that they were read from, which the workers read again.
+
+    Raises:
+        ListenError: an address can't be listened on.
+    """
+    with reserved(settings.listen) as listen:
+        metrics = WorkersCollector()
+        try:
+            server = serve_collector(metrics, settings.metrics_listen)
+        except OSError as error:
+            raise ListenError(
+                f"can't listen on {settings.metrics_listen}: is it in use?"
+            ) from error
+        host = settings.metrics_listen.rpartition(":")[0]
+        workers = _Workers(settings, flags, listen, metrics)
+        try:
+            return await workers.run(f"{host}:{server.server_port}")
+        finally:
+            server.shutdown()
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    process: asyncio.subprocess.Process
+    is_ready: bool = False
+    """Whether it takes signals as a service does."""
+
+
+class _Workers:
+    """All workers of a service."""
+
+    def __init__(
+        self, settings: Settings, flags: Sequence[str], listen: str, metrics: WorkersCollector
+    ) -> None:
+        self._settings = settings
+        self._flags = flags
+        self._listen = listen
+        self._metrics = metrics
+        self._pairs = _SocketPairs(settings.workers)
+        self._workers: list[_Worker] = []
+        self._watches: set[asyncio.Task[None]] = set()
+        self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """The exit code, once it is known that the service ends."""
+
+    async def run(self, metrics: str) -> int:
+        """Start the workers, wait for the end, and bring it about; return the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._end_with, RIGHT)
+        loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
+        starting = asyncio.create_task(self._start_all())
+        either: set[asyncio.Future[Any]] = {starting, self._end}
+        try:
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not self._end.done():
+                announce_ready(
+                    listen=self._listen, metrics=metrics, identity=starting.result()["identity"]
+                )
+            code = await self._end
+        finally:
+            starting.cancel()
+            self._pairs.close()
+            await self._stop_all()
+        # One that was stopped before it was ready has not gone wrong.
+        return code or max(
+            (worker.process.returncode or RIGHT for worker in self._workers), default=RIGHT
+        )
+
+    def _end_with(self, code: int) -> None:
+        if not self._end.done():
+            self._end.set_result(code)
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            if worker.is_ready and worker.process.returncode is None:
+                worker.process.send_signal(number)
+
+    # --- Starting ---------------------------------------------------------------------------------
+
+    async def _start_all(self) -> dict[str, Any]:
+        """Return what the first worker has said of itself, once all are ready."""
+        # Alone, since it makes what all share: the keys and the identity.
+        ready = await self._start(0)
+        await asyncio.gather(*map(self._start, range(1, self._settings.workers)))
+        self._pairs.close()
+        return ready
+
+    async def _start(self, number: int) -> dict[str, Any]:
+        links = self._pairs.of(number)
+        member = Member(
+            number, self._settings.workers, self._listen, parent=os.getpid(), links=links
+        )
+        # The very program that runs here, wherever that was found.
+        root = str(Path(service.__file__).parents[1])
+        paths = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "service.workers.worker",
+            member.to_text(),
+            *self._flags,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            pass_fds=tuple(links.values()),
+            env={**os.environ, "PYTHONPATH": paths},
+        )
+        worker = _Worker(number, process)
+        self._workers.append(worker)
+        watch = asyncio.create_task(self._watch(worker))
+        self._watches.add(watch)
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        line = await process.stdout.readline()
+        if not line:
+            # It has ended, as its watch will tell; then this task is cancelled.
+            await asyncio.get_running_loop().create_future()
+        ready: dict[str, Any] = json.loads(line)
+        worker.is_ready = True
+        self._metrics.add(number, ready["metrics"])
+        return ready
+
+    async def _watch(self, worker: _Worker) -> None:
+        code = await worker.process.wait()
+        if self._end.done():
+            return
+        _log.error("worker %d has ended with %d: the others are stopped", worker.number, code)
+        # Even in order it was not in order.
+        self._end_with(_ENDED_BY_SIGNAL - code if code < 0 else code or UNHEALTHY)
+
+    # --- Stopping ---------------------------------------------------------------------------------
+
+    async def _stop_all(self) -> None:
+        self._signal_all(signal.SIGTERM)
+        patience = 2 * self._settings.shutdown_grace + _LAST_PATIENCE
+        if self._watches:
+            _, hanging = await asyncio.wait(self._watches, timeout=patience)
+            if hanging:
+                _log.error("%d workers did not stop in time and are killed", len(hanging))
+                self._signal_all(signal.SIGKILL)
+                await asyncio.wait(hanging)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            if worker.process.returncode is None:
+                with suppress(ProcessLookupError):
+                    worker.process.send_signal(number)
+
+
+class _SocketPairs:
+    """A connection between each two workers, made before any of them."""
+
+    def __init__(self, workers: int) -> None:
+        self._ends: dict[tuple[int, int], socket.socket] = {}
+        for one, other in combinations(range(workers), 2):
+            self._ends[one, other], self._ends[other, one] = socket.socketpair()
+
+    def of(self, worker: int) -> dict[int, int]:
+        """Return a worker's file descriptors to the others, by their numbers."""
+        return {other: end.fileno() for (one, other), end in self._ends.items() if one == worker}
+
+    def close(self) -> None:
+        """Close them here: where they were handed on they stay open, and end with their process."""
+        for end in self._ends.values():
+            end.close()

@@ -1,0 +1,34 @@
+"""One worker's process: ``python -m service.workers.worker MEMBER FLAGS...``, by the supervisor."""
+
+import sys
+from collections.abc import Sequence
+
+from service.app import serve
+from service.commands.serve import run_process
+from service.exit_codes import CANNOT_START
+from service.logs import configure_logging
+from service.process_hardening import die_with_parent
+from service.settings import load_settings
+from service.workers.member import Member
+from service.workers.shares import share_of
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the worker; return the process's exit code.
+
+    Args:
+        arguments: the member, as ``Member.to_text`` has it, and the flags of ``serve``.
+    """
+    member = Member.from_text(arguments[0])
+    if not die_with_parent(member.parent):
+        sys.stderr.write("connect-actor: a worker can't be bound to its supervisor's life\n")
+        return CANNOT_START
+    settings = share_of(load_settings(arguments[1:]), member.workers, member.listen)
+    configure_logging(settings.log_level, worker=member.number)
+    return run_process(settings, lambda: serve(settings, member))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
