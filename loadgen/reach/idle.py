@@ -30,7 +30,7 @@ from service.actors.environment import ConnectEnvironment
 from service.actors.future import LoopFuture
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
-from service.paths import JOURNAL_FILE
+from service.paths import journal_file
 from service.persistence.committer import Committer
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
@@ -101,7 +101,7 @@ async def _resident(channels: int, *, waves: int) -> list[int]:
     """Return the resident set without channels, then after each wave of them, bytes."""
     with tempfile.TemporaryDirectory() as directory:
         planted = plant(Path(directory), channels * waves)
-        return await _measure(Path(directory) / JOURNAL_FILE, planted, channels, waves)
+        return await _measure(Path(directory) / journal_file(0, 1), planted, channels, waves)
 
 
 async def _measure(file: Path, planted: Planted, channels: int, waves: int) -> list[int]:

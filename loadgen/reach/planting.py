@@ -16,7 +16,7 @@ from loadgen.peer import RefusedByPeerError
 from loadgen.transport import Transport, TransportError, ask_all
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient
-from service.paths import JOURNAL_FILE
+from service.paths import journal_file
 from service.persistence.contract import Batch, Record, RecordKind, Snapshot
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
@@ -72,7 +72,9 @@ def plant(data_dir: Path, channels: int) -> Planted:
     key, keys_file = os.urandom(32), data_dir / _KEYS_FILE
     keys_file.touch(mode=0o600)
     keys_file.write_text(f"{key.hex()}\n")
-    journal = SqliteJournal(data_dir / JOURNAL_FILE, keys=KeyRing.of(key), strategy="differential")
+    journal = SqliteJournal(
+        data_dir / journal_file(0, 1), keys=KeyRing.of(key), strategy="differential"
+    )
     state = session.encode()
     try:
         for first in range(1, channels + 1, _A_COMMIT):

@@ -18,7 +18,7 @@ from service.actors.expiry import ending_expired_channels
 from service.actors.phases import EXPIRED_IS_KEPT
 from service.client import ConnectClient, Identity
 from service.errors import ChannelExpiredError, ChannelNotFoundError
-from service.paths import JOURNAL_FILE
+from service.paths import journal_file
 from service.persistence import sqlite
 from service.persistence.contract import CorruptRecordError, Journal
 from service.persistence.memory import MemoryJournal
@@ -350,7 +350,7 @@ async def test_the_service_does_it_while_it_runs(tmp_path: Path) -> None:
     async with ServiceProcess(ahead, 30) as service:
         await until(lambda: 'expired_total{strategy="differential"} 3.0' in metrics_of(service))
         await service.stop()
-    with sqlite3.connect(tmp_path / JOURNAL_FILE) as connection:
+    with sqlite3.connect(tmp_path / journal_file(0, 1)) as connection:
         assert connection.execute("SELECT count(*) FROM snapshots").fetchone() == (0,)
     connection.close()
 
