@@ -10,7 +10,7 @@ from pydantic_settings import NoDecode, SettingsConfigDict
 from loadgen.setting_types import PayloadSizes, ShellCommand, comma_separated
 from loadgen.settings import CommandSettings, LoadSettings, fill_in_quick
 
-__all__ = ["ReachSettings"]
+__all__ = ["IN_FLIGHT", "ReachSettings"]
 
 # Below six minutes on two shared cores.
 _QUICK: Mapping[str, object] = {
@@ -22,6 +22,10 @@ _QUICK: Mapping[str, object] = {
     "restored_channels": 2_000,
     "established_channels": 500,
 }
+
+
+IN_FLIGHT = 1_024
+"""Operations of most rows, enough that a commit does not leave the service without work."""
 
 
 class ReachSettings(CommandSettings):
@@ -97,6 +101,7 @@ class ReachSettings(CommandSettings):
             "channels": self.channels,
             "payload_bytes": self.payload_bytes,
             "decrypt_weight": 0.0,
+            "concurrency": IN_FLIGHT,
             "warm_up_seconds": self.warm_up_seconds,
             "duration_seconds": self.duration_seconds,
             "timeout_seconds": self.timeout_seconds,

@@ -14,7 +14,7 @@ from loadgen.reach.many_channels import live_side, restart_side
 from loadgen.reach.results import Goal
 from loadgen.reach.rows import Beside, Group, Quantity, Row
 from loadgen.reach.saturation import echo_side, saturated_side
-from loadgen.reach.settings import ReachSettings
+from loadgen.reach.settings import IN_FLIGHT, ReachSettings
 from loadgen.soak.settings import SoakSettings
 from loadgen.trial import Variant
 
@@ -28,6 +28,8 @@ _MESSAGES = "messages/s"
 _CPU = "us CPU/message"
 # Frames in flight: as many operations as the service takes of one stream by default.
 _FRAMES = 8
+# As loadgen compare has it.
+_COMPARED = 512
 _FEW_CHANNELS = 100
 # As many calls at once as keep a server of one core busy.
 _UNARY_CALLS = 64
@@ -61,7 +63,7 @@ def groups_of(settings: ReachSettings) -> list[Group]:
 def _usual(settings: ReachSettings, operations: str = "encrypts") -> str:
     return (
         f"{operations} on one stream, {settings.channels:,} channels alike,"
-        f" {settings.payload_bytes} B, 64 a frame, 512 in flight"
+        f" {settings.payload_bytes} B, 64 a frame, {IN_FLIGHT:,} in flight"
     )
 
 
@@ -222,10 +224,10 @@ def _unary(settings: ReachSettings) -> Group:
 
 
 def _strategies(settings: ReachSettings) -> Group:
-    load = settings.load(decrypt_weight=1.0)
+    load = settings.load(decrypt_weight=1.0, concurrency=_COMPARED)
     run_with = (
         f"as many encrypts as decrypts (1 % reordered) on one stream, {settings.channels:,}"
-        f" channels alike, {settings.payload_bytes} B, 64 a frame, 512 in flight"
+        f" channels alike, {settings.payload_bytes} B, 64 a frame, {_COMPARED} in flight"
     )
     return Group(
         "strategies",
@@ -270,7 +272,8 @@ def _one_channel(settings: ReachSettings) -> Group:
                 "One channel alone, pipelined",
                 Quantity("one channel", "per_second"),
                 _MESSAGES,
-                f"encrypts on one stream, {settings.payload_bytes} B, 64 a frame, 512 in flight",
+                f"encrypts on one stream, {settings.payload_bytes} B, 64 a frame,"
+                f" {IN_FLIGHT:,} in flight",
                 reference=Quantity("many channels", "per_second_and_channel"),
                 compared_with=f"one of {settings.channels:,} channels' share",
                 goal=Goal.at_least(10_000),
@@ -333,7 +336,8 @@ def _many_live(settings: ReachSettings) -> Group:
                 Quantity("many", "cpu_us"),
                 _CPU,
                 f"encrypts on one stream, all channels alike, {settings.payload_bytes} B, 64 a"
-                " frame, 512 in flight; channels planted in the journal, then brought to life",
+                f" frame, {IN_FLIGHT:,} in flight; channels planted in the journal, then brought"
+                " to life",
                 reference=Quantity("few", "cpu_us"),
                 compared_with=f"{few} live channels",
                 goal=Goal.ratio_at_most(1.5),

@@ -47,6 +47,9 @@ EMPTY_IN_HEALTH = {
     for event in ("restarts", "strategy changes")
 }
 
+# The collector runs after 20,000 containers: at the stack's load perhaps not within a test.
+MAY_BE_EMPTY = {"runtime: Pauses: each stops every thread, older generations for longer"}
+
 NEEDS_HOOK = re.compile(r"connect_allocat(ions|ed_bytes)_")
 
 
@@ -68,7 +71,7 @@ def has_data(series: Iterable[Series]) -> bool:
 
 
 def must_have_data(query: Asked) -> bool:
-    return query.where not in EMPTY_IN_HEALTH and (
+    return query.where not in {*EMPTY_IN_HEALTH, *MAY_BE_EMPTY} and (
         HOOK_EXPECTED or not NEEDS_HOOK.search(query.expression)
     )
 
@@ -167,7 +170,7 @@ def test_what_is_said_to_be_empty_in_health_is_empty(seen: Seen) -> None:
     for query in asked():
         if query.where in EMPTY_IN_HEALTH:
             assert seen.answers[query.expression] == [], query.where
-    assert set(EMPTY_IN_HEALTH) <= {query.where for query in asked()}
+    assert {*EMPTY_IN_HEALTH, *MAY_BE_EMPTY} <= {query.where for query in asked()}
 
 
 def test_every_label_that_a_legend_names_is_one_of_its_series(seen: Seen) -> None:

@@ -256,6 +256,7 @@ _PUBLIC = {
     "ClientTls.certificate",
     "Epoch.key_id",  # of the one that it seals under
     "ConnectEnvironment.random",  # a function that returns bytes
+    "_Started.identity",  # the public half
 }
 
 

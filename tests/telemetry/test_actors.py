@@ -48,15 +48,15 @@ async def test_a_channels_whole_life_counts_once_for_each_of_its_steps(
 
 async def test_a_recovery_counts_its_records_and_its_duration(journal: ScriptedJournal) -> None:
     house = House(journal, snapshot_interval=4)
-    channel = await house.establish()
-    for _ in range(5):
+    channel = await house.establish_in_step()
+    for _ in range(6):
         await channel.encrypt(b"x")
     meter = Meter.of(house)
     journal.fail_before.append(True)
     with pytest.raises(WriteUncertainError):
         await channel.encrypt(b"lost")
     await channel.encrypt(b"x")
-    # Records 5 and 6, behind the snapshot at 4.
+    # Records 6 and 7, behind the snapshot at 5.
     assert meter.grown("connect_recovered_records_total") == 2
     assert meter.grown("connect_actor_recoveries_total") == 1
     assert meter.grown("connect_actor_recovery_duration_seconds_count") == 1

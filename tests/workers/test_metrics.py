@@ -1,5 +1,6 @@
 """The metrics of all workers as one exposition."""
 
+import logging
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,7 @@ def test_what_the_supervisor_itself_costs_is_told_beside_the_workers() -> None:
 def test_a_worker_that_does_not_answer_is_absent_and_hides_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.WARNING)
     collector = WorkersCollector()
     gone = serve_metrics(Counted(1), "127.0.0.1:0")
     collector.add(0, f"127.0.0.1:{gone.server_port}")
