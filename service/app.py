@@ -135,6 +135,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
         loop,
         max_waiting=settings.max_waiting_writes,
         timeout=settings.journal_timeout,
+        commit_delay=settings.commit_delay,
         renew_every=settings.journal_lease / _RENEWALS_A_LEASE,
         on_fenced=ends.fenced.set,
     )

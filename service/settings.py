@@ -134,6 +134,11 @@ class Settings(BaseSettings):
         description="changes of a channel that meet in one commit share a record;"
         " with strategy differential only",
     )
+    commit_delay: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.0,
+        description="seconds that a commit waits for more to join it while operations come few at a"
+        " time, as unary calls do; whoever calls alone never waits",
+    )
     journal_timeout: _Seconds = Field(
         10.0, description="seconds until a request to the journal is given up"
     )

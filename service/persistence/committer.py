@@ -66,6 +66,8 @@ _log = logging.getLogger(__name__)
 # Channels loaded between two commits: at about 0.1 ms each they hold a commit up by a few
 # milliseconds at the most.
 _READS_A_ROUND = 64
+# A round that has so many is worth its commit.
+_MANY_WRITES = 32
 # Under constant load the journal still gets its upkeep: one bounded step in this many rounds.
 _ROUNDS_BETWEEN_UPKEEP = 16
 # Time limits of a round that closing waits for the journal to be done.
@@ -311,6 +313,7 @@ class Committer:
         max_waiting: int,
         timeout: float,
         renew_every: float = 3.0,
+        commit_delay: float = 0.0,
         on_fenced: Callable[[], None] = lambda: None,
         thread: Executor | None = None,
     ) -> None:
@@ -322,6 +325,7 @@ class Committer:
             max_waiting: writes that may wait for the next round.
             timeout: seconds within which a round must be back.
             renew_every: seconds between two signs of life; well within the journal's lease.
+            commit_delay: seconds that a round waits for more to write while calls come one by one.
             on_fenced: called once, if another writer has taken the journal over.
             thread: runs the journal's work, one piece at a time; by default a thread of its own.
         """
@@ -337,6 +341,7 @@ class Committer:
         self._forget: list[int] = []
         self._tasks: list[_Task] = []
         self._renew_every = renew_every
+        self._commit_delay = commit_delay
         self._needs_renewal = self._closing = False
         self._on_fenced: Callable[[], None] | None = on_fenced
         self._renewal = loop.call_later(renew_every, self._renew)
@@ -344,6 +349,7 @@ class Committer:
         self._hangs = False  # the round under way has been given up
         self._timer: asyncio.TimerHandle | None = None
         self._scheduled = False
+        self._joined = 0  # writes that were asked for while the last round was under way
         self._needs_upkeep = False
         self._since_upkeep = 0
         self._idle = asyncio.Event()
@@ -459,7 +465,15 @@ class Committer:
         if self._round is None and not self._scheduled:
             self._scheduled = True
             self._idle.clear()
-            self._loop.call_soon(self._start_round)
+            if self._may_pause:
+                self._loop.call_later(self._commit_delay, self._start_round)
+            else:
+                self._loop.call_soon(self._start_round)
+
+    @property
+    def _may_pause(self) -> bool:
+        """Whether more are about to come: some did during the last round, but not many."""
+        return self._commit_delay > 0.0 and not self._closing and 1 < self._joined < _MANY_WRITES
 
     def _start_round(self) -> None:
         self._refuse_late_reads()
@@ -519,6 +533,7 @@ class Committer:
         if self._timer is not None:
             self._timer.cancel()
         self._round = None
+        self._joined = len(self._writes)
         gave_up, self._hangs = self._hangs, False
         self.statistics.rounds += 1
         if under_way.commit_seconds > 0.0:

@@ -16,11 +16,13 @@ from service.errors import (
 )
 from service.persistence.committer import CallbackWrite, Committer, Standing
 from service.persistence.contract import (
+    Batch,
     JournalError,
     JournalHangsError,
     Record,
     RecordKind,
     Recovery,
+    Rejection,
     Snapshot,
 )
 from tests.support.house import until
@@ -37,6 +39,7 @@ class Desk:
     journal: ScriptedJournal = field(default_factory=ScriptedJournal)
     timeout: float = 30.0
     max_waiting: int = 100
+    commit_delay: float = 0.0
     thread: Executor | None = None
     settled: list[tuple[str, type[StorageError] | None]] = field(default_factory=list)
     recoveries: list[Recovery | StorageError | None] = field(default_factory=list)
@@ -48,6 +51,7 @@ class Desk:
             asyncio.get_running_loop(),
             max_waiting=self.max_waiting,
             timeout=self.timeout,
+            commit_delay=self.commit_delay,
             thread=self.thread,
             renew_every=1e6,  # rounds are counted
         )
@@ -453,6 +457,53 @@ def test_a_read_that_waited_for_its_round_too_long_is_refused_and_may_be_asked_a
     assert [type(answer) for answer in refused] == [ReadFailedError]
     assert desk.committer.statistics.timed_out_rounds == 0
     assert desk.committer.statistics.rounds == 3
+
+
+# --- Waiting for more ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("joined", "pause"), [(1, 0), (2, 0.5), (31, 0.5), (32, 0), (80, 0)])
+def test_a_commit_waits_for_more_only_while_some_come_and_not_many(
+    joined: int, pause: float
+) -> None:
+    commits: list[tuple[float, int]] = []
+
+    async def work(_: VirtualClock) -> None:
+        desk = Desk(commit_delay=0.5, thread=NoThread())
+        loop = asyncio.get_running_loop()
+        commit = desk.journal.commit
+
+        def noted(batch: Batch) -> list[Rejection]:
+            commits.append((loop.time(), len(batch.records)))
+            if len(commits) == 1:
+                # While the first one is under way.
+                for channel in range(100, 100 + joined):
+                    desk.write(channel, 1)
+                loop.call_later(0.25, desk.write, TWO, 1)
+            return commit(batch)
+
+        desk.journal.commit = noted  # type: ignore[method-assign] # a spy
+        desk.write(ONE, 1)
+        await desk.settles(joined + 2)
+
+    run_virtually(work)
+    (first, _), (second, together), *_ = commits
+    assert second - first == pytest.approx(pause)
+    assert together == joined + (1 if pause else 0)
+
+
+def test_who_calls_alone_never_waits() -> None:
+    async def work(_: VirtualClock) -> float:
+        desk = Desk(commit_delay=0.5, thread=NoThread())
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        for number in range(1, 6):
+            desk.write(ONE, number)
+            while len(desk.settled) < number:  # noqa: ASYNC110 - of code that offers no event
+                await asyncio.sleep(0)
+        return loop.time() - begun
+
+    assert run_virtually(work) == 0
 
 
 # --- Closing --------------------------------------------------------------------------------------
