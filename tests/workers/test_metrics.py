@@ -79,7 +79,7 @@ def test_what_the_supervisor_itself_costs_is_told_beside_the_workers() -> None:
 def test_a_worker_that_does_not_answer_is_absent_and_hides_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.WARNING, logger="service.workers.metrics")
     collector = WorkersCollector()
     gone = serve_metrics(Counted(1), "127.0.0.1:0")
     collector.add(0, f"127.0.0.1:{gone.server_port}")
