@@ -39,6 +39,7 @@ __all__ = [
     "Restore",
     "Restored",
     "refusal_to_others",
+    "refuse",
 ]
 
 NO_SUCH_CHANNEL = "no such channel: establish one"
@@ -47,6 +48,11 @@ ID_TAKEN = "another handshake already made this channel: establish with fresh ke
 
 Reply = Future[Any]
 """Where an answer goes: the future of a Pykka ask, or whatever else has its ``set`` methods."""
+
+
+def refuse(reply: Reply, error: Exception) -> None:
+    """Answer with an error."""
+    reply.set_exception((type(error), error, None))
 
 
 class Establish(NamedTuple):

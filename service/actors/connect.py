@@ -20,7 +20,7 @@ import logging
 from typing import Any
 
 from service.actors.actor import ANSWER_LATER, DispatchedActor
-from service.actors.commands import Command, CommitFailed, Passivate, Reply
+from service.actors.commands import Command, CommitFailed, Passivate, Reply, refuse
 from service.actors.environment import ConnectEnvironment, Guardian
 from service.actors.phases import AwaitingPermit, Crashed, Phase
 from service.errors import ActorCrashedError, ConnectError
@@ -90,7 +90,7 @@ class ConnectActor(DispatchedActor):
             answer = self.on_receive(command)
         except ConnectError as error:
             if sender is not None:
-                sender.set_exception((type(error), error, None))
+                refuse(sender, error)
         else:
             if sender is not None and answer is not ANSWER_LATER:
                 sender.set(answer)

@@ -31,6 +31,7 @@ from service.actors.commands import (
     Restore,
     Restored,
     refusal_to_others,
+    refuse,
 )
 from service.actors.permits import Permit
 from service.errors import (
@@ -135,7 +136,7 @@ class _Stash:
 
 def _fail(sender: Reply | None, error: Exception) -> None:
     if sender is not None:
-        sender.set_exception((type(error), error, None))
+        refuse(sender, error)
 
 
 def _require_time(actor: "ConnectActor", deadline: float | None) -> None:

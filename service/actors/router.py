@@ -33,7 +33,7 @@ from pykka import ActorRef
 
 from service.access.quotas import ChannelQuota
 from service.actors.actor import mailbox_of, signal
-from service.actors.commands import Command, Establish, Passivate, Reply, refusal_to_others
+from service.actors.commands import Command, Establish, Passivate, Reply, refusal_to_others, refuse
 from service.actors.connect import ConnectActor
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment, Guardian
@@ -180,7 +180,7 @@ class Router(Guardian):
             else:
                 self._ask(connect_id, command, owner, reply)
         except ConnectError as error:
-            _refuse(reply, error)
+            refuse(reply, error)
 
     def _ask(self, connect_id: int, command: Command, owner: bytes, reply: Reply) -> None:
         """A command for a channel that, as far as its caller may know, has no actor."""
@@ -220,10 +220,10 @@ class Router(Guardian):
                 self._hand_over(connect_id, owner, asked)
             else:
                 for command, reply in asked:
-                    _refuse(reply, refusal_to_others(command))
+                    refuse(reply, refusal_to_others(command))
         except ConnectError as refusal:
             for _, reply in asked:
-                _refuse(reply, refusal)
+                refuse(reply, refusal)
         self._note_if_drained()
 
     def _within_quota(self, owner: bytes, asked: _Commands) -> _Commands:
@@ -451,10 +451,6 @@ def _keep(commands: _Commands, command: Command, reply: Reply) -> None:
             f"{_MAX_WAITING} commands are waiting for this channel: try again after a pause"
         )
     commands.append((command, reply))
-
-
-def _refuse(reply: Reply, refusal: ConnectError) -> None:
-    reply.set_exception((type(refusal), refusal, None))
 
 
 class _Serial:

@@ -15,6 +15,7 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
 from service.access.gate import Caller, Gate
 from service.access.quotas import Account
+from service.actors.commands import refuse
 from service.actors.future import LoopFuture
 from service.actors.router import Routes
 from service.errors import (
@@ -182,7 +183,7 @@ class ConnectServicer(ConnectServiceServicer):
                 request, _deadline(context), self._limits.message_bytes
             )
         except ConnectError as error:
-            reply.set_exception((type(error), error, None))
+            refuse(reply, error)
         else:
             if self._tracing:
                 note("received", reply.request_id, operation=kind.name, connect_id=connect_id)

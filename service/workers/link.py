@@ -20,7 +20,7 @@ from typing import Any, cast
 
 from pykka import Future
 
-from service.actors.commands import Command, Reply, Restore
+from service.actors.commands import Command, Reply, Restore, refuse
 from service.errors import ConnectError, ReadFailedError, ShuttingDownError, WriteUncertainError
 from service.rpc.status import public_error
 from service.tracing import id_of, tracing
@@ -102,7 +102,7 @@ class Link(asyncio.Protocol):
     def hand_on(self, connect_id: int, command: Command, reply: Reply, owner: bytes = b"") -> None:
         """See that a command gets to its channel, which is the other's; ``Router.route``."""
         if self.closed:
-            _refuse(reply, self._gone())
+            refuse(reply, self._gone())
             return
         number = self._next_number
         self._next_number += 1
@@ -185,7 +185,7 @@ class Link(asyncio.Protocol):
         except KeyError:
             raise FrameError(f"request {answer.number} waits for no answer") from None
         if type(answer) is Refusal:
-            _refuse(reply, answer.error)
+            refuse(reply, answer.error)
         else:
             reply.set(answer.result)
 
@@ -197,7 +197,7 @@ class Link(asyncio.Protocol):
         unsent = {request.number for request in self._requests}
         waiting, self._waiting = self._waiting, {}
         for number, (kind, reply) in waiting.items():
-            _refuse(reply, self._gone() if number in unsent else _unknown(kind))
+            refuse(reply, self._gone() if number in unsent else _unknown(kind))
         if not over:
             _log.error("worker %d has ended", self._peer)
             self._on_lost()
@@ -210,7 +210,3 @@ def _unknown(kind: type[Command]) -> ConnectError:
     return WriteUncertainError(
         "the worker that has the channel has ended: whether the operation was done is unknown"
     )
-
-
-def _refuse(reply: Reply, error: ConnectError) -> None:
-    reply.set_exception((type(error), error, None))
