@@ -109,6 +109,8 @@ class ConnectActor(DispatchedActor):
         """Tell the router, whoever stopped the actor. Runs on the dispatcher's thread."""
         self._phase.leave()
         self.guardian.stopped(self)
+        # It holds this actor, too: nothing is to keep the two until the collector runs.
+        del self._phase
 
     def crash(self, defect: Exception) -> ActorCrashedError:
         """Throw the state away and stop; return what whoever is concerned is to hear."""

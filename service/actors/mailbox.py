@@ -117,8 +117,7 @@ class Mailbox:
         self._dispatcher.mailboxes.depths[min(DEEPEST, depth)] += 1
         try:
             if self._owner is not None and not self._owner.take_turn(self._waiting):
-                # Lets go of the actor, which may be large, while its ref may live on.
-                self._owner = None
+                self._let_go()
             if self._owner is None:
                 self.refuse_all()
         finally:
@@ -131,10 +130,17 @@ class Mailbox:
     def abandon(self) -> None:
         """Answer everything with ``ActorDeadError``: see ``Runnable``."""
         self._scheduled = False
-        owner, self._owner = self._owner, None
+        owner = self._owner
+        self._let_go()
         if owner is not None:
             owner.abandon()
         self.refuse_all()
+
+    def _let_go(self) -> None:
+        """Keep nothing of the actor, which may be large, while its ref may live on."""
+        self._owner = None
+        # Of the ref, which holds this mailbox, no more than its name.
+        self._name = str(self._name)
 
     def _refuse(self, envelope: Envelope[Any]) -> None:
         self._dispatcher.mailboxes.rejected += 1

@@ -152,6 +152,7 @@ class AwaitingPermit:
     def __init__(self, actor: "ConnectActor") -> None:
         self._actor = actor
         self._stash = _Stash()
+        # It calls this phase back, so holds it; held in turn only for as long as it is waited for.
         self._permit: Permit | None = None
 
     def enter(self) -> None:
@@ -169,9 +170,11 @@ class AwaitingPermit:
     def receive(self, message: object) -> object:
         """Stash commands; load when it is this channel's turn, stop when that does not come."""
         if isinstance(message, PermitGranted) and self._permit is not None:
-            self._actor.become(Recovering(self._actor, self._stash, self._permit))
+            permit, self._permit = self._permit, None
+            self._actor.become(Recovering(self._actor, self._stash, permit))
             return None
         if isinstance(message, PermitRefused):
+            self._permit = None
             self._stash.refuse(message.error)
             self._actor.become(Stopping(self._actor, message.error))
             return None
@@ -183,6 +186,7 @@ class AwaitingPermit:
         """Answer whoever waits, and pass the permit on, or leave the queue."""
         if self._permit is not None:
             self._permit.give_back()
+            self._permit = None
         self._stash.refuse(ActorCrashedError("the actor was stopped while it waited: try again"))
 
 

@@ -13,7 +13,6 @@ to say for too long, loses its stream.
 
 import asyncio
 import logging
-import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +23,23 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service.access.gate import Caller
 from service.access.quotas import Account
 from service.actors.router import Routes
-from service.errors import ConnectError, MalformedRequestError, OverloadedError
+from service.errors import (
+    ConnectError,
+    MalformedRequestError,
+    MessageTooLargeError,
+    OverloadedError,
+    UnauthenticatedError,
+)
 from service.rpc.admission import Admission
 from service.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
 from service.rpc.status import public_error, status_of, tell_refusal
 from service.tracing import note, tracing
 
-__all__ = ["Exchange", "StreamLimits"]
+__all__ = ["MAX_OPERATIONS", "Exchange", "StreamLimits"]
+
+MAX_OPERATIONS = 16_384
+"""In one frame. What protobuf makes of one takes 48 bytes, on the wire it may be two: bounded by
+its bytes alone, a frame could become 25 times as large."""
 
 # Results in one frame: enough to make transport cheap, few enough to keep the first from waiting.
 _MAX_RESULTS = 1_024
@@ -78,7 +87,7 @@ class _Slot(Future[Any]):
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
-        self.error = public_error((exc_info or sys.exc_info())[1])
+        self.error = public_error(exc_info)
         self._exchange.done(self)
 
     def fill(self, result: wire.OperationResult) -> int:
@@ -125,8 +134,8 @@ class Exchange:
         whatever it waits for.
         """
         self.caller = caller
-        self.revoked = False
-        """Whether the stream ends because its caller is no longer let in."""
+        self.refusal: ConnectError | None = None
+        """Why the stream ends before its peer has finished sending; set with the last answer."""
         self._stream_id = stream_id
         self._tracing = tracing()
         self._router = router
@@ -171,6 +180,8 @@ class Exchange:
         finally:
             watch.cancel()
             reader.cancel()
+            # Where it was cancelled leads back here.
+            self._reader = None
             self._leave(self._in_flight, self._held_bytes)
         if not reader.cancelled():
             reader.result()
@@ -213,14 +224,21 @@ class Exchange:
 
     def revoke(self) -> None:
         """End the stream once what it has sent so far is answered: its caller is let in no more."""
-        self.revoked = True
+        self.refusal = UnauthenticatedError("the stream's token is no longer valid: use another")
         self.stop_reading()
 
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
         max_bytes = self._admission.bounds.max_stream_bytes
         async for frame in frames:
             self._active_at = self._now()
-            arrivals = self._statistics.frame_accepted(len(frame.operations))
+            count = len(frame.operations)
+            if count > MAX_OPERATIONS:
+                self.refusal = MessageTooLargeError(
+                    f"a frame of {count} operations, at most {MAX_OPERATIONS}: none of them was"
+                    " begun, those of earlier frames are answered; open a new stream"
+                )
+                return
+            arrivals = self._statistics.frame_accepted(count)
             for operation in frame.operations:
                 while self._in_flight >= self._max_in_flight or self._held_bytes >= max_bytes:
                     self._room.clear()
@@ -238,8 +256,8 @@ class Exchange:
             slot.request_id = self._request_id(slot)
         try:
             slot.held = held = self._admission.admit(operation.ByteSize())
-        except OverloadedError as error:
-            slot.error = error
+        except OverloadedError:
+            slot.error = public_error()
             self._answer(slot)
             return
         self._held_bytes += held

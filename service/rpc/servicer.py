@@ -9,14 +9,13 @@ from typing import Any, NoReturn, TypeVar, cast
 import grpc
 from google.protobuf.message import Message
 from grpc_status import rpc_status
-from pykka import ActorDeadError
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
 from service.access.gate import Caller, Gate
 from service.access.quotas import Account
 from service.actors.commands import refuse
-from service.actors.future import LoopFuture
+from service.actors.future import ExcInfo, LoopFuture
 from service.actors.router import Routes
 from service.errors import (
     ConnectError,
@@ -39,6 +38,17 @@ _Response = TypeVar("_Response")
 _SLOW_READER = OverloadedError(
     "the peer has read no answers for too long: open a new stream, and read what it brings"
 )
+
+
+class _Reply(LoopFuture[Any]):
+    """The answer to a call."""
+
+    __slots__ = ()
+
+    def set_exception(self, exc_info: ExcInfo | None = None) -> None:
+        """Take the refusal."""
+        error = public_error(exc_info)
+        super().set_exception((type(error), error, None))
 
 
 class ConnectServicer(ConnectServiceServicer):
@@ -144,10 +154,9 @@ class ConnectServicer(ConnectServiceServicer):
         finally:
             self._exchanges.discard(exchange)
             self.statistics.streams_open -= 1
-        if exchange.revoked:
-            revoked = UnauthenticatedError("the stream's token is no longer valid: use another")
-            self.statistics.stream_refused(revoked)
-            await _abort(context, revoked)
+        if exchange.refusal is not None:
+            self.statistics.stream_refused(exchange.refusal)
+            await _abort(context, exchange.refusal)
 
     def end_revoked(self) -> None:
         """End the streams of callers whom the gate lets in no more."""
@@ -193,7 +202,7 @@ class ConnectServicer(ConnectServiceServicer):
         self, name: str, request: Message, context: _Context, response: _Response
     ) -> _Response:
         kind = OPERATIONS[name]
-        reply: LoopFuture[Any] = LoopFuture()
+        reply = _Reply()
         statistics = self.statistics
         accepted_at = statistics.call_accepted()
         request_id = _request_id(context)
@@ -209,8 +218,8 @@ class ConnectServicer(ConnectServiceServicer):
                 reply.request_id = request_id
             self._submit(kind, request, context, caller, reply)
             kind.fill(response, await reply)
-        except (ConnectError, ActorDeadError) as error:
-            refusal = public_error(error)
+        except ConnectError:
+            refusal = public_error()
             statistics.call_refused(name, accepted_at, refusal)
             tell_refusal(name, request_id, refusal)
             await _abort(context, refusal, *told)

@@ -5,6 +5,7 @@ the domain below) and, where waiting helps, ``google.rpc.RetryInfo``.
 """
 
 import math
+import sys
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +17,7 @@ from google.rpc.status_pb2 import Status
 from pykka import ActorDeadError
 
 from service import errors
+from service.actors.future import ExcInfo
 from service.errors import ConnectError
 from service.tracing import note, tell
 
@@ -103,14 +105,21 @@ def _status_of(rule: StatusRule, message: str, retry_after: float | None) -> Sta
     return Status(code=number, message=message, details=packed)
 
 
-def public_error(error: BaseException | None) -> ConnectError:
+def public_error(exc_info: ExcInfo | None = None) -> ConnectError:
     """Return what to tell for an error that an ask was answered with.
 
     Pykka itself answers for an actor that stopped before it came to the message; any other error
     that isn't public is a defect, and says no more than that.
+
+    It comes without its traceback. The frames in there hold the request and whoever is told of the
+    error, who holds the error: a circle, which would keep them all until the collector runs.
+
+    Args:
+        exc_info: as ``sys.exc_info()`` returns it; without, the exception in hand.
     """
+    _, error, _ = exc_info or sys.exc_info()
     if isinstance(error, ConnectError):
-        return error
+        return error.with_traceback(None)
     if isinstance(error, ActorDeadError):
         return errors.ShuttingDownError("the channel's actor has stopped meanwhile: try again")
     return errors.ActorCrashedError("the operation failed unexpectedly: try again after a pause")

@@ -14,7 +14,6 @@ unknown outcome; so is whatever is asked for from then on, as not done.
 
 import asyncio
 import logging
-import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -63,8 +62,7 @@ class _Answering(Future[Any]):
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
-        error = public_error((exc_info or sys.exc_info())[1])
-        self._link.answer(refuse_with(self._number, error))
+        self._link.answer(refuse_with(self._number, public_error(exc_info)))
 
 
 class Link(asyncio.Protocol):

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NoReturn, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -12,8 +12,10 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service.actors.router import _Live
 from service.persistence.memory import MemoryJournal
 from service.protocol.wire import payload_to_wire
+from service.rpc.exchange import MAX_OPERATIONS
 from service.rpc.servicer import ConnectServicer
 from tests.fuzz.target import FaultError, require
+from tests.support.calls import CallContext, RefusedError
 from tests.support.channels import seeded
 from tests.support.house import House, PeerEnd, until
 
@@ -33,29 +35,13 @@ _UNKNOWN_CHANNEL = 123_456
 _CHANGES = 100
 
 
-class _RefusedError(Exception):
-    """The call ended with a status."""
+class AnsweredContext(CallContext):
+    """A call whose refusal has to say why."""
 
-
-class AnsweredContext:
-    """What a servicer sees of a call."""
-
-    def time_remaining(self) -> float | None:
-        return None
-
-    def invocation_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
-        return ()
-
-    async def send_initial_metadata(self, metadata: object) -> None:
-        del metadata
-
-    def set_trailing_metadata(self, metadata: object) -> None:
-        del metadata
-
-    async def abort(self, code: grpc.StatusCode, *_: object) -> None:
+    async def abort(self, code: grpc.StatusCode, *status: object) -> NoReturn:
         require(code is not grpc.StatusCode.OK, "refused with OK")
         require(code is not grpc.StatusCode.UNKNOWN, "a defect became a status")
-        raise _RefusedError
+        await super().abort(code, *status)
 
 
 class _Defects(logging.Handler):
@@ -191,7 +177,7 @@ class OperationTarget(_RpcTarget):
                 response = await method(getattr(operation, kind), AnsweredContext())
                 response.SerializeToString()
                 answered.append(True)
-            except _RefusedError:
+            except RefusedError:
                 answered.append(False)
             await self.check(accepted=answered[0])
 
@@ -222,26 +208,33 @@ class FrameTarget(_RpcTarget):
             frame = wire.OperationFrame.FromString(data)
         except DecodeError:
             return False
-        accepted = False
+        accepted = refused = False
         results = 0
 
         async def frames() -> AsyncIterator[wire.OperationFrame]:
             yield frame
 
         async def exchange() -> None:
-            nonlocal accepted, results
-            async for answer in self.servicer.Exchange(frames(), cast("Any", AnsweredContext())):
-                for result in answer.results:
-                    outcome = result.WhichOneof("outcome")
-                    require(outcome is not None, "a result without an outcome")
-                    accepted = accepted or outcome != "error"
-                    results += 1
-                require(len(answer.results) > 0, "a frame without a result")
-                answer.SerializeToString()
+            nonlocal accepted, refused, results
+            try:
+                async for answer in self.servicer.Exchange(
+                    frames(), cast("Any", AnsweredContext())
+                ):
+                    for result in answer.results:
+                        outcome = result.WhichOneof("outcome")
+                        require(outcome is not None, "a result without an outcome")
+                        accepted = accepted or outcome != "error"
+                        results += 1
+                    require(len(answer.results) > 0, "a frame without a result")
+                    answer.SerializeToString()
+            except RefusedError:
+                refused = True
             await self.check(accepted=accepted)
 
         self._run(exchange())
-        require(results == len(frame.operations), f"{results} results for an operation each")
+        operations = len(frame.operations)
+        require(refused == (operations > MAX_OPERATIONS), f"refused with {operations} operations")
+        require(results == (0 if refused else operations), f"{results} results of {operations}")
         require(self.servicer.statistics.stream_in_flight == 0, "an operation is never answered")
         return accepted
 

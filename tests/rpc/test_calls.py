@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from functools import partial
 
 import grpc
@@ -17,6 +18,7 @@ from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from service import errors
 from service.actors import dispatcher
 from service.client import ConnectClient, Identity, error_of, require_success
+from service.rpc.exchange import MAX_OPERATIONS
 from service.rpc.server import ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.rpc.status import STATUSES, status_of
@@ -194,6 +196,34 @@ async def test_a_channels_results_keep_the_order_of_its_operations(
             for channel, result in zip(channels, results, strict=True):
                 payload = require_success(result).encrypt.payload
                 assert channel.open(payload) == b"%d" % number
+
+
+async def test_a_frame_of_too_many_operations_ends_the_stream_behind_the_answers_to_earlier_ones(
+    client: ConnectClient, identity: Identity, house: House
+) -> None:
+    channel = await client.establish(identity)
+    changes = house.statistics.changes
+    call = client.stub.Exchange()
+    await call.write(wire.OperationFrame(operations=[encrypt(channel.connect_id, b"x")]))
+    many = [encrypt(channel.connect_id, b"")] * (MAX_OPERATIONS + 1)
+    await call.write(wire.OperationFrame(operations=many))
+    answered = await call.read()
+    assert isinstance(answered, wire.ResultFrame)
+    assert [result.WhichOneof("outcome") for result in answered.results] == ["encrypt"]
+    with pytest.raises(grpc.aio.AioRpcError, match=f"{MAX_OPERATIONS + 1} operations") as caught:
+        await call.read()
+    status = rpc_status.from_call(caught.value)
+    assert status is not None
+    assert isinstance(error_of(status), errors.MessageTooLargeError)
+    assert house.statistics.changes == changes + 1
+
+
+async def test_a_frame_of_as_many_operations_as_may_be_is_answered(client: ConnectClient) -> None:
+    async with client.exchange() as stream:
+        results = await stream.call([wire.Operation() for _ in range(MAX_OPERATIONS)])
+    assert Counter(result.error.code for result in results) == {
+        grpc.StatusCode.INVALID_ARGUMENT.value[0]: MAX_OPERATIONS
+    }
 
 
 async def test_results_of_a_stream_share_a_commit(

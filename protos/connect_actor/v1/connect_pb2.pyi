@@ -535,6 +535,8 @@ Global___OperationResult: _TypeAlias = OperationResult  # noqa: Y015
 
 @_typing.final
 class OperationFrame(_message.Message):
+    """At most 16,384 operations; a frame of more ends the stream, and nothing in it is done."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     OPERATIONS_FIELD_NUMBER: _builtins.int
