@@ -5,11 +5,12 @@ from functools import partial
 
 import grpc
 
+from protos.connect_actor.v1 import connect_pb2 as wire
 from service.access.client_tls import ClientTls
 
 __all__ = ["connect", "send_token"]
 
-_METHODS = ("Establish", "Encrypt", "Decrypt", "Restore", "Close", "Exchange")
+_SERVICE = wire.DESCRIPTOR.services_by_name["ConnectService"]
 
 
 def connect(
@@ -27,5 +28,5 @@ def send_token(stub: object, token: str) -> None:
     In the stub and not in an interceptor, which would cost every message of a stream.
     """
     metadata = (("authorization", f"Bearer {token}"),)
-    for name in _METHODS:
+    for name in (method.name for method in _SERVICE.methods):
         setattr(stub, name, partial(getattr(stub, name), metadata=metadata))

@@ -14,7 +14,19 @@ if TYPE_CHECKING:
     # Known to the type checker only.
     from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
 
-__all__ = ["ExchangeStream", "require_success"]
+    _Stream = grpc.aio.StreamStreamCall[wire.OperationFrame, wire.ResultFrame]
+
+__all__ = ["ExchangeStream", "let_in", "require_success"]
+
+
+async def let_in(stream: "_Stream") -> bool:
+    """Wait until the service has let a stream in; return whether it has.
+
+    To be done before anything is sent: a send that meets the refusal ends the call with an
+    ``INTERNAL`` of grpcio's own, and the service's status is lost.
+    """
+    # The service names its call at once, and a refusal has no such metadata.
+    return bool(await stream.initial_metadata())
 
 
 class ExchangeStream:
@@ -26,6 +38,7 @@ class ExchangeStream:
         self._next_id = 0
         self._waiting: dict[int, _Call] = {}
         self._outgoing: asyncio.Queue[wire.OperationFrame | None] = asyncio.Queue()
+        self._let_in = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -44,6 +57,7 @@ class ExchangeStream:
         if reader is None:
             return
         self._outgoing.put_nowait(None)
+        self._let_in.set()
         if kind is not None:
             reader.cancel()
         await asyncio.gather(reader, return_exceptions=True)
@@ -74,14 +88,15 @@ class ExchangeStream:
         return await call.done
 
     async def _frames(self) -> AsyncIterator[wire.OperationFrame]:
+        await self._let_in.wait()
         while (frame := await self._outgoing.get()) is not None:
             yield frame
 
-    async def _read(
-        self, stream: "grpc.aio.StreamStreamCall[wire.OperationFrame, wire.ResultFrame]"
-    ) -> None:
+    async def _read(self, stream: "_Stream") -> None:
         failure: BaseException = ConnectionError("the service ended the stream")
         try:
+            if await let_in(stream):
+                self._let_in.set()
             async for frame in stream:
                 for result in frame.results:
                     call = self._waiting.pop(result.operation_id, None)

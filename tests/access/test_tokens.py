@@ -130,6 +130,18 @@ async def test_every_refusal_is_the_same_and_comes_before_anything_else(
     assert door.servicer.statistics.refusals["UNAUTHENTICATED"] == 3
 
 
+async def test_a_stream_of_the_client_tells_a_refusal_whenever_it_comes(
+    open_door: Open, path: Path
+) -> None:
+    door = await open_door(Gate(tokens=TokenFile(path)))
+    async with ConnectClient(door.address, token=new_token()) as client:
+        for _ in range(20):
+            async with client.exchange() as stream:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stream.call([wire.Operation()])
+                assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 async def test_a_token_says_whose_a_channel_is(open_door: Open, path: Path) -> None:
     door = await open_door(Gate(tokens=TokenFile(path)))
     async with (
@@ -157,6 +169,21 @@ async def test_a_token_says_whose_a_channel_is(open_door: Open, path: Path) -> N
             results = await stream.call([wire.Operation(restore=restore)])
         assert results[0].HasField("restore")
     assert door.house.journal.owner(channel.connect_id) == principal_named("alice").owner
+
+
+async def test_the_client_shows_its_token_in_every_call(open_door: Open, path: Path) -> None:
+    door = await open_door(Gate(tokens=TokenFile(path)))
+    async with ConnectClient(door.address, token=ALICE) as alice:
+        channel = await alice.establish(Identity.generate(os.urandom))
+        assert channel.open(await channel.encrypt(b"down")) == b"down"
+        assert await channel.decrypt(channel.seal(b"up")) == b"up"
+        await channel.acknowledge()
+        await channel.restore()
+        async with alice.exchange() as stream:
+            restore = wire.RestoreRequest(connect_id=channel.connect_id)
+            (result,) = await stream.call([wire.Operation(restore=restore)])
+            assert result.HasField("restore")
+        await channel.close()
 
 
 async def test_a_stream_ends_when_its_token_is_revoked_and_no_other(

@@ -123,7 +123,9 @@ class ConnectServiceServicer:
         """Any number of operations, for any number of channels, in frames. Operations of one channel are
         carried out and answered in the order sent; each is answered on its own. What is refused before
         it reaches its channel (malformed, overloaded) may be answered earlier. A frame of results
-        holds whatever is ready and may answer operations of several request frames.
+        holds whatever is ready and may answer operations of several request frames. The service sends
+        its metadata (x-request-id) as soon as it has let the stream in: a client that waits for it
+        before it sends learns of a refusal (UNAUTHENTICATED) whatever its gRPC library makes of that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -58,7 +58,9 @@ class ConnectServiceStub:
     """Any number of operations, for any number of channels, in frames. Operations of one channel are
     carried out and answered in the order sent; each is answered on its own. What is refused before
     it reaches its channel (malformed, overloaded) may be answered earlier. A frame of results
-    holds whatever is ready and may answer operations of several request frames.
+    holds whatever is ready and may answer operations of several request frames. The service sends
+    its metadata (x-request-id) as soon as it has let the stream in: a client that waits for it
+    before it sends learns of a refusal (UNAUTHENTICATED) whatever its gRPC library makes of that.
     """
 
 @_typing.type_check_only
@@ -86,7 +88,9 @@ class ConnectServiceAsyncStub(ConnectServiceStub):
     """Any number of operations, for any number of channels, in frames. Operations of one channel are
     carried out and answered in the order sent; each is answered on its own. What is refused before
     it reaches its channel (malformed, overloaded) may be answered earlier. A frame of results
-    holds whatever is ready and may answer operations of several request frames.
+    holds whatever is ready and may answer operations of several request frames. The service sends
+    its metadata (x-request-id) as soon as it has let the stream in: a client that waits for it
+    before it sends learns of a refusal (UNAUTHENTICATED) whatever its gRPC library makes of that.
     """
 
 class ConnectServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -153,7 +157,9 @@ class ConnectServiceServicer(metaclass=_abc_1.ABCMeta):
         """Any number of operations, for any number of channels, in frames. Operations of one channel are
         carried out and answered in the order sent; each is answered on its own. What is refused before
         it reaches its channel (malformed, overloaded) may be answered earlier. A frame of results
-        holds whatever is ready and may answer operations of several request frames.
+        holds whatever is ready and may answer operations of several request frames. The service sends
+        its metadata (x-request-id) as soon as it has let the stream in: a client that waits for it
+        before it sends learns of a refusal (UNAUTHENTICATED) whatever its gRPC library makes of that.
         """
 
 def add_ConnectServiceServicer_to_server(servicer: ConnectServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
