@@ -3,10 +3,10 @@
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from loadgen.endpoint import Endpoint
 from loadgen.peer import PeerEnd, RefusedByPeerError
 from loadgen.settings import LoadSettings
 from loadgen.transport import Transport, TransportError, ask_all
@@ -15,20 +15,10 @@ from service.client import Channel, ConnectClient, Identity
 from service.errors import ConnectError
 from service.protocol.session import Session
 
-__all__ = ["ChannelEnd", "Endpoint", "decode_end", "encode_end", "establish"]
+__all__ = ["ChannelEnd", "decode_end", "encode_end", "establish"]
 
 # Handshakes in flight: enough to keep the service busy, few enough that none waits for long.
 _HANDSHAKES_AT_ONCE = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where the service is, and who it must be."""
-
-    address: str
-    """HOST:PORT."""
-    identity: bytes | None
-    """Its Ed25519 key, if known: whoever answers with another is refused."""
 
 
 class ChannelEnd:
@@ -80,7 +70,7 @@ async def establish(
     identity = Identity.generate(os.urandom)
     ends: list[ChannelEnd] = []
     numbers = count(1)
-    async with ConnectClient(endpoint.address, pinned_identity=endpoint.identity) as client:
+    async with endpoint.client() as client:
         while len(ends) < settings.channels:
             size = min(_HANDSHAKES_AT_ONCE, settings.channels - len(ends))
             initiations = [client.begin(identity, settings.one_time_prekeys) for _ in range(size)]

@@ -1,6 +1,6 @@
 """A bare gRPC server: what Encrypt would cost if the service did nothing for it.
 
-``python -m loadgen.reach.echo`` takes the flags of ``connect-actor serve`` and heeds none of them.
+``python -m loadgen.echo`` takes the flags of ``connect-actor serve`` and heeds none of them.
 It answers Encrypt with a payload of the size that the service's has, under the service's own
 options of gRPC, and has no other rooms: no admission, no router, no ratchet, no journal.
 """
@@ -21,7 +21,7 @@ from service.rpc.server import ConnectionBounds
 
 __all__ = ["ECHO_COMMAND", "EchoEnd", "main"]
 
-ECHO_COMMAND = (sys.executable, "-m", "loadgen.reach.echo")
+ECHO_COMMAND = (sys.executable, "-m", "loadgen.echo")
 
 # As the service's settings have it by default.
 _MAX_MESSAGE_BYTES = 4_194_304

@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
-from loadgen.channels import ChannelEnd, Endpoint, decode_end, establish
+from loadgen.channels import ChannelEnd, decode_end, establish
 from loadgen.child import start_child
+from loadgen.endpoint import Endpoint
 from loadgen.load import Load, Loading, Progress
 from loadgen.pacing import Line
 from loadgen.recording import Histogram
@@ -26,7 +27,6 @@ from loadgen.self_check import verdict_on
 from loadgen.settings import LoadSettings
 from loadgen.stops import Tally, parse_stops, reason_to_stop
 from loadgen.transport import TransportError, open_transport
-from service.client import ConnectClient
 
 __all__ = ["Fleet", "merge_loads", "open_load", "split"]
 
@@ -59,7 +59,7 @@ async def open_load(
         async with Fleet(endpoint, settings, progress) as fleet:
             yield fleet
         return
-    async with open_transport(endpoint.address, settings) as transport:
+    async with open_transport(endpoint, settings) as transport:
         ends = await establish(transport, settings, endpoint)
         load = Load(transport, ends, settings, endpoint, progress)
         if watch is not None:
@@ -103,7 +103,7 @@ class Fleet:
             for index in range(settings.processes)
         ]
         # Never connects: what is asked of the service goes over the workers' transports.
-        self._client = ConnectClient(endpoint.address)
+        self._client = endpoint.client()
         self._figures: list[LoadFigures] = []
         self._ends: list[ChannelEnd] = []
 
@@ -218,13 +218,11 @@ class _Worker:
             stderr=None,
             longest_line=_LONGEST_LINE,
         )
-        identity = None if endpoint.identity is None else endpoint.identity.hex()
         fields = settings.model_dump(mode="json", include=set(LoadSettings.model_fields))
         self._write(
             {
                 "settings": fields,
-                "address": endpoint.address,
-                "identity": identity,
+                "endpoint": endpoint.encode(),
                 "part": self._index,
                 "parts": self._count,
             }

@@ -8,11 +8,11 @@ all this does to it shows in its latencies.
 
 import asyncio
 import os
-from typing import TYPE_CHECKING
 
 from grpc import aio
 
-from loadgen.channels import ChannelEnd, Endpoint
+from loadgen.channels import ChannelEnd
+from loadgen.endpoint import Endpoint
 from loadgen.pacing import NO_ANSWER, SECOND, Line
 from loadgen.peer import PeerEnd, status_name
 from loadgen.recording import Recorder
@@ -20,13 +20,8 @@ from loadgen.settings import LoadSettings
 from loadgen.storms import Storm, parse_storms
 from loadgen.transport import OWN_CONNECTION
 from protos.connect_actor.v1 import connect_pb2 as wire
-from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from service.client import ConnectClient, Identity
 from service.errors import ConnectError
-
-if TYPE_CHECKING:
-    # Known to the type checker only.
-    from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
 
 __all__ = ["Lifecycle"]
 
@@ -67,9 +62,7 @@ class Lifecycle:
         churn_gap = SECOND / settings.churn_rate if settings.churn_rate else 0.0
         replaced = 0
         async with (
-            ConnectClient(
-                self._endpoint.address, pinned_identity=self._endpoint.identity
-            ) as client,
+            self._endpoint.client() as client,
             asyncio.TaskGroup() as tasks,
         ):
             while True:
@@ -139,10 +132,8 @@ class Lifecycle:
         await self._ask(wire.Operation(restore=wire.RestoreRequest(connect_id=end.connect_id)))
 
     async def _reconnect(self, end: PeerEnd) -> None:
-        async with aio.insecure_channel(
-            self._endpoint.address, options=OWN_CONNECTION
-        ) as connection:
-            stub: ConnectServiceAsyncStub = ConnectServiceStub(connection)
+        async with self._endpoint.connect(OWN_CONNECTION) as connection:
+            stub = self._endpoint.stub(connection)
             try:
                 await stub.Restore(
                     wire.RestoreRequest(connect_id=end.connect_id),

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from loadgen.arrivals import Arrivals, Schedule
-from loadgen.channels import ChannelEnd, Endpoint
+from loadgen.channels import ChannelEnd
 from loadgen.draws import Draws
+from loadgen.endpoint import Endpoint
 from loadgen.lifecycle import Lifecycle
 from loadgen.pacing import SECOND, Line, closed_loop, drain, open_loop
 from loadgen.peer import Peers

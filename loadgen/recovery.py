@@ -48,7 +48,7 @@ async def _restore_all(
     *,
     start_seconds: float,
 ) -> Recovery:
-    async with open_transport(service.listen, settings) as transport:
+    async with open_transport(service.endpoint, settings) as transport:
         operations = [
             wire.Operation(
                 operation_id=number, restore=wire.RestoreRequest(connect_id=end.connect_id)

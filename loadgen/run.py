@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from loadgen.arrivals import Arrivals
-from loadgen.channels import Endpoint
+from loadgen.endpoint import Endpoint
 from loadgen.environment import describe_environment
 from loadgen.exporter import LoadExporter
 from loadgen.fleet import open_load
@@ -15,7 +15,8 @@ from loadgen.load import Progress, put_load
 from loadgen.results import RunResult
 from loadgen.service_cost import MeteredProcess, take
 from loadgen.service_process import ServiceOptions, ServiceProcess
-from loadgen.settings import RunSettings
+from loadgen.settings import ConfigurationError, RunSettings
+from service.access.client_tls import ClientTls
 
 __all__ = ["execute_run"]
 
@@ -24,9 +25,8 @@ __all__ = ["execute_run"]
 class _Target:
     """The service that gets the load."""
 
-    address: str
+    endpoint: Endpoint
     metrics: str | None
-    identity: bytes | None
     process: MeteredProcess | None
     directory: Path
     """Where its data is, or else where we are: whose file system the result names."""
@@ -39,7 +39,8 @@ async def execute_run(settings: RunSettings, progress: Progress) -> RunResult:
         ServiceError: the started service did not start, or died.
         TransportError: the service can't be reached, or has ended the stream.
         MetricsError: its counters can't be read.
-        ConfigurationError: the generator's own metrics can't be served where they should be.
+        ConfigurationError: the generator's own metrics can't be served where they should be, or
+            a file with what the target wants to see can't be read.
     """
     exporter = LoadExporter(
         None if settings.rate is None else Arrivals.parse(settings.rate).mean_rate
@@ -52,7 +53,8 @@ async def execute_run(settings: RunSettings, progress: Progress) -> RunResult:
 
 async def _run(settings: RunSettings, exporter: LoadExporter, progress: Progress) -> RunResult:
     if settings.target is not None:
-        target = _Target(settings.target, settings.target_metrics, None, None, Path.cwd())
+        endpoint = _endpoint_of(settings, settings.target)
+        target = _Target(endpoint, settings.target_metrics, None, Path.cwd())
         return await _load(target, settings, exporter, progress)
     with tempfile.TemporaryDirectory(prefix="loadgen-") as temporary:
         data_dir = settings.data_dir or Path(temporary)
@@ -60,9 +62,8 @@ async def _run(settings: RunSettings, exporter: LoadExporter, progress: Progress
         options = ServiceOptions.of(settings, data_dir)
         async with ServiceProcess(options, settings.timeout_seconds) as service:
             target = _Target(
-                service.listen,
+                service.endpoint,
                 service.metrics,
-                service.identity,
                 MeteredProcess.of(service),
                 data_dir,
             )
@@ -72,12 +73,29 @@ async def _run(settings: RunSettings, exporter: LoadExporter, progress: Progress
     return result
 
 
+def _endpoint_of(settings: RunSettings, target: str) -> Endpoint:
+    ca, token_file = settings.target_tls_ca, settings.target_token_file
+    tls = token = None
+    try:
+        if ca is not None:
+            tls = ClientTls.from_files(
+                ca,
+                settings.target_tls_certificate,
+                settings.target_tls_private_key,
+                settings.target_tls_server_name,
+            )
+        if token_file is not None:
+            token = token_file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"what --target wants to see can't be read: {error}") from None
+    return Endpoint(target, tls=tls, token=token)
+
+
 async def _load(
     target: _Target, settings: RunSettings, exporter: LoadExporter, progress: Progress
 ) -> RunResult:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    endpoint = Endpoint(target.address, target.identity)
-    async with open_load(endpoint, settings, progress, exporter.watch) as work:
+    async with open_load(target.endpoint, settings, progress, exporter.watch) as work:
         read = None if target.metrics is None else partial(take, target.metrics, target.process)
         load, cost = await put_load(work, read)
     return RunResult(

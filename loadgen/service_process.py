@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from loadgen.child import end_child, how_ended, kill_child, start_child
+from loadgen.endpoint import Endpoint
 from loadgen.settings import JournalName, RouterName, RunSettings, StrategyName
 
 __all__ = ["DEFAULT_COMMAND", "ServiceError", "ServiceOptions", "ServiceProcess"]
@@ -125,6 +126,11 @@ class ServiceProcess:
         self._reader: asyncio.Task[None] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __aexit__
         self._stopping = False
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where it is, and its identity."""
+        return Endpoint(self.listen, self.identity)
 
     async def __aenter__(self) -> Self:
         """Start the service and wait until it is ready.

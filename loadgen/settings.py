@@ -239,6 +239,20 @@ class RunSettings(LoadSettings):
     target_metrics: Address | None = Field(
         None, description="HOST:PORT of its metrics, for the figures of cost per message"
     )
+    target_tls_ca: Path | None = Field(
+        None,
+        description="PEM file, roots of its certificate, or that itself; without it, clear text",
+    )
+    target_tls_certificate: Path | None = Field(
+        None, description="PEM file of the certificate that it wants to see, if it wants one"
+    )
+    target_tls_private_key: Path | None = Field(None, description="PEM file of the key of that")
+    target_tls_server_name: str | None = Field(
+        None, description="the name that its certificate has, if it isn't the target's"
+    )
+    target_token_file: Path | None = Field(
+        None, description="file that holds the bearer token that it wants to see"
+    )
     strategy: StrategyName = Field("differential", description="started service: strategy")
     journal: JournalName = Field("sqlite", description="started service: journal")
     router: RouterName = Field("forwarding", description="started service: router mode")
@@ -289,8 +303,16 @@ class RunSettings(LoadSettings):
             )
         if self.serve_metrics is not None and self.processes > 1:
             raise ValueError("--serve-metrics shows one generator process: leave --processes out")
-        if self.target is None and self.target_metrics is not None:
-            raise ValueError("--target-metrics needs --target")
+        of_target = sorted(name for name in self.model_fields_set if name.startswith("target_"))
+        if self.target is None and of_target:
+            raise ValueError(f"{_flag(of_target[0])} needs --target")
+        if (self.target_tls_certificate is None) != (self.target_tls_private_key is None):
+            raise ValueError(
+                "--target-tls-certificate and --target-tls-private-key belong together: give both"
+            )
+        of_tls = sorted(name for name in of_target if name.startswith("target_tls_"))
+        if self.target_tls_ca is None and of_tls:
+            raise ValueError(f"{_flag(of_tls[0])} needs --target-tls-ca")
         return self
 
 

@@ -13,9 +13,10 @@ from google.rpc.status_pb2 import Status
 from grpc import aio
 from grpc_status import rpc_status
 
+from loadgen.endpoint import Endpoint
 from loadgen.settings import LoadSettings
 from protos.connect_actor.v1 import connect_pb2 as wire
-from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
+from service.client.exchange import let_in
 
 if TYPE_CHECKING:
     # Known to the type checker only.
@@ -138,6 +139,9 @@ class StreamTransport(_Answers):
         self._call.cancel()
 
     async def _write(self) -> None:
+        # What is sent to a service that is about to refuse the stream would hide the refusal.
+        if not await let_in(self._call):
+            return
         try:
             while True:
                 await self._call.write(await self._frames.get())
@@ -202,28 +206,28 @@ class UnaryTransport(_Answers):
 
 @asynccontextmanager
 async def open_transport(
-    target: str, settings: LoadSettings, *, shares_connection: bool = True
+    endpoint: Endpoint, settings: LoadSettings, *, shares_connection: bool = True
 ) -> AsyncIterator[StreamTransport | UnaryTransport]:
     """Connect to the service by the transport that the settings name.
 
     Args:
-        target: HOST:PORT of the service.
+        endpoint: of the service.
         settings: which transport, and how patient.
         shares_connection: whether others of this process that are there may be used.
 
     Raises:
-        TransportError: nobody answers at ``target`` in time.
+        TransportError: nobody answers there in time.
     """
     options = (*_CHANNEL_OPTIONS, *(() if shares_connection else OWN_CONNECTION))
-    async with aio.insecure_channel(target, options=options) as channel:
+    async with endpoint.connect(options) as channel:
         try:
             await asyncio.wait_for(channel.channel_ready(), settings.timeout_seconds)
         except TimeoutError:
             raise TransportError(
-                f"nobody answers at {target} within {settings.timeout_seconds:g} s:"
-                " is the service running there?"
+                f"nobody answers at {endpoint.address} within {settings.timeout_seconds:g} s: is"
+                f" the service running there, and {'by' if endpoint.tls else 'without'} TLS?"
             ) from None
-        stub = ConnectServiceStub(channel)
+        stub = endpoint.stub(channel)
         transport: StreamTransport | UnaryTransport
         if settings.transport == "stream":
             transport = StreamTransport(stub, settings.frame_operations)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from loadgen.channels import Endpoint
 from loadgen.fleet import open_load
 from loadgen.load import Progress, put_load
 from loadgen.peer import PeerEnd
@@ -100,8 +99,7 @@ async def run_trial(
 async def _load(
     service: ServiceProcess, settings: LoadSettings, progress: Progress
 ) -> tuple[LoadFigures, Cost, Sequence[PeerEnd]]:
-    endpoint = Endpoint(service.listen, service.identity)
-    async with open_load(endpoint, settings, progress) as work:
+    async with open_load(service.endpoint, settings, progress) as work:
         read = partial(take, service.metrics, MeteredProcess.of(service))
         load, cost = await put_load(work, read)
     if cost is None:

@@ -11,7 +11,8 @@ from typing import Any
 
 import uvloop
 
-from loadgen.channels import Endpoint, encode_end, establish
+from loadgen.channels import encode_end, establish
+from loadgen.endpoint import Endpoint
 from loadgen.load import Load
 from loadgen.settings import LoadSettings
 from loadgen.stops import Tally
@@ -44,13 +45,12 @@ async def _work() -> None:
         lambda: asyncio.StreamReaderProtocol(orders), sys.stdin
     )
     told = json.loads(await orders.readline())
-    identity = told["identity"]
-    endpoint = Endpoint(told["address"], None if identity is None else bytes.fromhex(identity))
+    endpoint = Endpoint.decode(told["endpoint"])
     # What was checked by the main process, and must not be mixed with the environment again.
     settings = LoadSettings.model_construct(**told["settings"])
     news = _News()
     try:
-        async with open_transport(endpoint.address, settings) as transport:
+        async with open_transport(endpoint, settings) as transport:
             ends = await establish(transport, settings, endpoint)
             load = Load(
                 transport,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from loadgen.audit.results import CapacityProbe, CapacitySearch
 from loadgen.audit.settings import AuditSettings
-from loadgen.channels import ChannelEnd, Endpoint, establish
+from loadgen.channels import ChannelEnd, establish
 from loadgen.figures import latency_of_loads
 from loadgen.load import Load, Progress, put_load
 from loadgen.results import LoadFigures
@@ -54,9 +54,9 @@ async def find_capacity(
 async def _search(
     service: ServiceProcess, settings: AuditSettings, start: int, progress: Progress
 ) -> CapacitySearch:
-    async with open_transport(service.listen, settings) as transport:
+    async with open_transport(service.endpoint, settings) as transport:
         ends: list[ChannelEnd] = []
-        endpoint = Endpoint(service.listen, service.identity)
+        endpoint = service.endpoint
 
         async def probe(channels: int) -> CapacityProbe:
             if channels > len(ends):

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadgen.channels import Endpoint
 from loadgen.draws import Draws
 from loadgen.environment import describe_environment
 from loadgen.load import Progress
@@ -105,11 +104,10 @@ class _Run:
 
     async def run(self) -> "_Run":
         settings, service = self._settings, self._service
-        endpoint = Endpoint(service.listen, service.identity)
         factors = (_NORMAL_SHARE, 1.0, settings.overload_factor, _NORMAL_SHARE)
         # What is beyond the sustainable rate comes from a process of its own.
         own = [min(factor, 1.0) for factor in factors]
-        async with open_lines(endpoint, settings, settings.connections) as lines:
+        async with open_lines(service.endpoint, settings, settings.connections) as lines:
             self._sustainable = await sustainable_rate(lines, settings, self._progress)
             self._rates = [self._sustainable * factor for factor in factors]
             own_rate = ",".join(str(self._sustainable * factor) for factor in own)

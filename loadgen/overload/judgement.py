@@ -16,6 +16,8 @@ _MOST_RECOVERY_SECONDS = 5.0
 _MOST_RSS_GROWTH = 1.5
 # "Refused cheaply": what is left is reading, counting and answering.
 _MOST_REFUSAL_SHARE = 0.33
+# Of a call, that is gRPC's work before all, which no service of Python can spare a caller.
+_MOST_REFUSAL_OF_BARE = 1.5
 # A flood takes all the CPU that it can get: survived is what goes on at all, and soon.
 _MOST_P99_IN_FLOOD_MS = 1_000.0
 # A percentile that is small to begin with may double by a single late sync.
@@ -75,18 +77,11 @@ def judge(
         wrong_answers: of all phases.
     """
     _, normal, overload, _ = phases
-    share = overload.accepted_per_second / best_per_second if best_per_second else None
-    growth = overload.peak_rss_bytes / normal.peak_rss_bytes if normal.peak_rss_bytes else None
-    cost = refusal.refused_cpu_us / refusal.accepted_cpu_us if refusal.accepted_cpu_us else None
+    share = _ratio(overload.accepted_per_second, best_per_second)
+    growth = _ratio(overload.peak_rss_bytes, normal.peak_rss_bytes)
     promises = [
         Promise.at_least(_LEAST_SHARE, "ratio", "Throughput under overload, of the best", share),
-        Promise.at_most(
-            _MOST_REFUSAL_SHARE,
-            "ratio",
-            "CPU of a refused operation, of an accepted one",
-            cost,
-            remark=f"{refusal.refused:,} were refused to find out",
-        ),
+        _judge_cost(refusal),
         Promise.at_least(
             1, "1 = all", "Refusals that say when to try again", float(refusal.has_retry_info)
         ),
@@ -107,6 +102,29 @@ def judge(
     if connections is not None:
         promises.extend(_judge_connections(connections))
     return promises
+
+
+def _judge_cost(refusal: RefusalCost) -> Promise:
+    remark = f"{refusal.refused:,} were refused to find out"
+    if refusal.bare_cpu_us is not None:
+        return Promise.at_most(
+            _MOST_REFUSAL_OF_BARE,
+            "ratio",
+            "CPU of a refused call, of one that a bare gRPC server answers",
+            _ratio(refusal.refused_cpu_us, refusal.bare_cpu_us),
+            remark=remark,
+        )
+    return Promise.at_most(
+        _MOST_REFUSAL_SHARE,
+        "ratio",
+        "CPU of a refused operation, of an accepted one",
+        _ratio(refusal.refused_cpu_us, refusal.accepted_cpu_us),
+        remark=remark,
+    )
+
+
+def _ratio(value: float, base: float) -> float | None:
+    return value / base if base else None
 
 
 def _judge_connections(found: ConnectionsFound) -> list[Promise]:

@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from loadgen.arrivals import Arrivals, Schedule
-from loadgen.channels import ChannelEnd, Endpoint, establish
+from loadgen.channels import ChannelEnd, establish
+from loadgen.endpoint import Endpoint
 from loadgen.pacing import SECOND, Line, closed_loop, drain, open_loop
 from loadgen.peer import Peers
 from loadgen.settings import LoadSettings
@@ -137,7 +138,7 @@ async def open_lines(
         lines, all_ends = [], []
         for part in _parts(settings, connections):
             transport = await stack.enter_async_context(
-                open_transport(endpoint.address, part, shares_connection=False)
+                open_transport(endpoint, part, shares_connection=False)
             )
             ends = await establish(transport, part, endpoint)
             now = time.perf_counter_ns

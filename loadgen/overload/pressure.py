@@ -23,7 +23,7 @@ from grpc import aio
 from pydantic import BaseModel, ConfigDict
 
 from loadgen.child import kill_child, start_child
-from loadgen.overload.settings import TransportName
+from loadgen.overload.settings import CALLS_AT_ONCE, TransportName
 from loadgen.peer import status_name
 from loadgen.transport import OWN_CONNECTION, TransportError
 from protos.connect_actor.v1 import connect_pb2 as wire
@@ -40,9 +40,6 @@ __all__ = ["Answers", "Pressure", "PressureProcess", "start_pressure"]
 _LONGEST_LINE = 1 << 20
 # What could not be sent within this time of when it was due is left out.
 _MAX_LATENESS = 0.05
-# As many as the service takes of one connection (``--max-calls-per-connection``): beyond, they
-# would wait in this process.
-_CALLS_AT_ONCE = 256
 
 
 class Pressure(BaseModel):
@@ -224,7 +221,7 @@ class _Sender:
 
         requests = cycle(self._requests)
         async for _ in _due(gap, 1, counter, end):
-            if len(self._tasks) < _CALLS_AT_ONCE:
+            if len(self._tasks) < CALLS_AT_ONCE:
                 self._start(call(next(requests)))
             else:
                 counter.held_back += 1

@@ -1,6 +1,7 @@
 """What a refusal costs: a service that may have one operation under way refuses nearly all."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,13 +9,14 @@ import grpc
 from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 
-from loadgen.channels import Endpoint, establish
+from loadgen.channels import establish
+from loadgen.echo import ECHO_COMMAND
 from loadgen.load import Progress
 from loadgen.overload.results import RefusalCost
 from loadgen.overload.settings import OverloadSettings
 from loadgen.sampling import sample_process
 from loadgen.service_process import ServiceOptions, ServiceProcess
-from loadgen.transport import ask_all, open_transport
+from loadgen.transport import Transport, ask_all, open_transport
 from protos.connect_actor.v1 import connect_pb2 as wire
 
 __all__ = ["measure_refusals", "says_when_to_retry"]
@@ -38,6 +40,8 @@ async def measure_refusals(
 ) -> RefusalCost:
     """Have a service of its own refuse frames of operations, or calls, and read its CPU time.
 
+    Calls are then made to a bare gRPC server, too, since that is most of what a call costs.
+
     Args:
         settings: the load.
         accepted_cpu_us: what an accepted operation costs, as measured under load.
@@ -56,7 +60,13 @@ async def measure_refusals(
         async with ServiceProcess(options, settings.timeout_seconds) as service:
             found = await service.while_alive(_measure(service, settings, accepted_cpu_us))
             await service.stop()
-    return found
+        if settings.transport == "stream":
+            return found
+        bare = replace(options, command=ECHO_COMMAND)
+        async with ServiceProcess(bare, settings.timeout_seconds) as server:
+            bare_cpu_us = await server.while_alive(_measure_bare(server, settings))
+            await server.stop()
+    return found.model_copy(update={"bare_cpu_us": bare_cpu_us})
 
 
 def options_of(settings: OverloadSettings, data_dir: Path) -> ServiceOptions:
@@ -71,20 +81,10 @@ def options_of(settings: OverloadSettings, data_dir: Path) -> ServiceOptions:
 async def _measure(
     service: ServiceProcess, settings: OverloadSettings, accepted_cpu_us: float
 ) -> RefusalCost:
-    one = settings.model_copy(update={"channels": 1, "frame_operations": _FRAME_OPERATIONS})
-    endpoint = Endpoint(service.listen, service.identity)
-    async with open_transport(service.listen, one) as transport:
-        (end,) = await establish(transport, one, endpoint)
-        request = wire.EncryptRequest(connect_id=end.connect_id, plaintext=bytes(512))
-        results = []
-        before = sample_process(service.pid).cpu_seconds
-        for _ in range(_FRAMES[settings.transport]):
-            operations = [
-                wire.Operation(operation_id=number, encrypt=request)
-                for number in range(1, _FRAME_OPERATIONS + 1)
-            ]
-            results += await ask_all(transport, operations, patience=settings.timeout_seconds)
-        cpu_us = (sample_process(service.pid).cpu_seconds - before) * 1e6
+    one = _one_channel(settings)
+    async with open_transport(service.endpoint, one) as transport:
+        (end,) = await establish(transport, one, service.endpoint)
+        cpu_us, results = await _cpu_us_of(transport, service, end.connect_id, settings)
     refused = [result.error for result in results if result.HasField("error")]
     accepted = len(results) - len(refused)
     rest = max(cpu_us - accepted * accepted_cpu_us, 0.0)
@@ -93,4 +93,31 @@ async def _measure(
         refused_cpu_us=rest / len(refused) if refused else 0.0,
         refused=len(refused),
         has_retry_info=bool(refused) and all(map(says_when_to_retry, refused)),
+        bare_cpu_us=None,
     )
+
+
+async def _measure_bare(server: ServiceProcess, settings: OverloadSettings) -> float:
+    async with open_transport(server.endpoint, _one_channel(settings)) as transport:
+        cpu_us, results = await _cpu_us_of(transport, server, 1, settings)
+    return cpu_us / len(results)
+
+
+def _one_channel(settings: OverloadSettings) -> OverloadSettings:
+    return settings.model_copy(update={"channels": 1, "frame_operations": _FRAME_OPERATIONS})
+
+
+async def _cpu_us_of(
+    transport: Transport, server: ServiceProcess, connect_id: int, settings: OverloadSettings
+) -> tuple[float, Sequence[wire.OperationResult]]:
+    """Return what many Encrypts cost a server together, and how it answered."""
+    request = wire.EncryptRequest(connect_id=connect_id, plaintext=bytes(512))
+    results: list[wire.OperationResult] = []
+    before = sample_process(server.pid).cpu_seconds
+    for _ in range(_FRAMES[settings.transport]):
+        operations = [
+            wire.Operation(operation_id=number, encrypt=request)
+            for number in range(1, _FRAME_OPERATIONS + 1)
+        ]
+        results += await ask_all(transport, operations, patience=settings.timeout_seconds)
+    return (sample_process(server.pid).cpu_seconds - before) * 1e6, results

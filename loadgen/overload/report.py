@@ -126,10 +126,15 @@ def _phases_table(course: Course) -> Table:
             ),
             (
                 f"A refusal took {figure(course.refusal.refused_cpu_us)} us of CPU, an accepted"
-                f" operation {figure(course.refusal.accepted_cpu_us)} us."
+                f" operation {figure(course.refusal.accepted_cpu_us)} us{_bare(course)}."
             ),
         ),
     )
+
+
+def _bare(course: Course) -> str:
+    cpu_us = course.refusal.bare_cpu_us
+    return "" if cpu_us is None else f", a call of a bare gRPC server {figure(cpu_us)} us"
 
 
 def _phase_row(phase: Phase) -> tuple[Cell, ...]:

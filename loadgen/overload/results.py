@@ -18,7 +18,7 @@ __all__ = [
     "RefusalCost",
 ]
 
-OVERLOAD_SCHEMA: Final = "connect-actor.loadgen.overload/2"
+OVERLOAD_SCHEMA: Final = "connect-actor.loadgen.overload/3"
 
 
 class _Record(BaseModel):
@@ -52,6 +52,8 @@ class RefusalCost(_Record):
     refused: int
     has_retry_info: bool
     """Whether every refusal said when to try again."""
+    bare_cpu_us: float | None
+    """What the same call costs a bare gRPC server that answers it; null for streams."""
 
 
 class ConnectionsFound(_Record):
@@ -96,7 +98,7 @@ class Course(_Record):
 class OverloadResult(_Record):
     """Result of ``loadgen overload``."""
 
-    schema_version: Literal["connect-actor.loadgen.overload/2"] = OVERLOAD_SCHEMA
+    schema_version: Literal["connect-actor.loadgen.overload/3"] = OVERLOAD_SCHEMA
     started_at: str
     """UTC, ISO 8601."""
     settings: dict[str, Any]

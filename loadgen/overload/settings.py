@@ -9,9 +9,13 @@ from pydantic_settings import SettingsConfigDict
 
 from loadgen.settings import JournalName, LoadSettings, StrategyName, fill_in_quick
 
-__all__ = ["OverloadSettings", "TransportName"]
+__all__ = ["CALLS_AT_ONCE", "OverloadSettings", "TransportName"]
 
 TransportName = Literal["stream", "unary"]
+
+CALLS_AT_ONCE = 256
+"""As many as the service takes of one connection (``--max-calls-per-connection``): more would wait
+at the caller, and go on waiting there when the service has long had room again."""
 
 _TRANSPORTS: tuple[TransportName, ...] = ("stream", "unary")
 
@@ -44,7 +48,10 @@ class OverloadSettings(LoadSettings):
         10, gt=0, le=86_400, description="length of each phase: 0.7, 1, 3 and 0.7 times the rate"
     )
     max_in_flight: int = Field(
-        8_192, ge=1, description="open loop: at so many in flight a send is skipped, and counted"
+        8_192,
+        ge=1,
+        description="open loop: at so many in flight a send is skipped, and counted; unary calls:"
+        f" at {CALLS_AT_ONCE} a connection, too",
     )
     overload_factor: float = Field(3, gt=1, le=20, description="of the sustainable rate")
     window_seconds: float = Field(0.5, gt=0, le=60, description="resolution of what is shown")
@@ -77,4 +84,7 @@ class OverloadSettings(LoadSettings):
 
     def over(self, transport: TransportName) -> Self:
         """Return these settings for one of the transports."""
-        return self.model_copy(update={"transport": transport})
+        at_once = self.max_in_flight
+        if transport == "unary":
+            at_once = min(at_once, self.connections * CALLS_AT_ONCE)
+        return self.model_copy(update={"transport": transport, "max_in_flight": at_once})

@@ -62,8 +62,8 @@ def handshakes_side(name: str, variant: Variant, load: LoadSettings) -> Side:
 async def _establish_all(service: ServiceProcess, load: LoadSettings, progress: Progress) -> Seen:
     identity = Identity.generate(os.urandom)
     async with (
-        open_transport(service.listen, load) as transport,
-        ConnectClient(service.listen, pinned_identity=service.identity) as client,
+        open_transport(service.endpoint, load) as transport,
+        service.endpoint.client() as client,
     ):
         progress.step(f"making {load.channels} requests")
         numbers = count(1)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from loadgen.channels import ChannelEnd, Endpoint
+from loadgen.channels import ChannelEnd
 from loadgen.load import Load, Progress
 from loadgen.reach.loads import require_right
 from loadgen.reach.planting import Planted, bring_to_life, plant
@@ -22,7 +22,6 @@ from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import LoadSettings
 from loadgen.transport import Transport, open_transport
 from loadgen.trial import Variant
-from service.client import ConnectClient
 
 __all__ = ["live_side", "restart_side", "seen_of_recovery"]
 
@@ -108,8 +107,8 @@ async def _all_alive(
     """Bring the planted channels to life; yield a way to them, and their peers' ends."""
     progress.step(f"bringing {load.channels} channels to life")
     async with (
-        ConnectClient(service.listen) as client,
-        open_transport(service.listen, load) as transport,
+        service.endpoint.client() as client,
+        open_transport(service.endpoint, load) as transport,
     ):
         ends = planted.ends(client)
         await bring_to_life(transport, ends, patience=load.timeout_seconds)
@@ -134,8 +133,7 @@ async def _use(
     """Leave so many records behind the channels' snapshots, on average."""
     used = 0
     async with _all_alive(service, planted, load, progress) as (transport, ends):
-        endpoint = Endpoint(service.listen, service.identity)
-        work = Load(transport, ends, load, endpoint, progress)
+        work = Load(transport, ends, load, service.endpoint, progress)
         while used < _RECORDS_A_CHANNEL * load.channels:
             await work.measure()
             figures = work.figures(None)

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
-from loadgen.channels import Endpoint, establish
+from loadgen.channels import establish
+from loadgen.echo import ECHO_COMMAND, EchoEnd
+from loadgen.endpoint import Endpoint
 from loadgen.load import Progress
-from loadgen.reach.echo import ECHO_COMMAND, EchoEnd
 from loadgen.reach.fresh import on_fresh_service
 from loadgen.reach.results import Seen
 from loadgen.reach.rows import Side
@@ -42,7 +43,7 @@ def saturated_side(
     """
 
     def opening(service: ServiceProcess) -> AbstractAsyncContextManager[list[Gunner]]:
-        return _open(Endpoint(service.listen, service.identity), load, connections)
+        return _open(service.endpoint, load, connections)
 
     return _side(name, variant, load, messages, opening)
 
@@ -52,7 +53,7 @@ def echo_side(name: str, load: LoadSettings, messages: int) -> Side:
 
     @asynccontextmanager
     async def opening(service: ServiceProcess) -> AsyncIterator[list[Gunner]]:
-        async with open_transport(service.listen, load) as transport:
+        async with open_transport(service.endpoint, load) as transport:
             ends = [EchoEnd(connect_id) for connect_id in range(1, load.channels + 1)]
             yield [Gunner(transport, ends, load)]
 
@@ -86,7 +87,7 @@ async def _open(
             share = load.channels // connections + (index < load.channels % connections)
             part = load.model_copy(update={"channels": share, "seed": load.seed + (index << 32)})
             transport = await stack.enter_async_context(
-                open_transport(endpoint.address, part, shares_connection=False)
+                open_transport(endpoint, part, shares_connection=False)
             )
             gunners.append(Gunner(transport, await establish(transport, part, endpoint), part))
         yield gunners

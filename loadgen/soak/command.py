@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loadgen.channels import Endpoint
+from loadgen.endpoint import Endpoint
 from loadgen.environment import describe_environment
 from loadgen.lifecycle import Lifecycle
 from loadgen.load import Progress
@@ -65,7 +65,7 @@ class _Soak:
     async def run(self) -> SoakResult:
         settings, service, progress = self._settings, self._service, self._progress
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
-        endpoint = Endpoint(service.listen, service.identity)
+        endpoint = service.endpoint
         progress.step(f"establishing {settings.channels} channels")
         async with open_lines(endpoint, settings, settings.connections) as lines:
             patience = settings.timeout_seconds

@@ -13,6 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from service.access.tokens import new_token, token_line
+from tests.support.certificates import make_authority
 from tests.support.process import PATIENCE, Start
 
 # A load that is over in a moment.
@@ -107,6 +109,46 @@ def test_the_same_load_reaches_a_service_that_runs(start: Start, tmp_path: Path)
     assert service.signal(signal.SIGTERM) == 0
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_same_load_reaches_a_service_that_wants_to_know_who_calls(
+    start: Start, tmp_path: Path, processes: int
+) -> None:
+    authority, token = make_authority(), new_token()
+    service_files = authority.issue("service").write(tmp_path, "service")
+    own_files = authority.issue("generator").write(tmp_path, "generator")
+    root, _ = authority.write(tmp_path, "root")
+    hashes, secret = tmp_path / "hashes", tmp_path / "token"
+    hashes.write_text(f"{token_line('generator', token)}\n")
+    secret.write_text(f"{token}\n")
+    service = start(
+        f"--tls-certificate={service_files[0]}",
+        f"--tls-private-key={service_files[1]}",
+        f"--tls-client-ca={root}",
+        f"--token-file={hashes}",
+    )
+    target = (f"--target={service.ready['listen']}", f"--target-tls-ca={root}")
+    shown = (
+        f"--target-tls-certificate={own_files[0]}",
+        f"--target-tls-private-key={own_files[1]}",
+        f"--target-token-file={secret}",
+    )
+    output = tmp_path / "run.json"
+    beside = (f"--processes={processes}", "--churn-rate=20", "--storms=reconnect@0.1")
+    done = loadgen("run", *SMALL, *beside, *target, *shown, f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    load = json.loads(output.read_text())["load"]
+    assert load["errors"] == {}
+    assert load["lifecycle"].keys() == {"establish", "close", "reconnect"}
+    assert token not in output.read_text()
+
+    secret.write_text(new_token())
+    refused = loadgen("run", *SMALL, *target, *shown)
+    assert "UNAUTHENTICATED" in refused.stderr
+    # Without what it wants to see nobody gets so far.
+    refused = loadgen("run", *SMALL, *target, "--timeout-seconds=1")
+    assert "is the service running there, and by TLS?" in refused.stderr
+
+
 def test_a_run_in_a_pipe_tells_where_it_serves_metrics_and_else_nothing() -> None:
     quiet = loadgen("run", *SMALL, "--journal=memory")
     assert (quiet.returncode, quiet.stderr) == (0, "")
@@ -129,6 +171,10 @@ def test_a_run_in_a_pipe_tells_where_it_serves_metrics_and_else_nothing() -> Non
         (("run", "--payload-bytes=64,huge"), "--payload-bytes"),
         (("run", "--target=nowhere"), "expected HOST:PORT"),
         (("run", "--target=127.0.0.1:1", "--strategy=full"), "--strategy can't be obeyed"),
+        (
+            ("run", "--target=127.0.0.1:1", "--target-token-file=/no/token"),
+            "what --target wants to see can't be read: [Errno 2]",
+        ),
         (("run", "--concurrency=1"), "can't fill a frame"),
         (("run", "--no-such-flag=1"), "no-such-flag"),
         (("run", "--config=/no/such/file"), "/no/such/file"),

@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from loadgen.arrivals import Arrivals
-from loadgen.channels import Endpoint
 from loadgen.cli import main
+from loadgen.endpoint import Endpoint
 from loadgen.fleet import merge_loads, open_load, split
 from loadgen.load import load_at
 from loadgen.progress import CommandProgress
@@ -125,18 +125,19 @@ async def test_one_load_can_be_measured_at_one_rate_after_another(
     settings = load_settings(RunSettings, [*flags, "--duration-seconds=0.5"])
     options = ServiceOptions(strategy="differential", journal="sqlite", data_dir=tmp_path)
     with CommandProgress(lines_in_pipe=False) as progress:
-        async with ServiceProcess(options, PATIENCE) as service:
-            endpoint = Endpoint(service.listen, service.identity)
-            async with open_load(endpoint, settings, progress) as work:
-                await work.warm_up()
-                for rate in ("100", "40..80", "200"):
-                    figures = await load_at(work, rate)
-                    due = Arrivals.parse(rate).mean_rate * 0.5
-                    assert figures.intended_rate == pytest.approx(due * 2)
-                    skipped = figures.skipped_at_cap + figures.skipped_by_late_generator
-                    assert figures.operations_sent + skipped == pytest.approx(due, abs=1)
-                    assert figures.verification_failures == 0
-                    assert figures.errors == {}
+        async with (
+            ServiceProcess(options, PATIENCE) as service,
+            open_load(service.endpoint, settings, progress) as work,
+        ):
+            await work.warm_up()
+            for rate in ("100", "40..80", "200"):
+                figures = await load_at(work, rate)
+                due = Arrivals.parse(rate).mean_rate * 0.5
+                assert figures.intended_rate == pytest.approx(due * 2)
+                skipped = figures.skipped_at_cap + figures.skipped_by_late_generator
+                assert figures.operations_sent + skipped == pytest.approx(due, abs=1)
+                assert figures.verification_failures == 0
+                assert figures.errors == {}
 
 
 def test_a_condition_stops_all_processes(tmp_path: Path) -> None:
@@ -155,8 +156,7 @@ async def test_a_process_that_dies_ends_the_load_and_the_others(tmp_path: Path) 
         async with ServiceProcess(options, PATIENCE) as service:
 
             async def put() -> None:
-                endpoint = Endpoint(service.listen, service.identity)
-                async with open_load(endpoint, settings, progress) as work:
+                async with open_load(service.endpoint, settings, progress) as work:
                     assert len(workers()) == 2
                     measuring = asyncio.create_task(work.measure())
                     os.kill(workers()[-1].pid, 9)
@@ -173,6 +173,6 @@ async def test_a_process_that_cannot_reach_the_service_says_so() -> None:
         CommandProgress(lines_in_pipe=False) as progress,
         pytest.raises(TransportError, match=r"generator process [12]: nobody answers"),
     ):
-        async with open_load(Endpoint("127.0.0.1:1", None), settings, progress):
+        async with open_load(Endpoint("127.0.0.1:1"), settings, progress):
             raise AssertionError("it was opened")
     assert workers() == []

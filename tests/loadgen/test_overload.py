@@ -19,9 +19,11 @@ from loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
 from loadgen.overload.pressure import Answers
 from loadgen.overload.refusal import says_when_to_retry
 from loadgen.overload.results import ConnectionsFound, OverloadResult, Phase, RefusalCost
+from loadgen.overload.settings import OverloadSettings
 from loadgen.peer import Finished, Outcome, Peer, Pending
 from loadgen.promises import Promise
 from loadgen.service_process import ServiceOptions, ServiceProcess
+from loadgen.settings import load_settings
 from loadgen.timeline import Timeline, Window
 from loadgen.transport import TransportError
 from loadgen.workload import Kind
@@ -60,6 +62,7 @@ def verdicts(
     rss: int = 100 * MEBI,
     recovery: float | None = 1,
     refused_cpu: float = 10,
+    bare_cpu: float | None = None,
     retry: bool = True,
     connections: ConnectionsFound | None = None,
     wrong: int = 0,
@@ -74,7 +77,11 @@ def verdicts(
         1_000,
         recovery,
         RefusalCost(
-            accepted_cpu_us=100, refused_cpu_us=refused_cpu, refused=5, has_retry_info=retry
+            accepted_cpu_us=100,
+            refused_cpu_us=refused_cpu,
+            refused=5,
+            has_retry_info=retry,
+            bare_cpu_us=bare_cpu,
         ),
         connections,
         wrong,
@@ -102,6 +109,10 @@ def test_a_service_that_bears_it_keeps_every_promise() -> None:
     assert broken(verdicts(connections=found())) == 0
 
 
+def test_a_refused_call_is_held_against_what_grpc_itself_takes_for_one() -> None:
+    assert broken(verdicts(refused_cpu=90, bare_cpu=60)) == 0
+
+
 @pytest.mark.parametrize(
     "promises",
     [
@@ -110,6 +121,7 @@ def test_a_service_that_bears_it_keeps_every_promise() -> None:
         verdicts(recovery=None),
         verdicts(recovery=5.1),
         verdicts(refused_cpu=34),
+        verdicts(refused_cpu=20, bare_cpu=13),
         verdicts(retry=False),
         verdicts(wrong=1),
         verdicts(connections=found(idle=36)),
@@ -212,6 +224,14 @@ def test_calls_beyond_what_the_service_takes_of_a_connection_are_held_back(
     assert answers.accepted == [0] * 4
 
 
+def test_a_line_of_calls_has_no_more_under_way_than_the_service_takes_of_a_connection() -> None:
+    settings = load_settings(OverloadSettings, ["--connections=2"])
+    assert settings.over("stream").max_in_flight == 8_192
+    assert settings.over("unary").max_in_flight == 512
+    few = settings.model_copy(update={"max_in_flight": 100})
+    assert few.over("unary").max_in_flight == 100
+
+
 def test_calls_are_counted_when_they_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = call_for_two_seconds(Calls(answers=True), monkeypatch)
     assert answers.held_back == 0
@@ -307,6 +327,8 @@ def test_a_short_run_on_a_real_service_tells_what_it_saw(tmp_path: Path) -> None
     streams, calls = result.courses
     assert streams.refusal.refused > 10_000
     assert calls.refusal.refused > 1_000
+    assert calls.refusal.bare_cpu_us is not None
+    assert calls.refusal.bare_cpu_us > 0
     assert streams.connections is not None
     assert streams.connections.idle == 50
     assert calls.connections is None

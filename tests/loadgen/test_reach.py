@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from loadgen.cli import EXIT_CONFIGURATION, main
+from loadgen.echo import EchoEnd
 from loadgen.progress import CommandProgress
-from loadgen.reach.echo import EchoEnd
 from loadgen.reach.handshakes import OPERATIONS, costs_of_operations, count_operations
 from loadgen.reach.judgement import judge
 from loadgen.reach.loads import seen_of

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.channels import Endpoint, establish
+from loadgen.channels import establish
 from loadgen.peer import PeerEnd
 from loadgen.recovery import recover
 from loadgen.service_process import ServiceOptions, ServiceProcess
@@ -39,8 +39,8 @@ def options(tmp_path: Path) -> ServiceOptions:
 async def ends(options: ServiceOptions) -> Sequence[PeerEnd]:
     """Three channels of a service that has been killed."""
     async with ServiceProcess(options, SETTINGS.timeout_seconds) as service:
-        async with open_transport(service.listen, SETTINGS) as transport:
-            ends = await establish(transport, SETTINGS, Endpoint(service.listen, service.identity))
+        async with open_transport(service.endpoint, SETTINGS) as transport:
+            ends = await establish(transport, SETTINGS, service.endpoint)
         await service.kill()
     return ends
 

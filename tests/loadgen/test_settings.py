@@ -194,8 +194,24 @@ def test_with_a_target_nothing_is_said_about_how_to_start_a_service(flag: str) -
     assert f"{flag.partition('=')[0]} can't be obeyed" in line
 
 
-def test_metrics_of_a_target_need_a_target() -> None:
-    assert "--target-metrics needs --target" in refusal(RunSettings, "--target-metrics=here:1")
+@pytest.mark.parametrize(
+    "flag",
+    ["--target-metrics=here:1", "--target-tls-ca=ca.pem", "--target-token-file=token"],
+)
+def test_what_is_said_of_a_target_needs_a_target(flag: str) -> None:
+    assert f"{flag.partition('=')[0]} needs --target" in refusal(RunSettings, flag)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--target-tls-server-name=name",), "--target-tls-server-name needs --target-tls-ca"),
+        (("--target-tls-ca=ca.pem", "--target-tls-certificate=c.pem"), "belong together"),
+        (("--target-tls-ca=ca.pem", "--target-tls-private-key=k.pem"), "belong together"),
+    ],
+)
+def test_what_a_target_wants_to_see_goes_together(flags: tuple[str, ...], said: str) -> None:
+    assert said in refusal(RunSettings, "--target=here:1", *flags)
 
 
 @pytest.mark.parametrize("name", ["LOADGEN_CHANELS", "loadgen_chanels", "LOADGEN_"])

@@ -9,6 +9,7 @@ import pytest
 from grpc import aio
 from grpc_status import rpc_status
 
+from loadgen.endpoint import Endpoint
 from loadgen.settings import RunSettings, load_settings
 from loadgen.transport import (
     MAX_FRAME_BYTES,
@@ -25,6 +26,7 @@ from protos.connect_actor.v1.connect_pb2_grpc import (
 )
 from service.errors import OverloadedError
 from service.rpc.status import status_of
+from service.tracing import REQUEST_ID
 from tests.support.loads import PacedService, echo, failure
 
 PATIENCE = 20.0
@@ -40,9 +42,11 @@ class EchoServicer(ConnectServiceServicer):
         self.ends_stream = False
 
     async def Exchange(  # noqa: N802 - gRPC's naming
-        self, request_iterator: AsyncIterator[wire.OperationFrame], context: object
+        self,
+        request_iterator: AsyncIterator[wire.OperationFrame],
+        context: "aio.ServicerContext[wire.OperationFrame, wire.ResultFrame]",
     ) -> AsyncIterator[wire.ResultFrame]:
-        del context
+        await context.send_initial_metadata(((REQUEST_ID, "1"),))
         async for frame in request_iterator:
             self.frames.append(len(frame.operations))
             if self.ends_stream:
@@ -86,9 +90,8 @@ async def connected(
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     try:
-        async with open_transport(
-            f"127.0.0.1:{port}", load_settings(RunSettings, flags)
-        ) as transport:
+        endpoint = Endpoint(f"127.0.0.1:{port}")
+        async with open_transport(endpoint, load_settings(RunSettings, flags)) as transport:
             yield transport
     finally:
         await server.stop(0)
