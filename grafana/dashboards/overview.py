@@ -171,7 +171,7 @@ def _operations() -> list[Panel]:
                 ),
                 "{{operation}}",
             ),
-            width=_HALF,
+            width=_THIRD,
         ),
         chart(
             "Duration: the median tells what is usual",
@@ -184,7 +184,16 @@ def _operations() -> list[Panel]:
                 ),
                 "{{operation}}",
             ),
-            width=_HALF,
+            width=_THIRD,
+        ),
+        chart(
+            "Given again: what repeating a request has saved",
+            "Answers per second that were given once more, to a Decrypt or an Encrypt that was"
+            " repeated since its answer got lost. Steady: something between peers and service"
+            " loses answers.",
+            units.OpsPerSecond,
+            Line(rate("connect_redeliveries_total", STRATEGY), "{{strategy}}"),
+            width=_THIRD,
         ),
     ]
 
