@@ -133,7 +133,7 @@ class CrashRun:
     async def _serve(self, service: ServiceProcess, blow: Blow) -> None:
         peers = self._peers_of(service)
         async with open_lines(service.listen, self._ledger, self._settings.hang_limit) as lines:
-            traffic = Traffic(self._ledger, lines, peers)
+            traffic = Traffic(self._ledger, lines, peers, self._settings.hang_limit)
             tasks = (
                 asyncio.create_task(traffic.run(self._settings.in_flight)),
                 asyncio.create_task(self._strike(service, blow, traffic, lines)),
@@ -220,7 +220,7 @@ class CrashRun:
     async def _last_proof(self, service: ServiceProcess) -> None:
         peers = self._peers_of(service)
         async with open_lines(service.listen, self._ledger, self._settings.hang_limit) as lines:
-            traffic = Traffic(self._ledger, lines, peers)
+            traffic = Traffic(self._ledger, lines, peers, self._settings.hang_limit)
             await traffic.prove(with_held=True)
         if traffic.all_proved:
             self._lives_proved += 1

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from random import Random
 
 from loadgen.crash.account import Account, Message, Standing
+from loadgen.crash.faults import FaultKind
 from loadgen.crash.ledger import Ledger
 from loadgen.crash.lines import Lines, WayName
 from loadgen.crash.rules import Rule, Verdict
@@ -66,7 +67,8 @@ class PeerSide:
 class Traffic:
     """All operations of one life."""
 
-    def __init__(self, ledger: Ledger, lines: Lines, peers: PeerSide) -> None:
+    def __init__(self, ledger: Ledger, lines: Lines, peers: PeerSide, patience: float) -> None:
+        """Prepare; a channel that is refused for overload for ``patience`` seconds is a fault."""
         self.all_proved = False
         """Whether every channel has been proved."""
         self.proof_ended = asyncio.Event()
@@ -74,6 +76,7 @@ class Traffic:
         self._ledger = ledger
         self._lines = lines
         self._peers = peers
+        self._patience = patience
         self._random = peers.random
         self._open = ledger.channels(Standing.OPEN)
         # Channels that there are, or soon will be.
@@ -104,10 +107,17 @@ class Traffic:
     # --- Proof ------------------------------------------------------------------------------------
 
     async def _prove(self, account: Account, *, with_held: bool) -> bool:
+        now = asyncio.get_running_loop().time
+        ends_at = now() + self._patience
         verdict = await self._carry_out(account, with_held=with_held)
-        if verdict is Verdict.NOT_DONE:
+        while verdict is Verdict.NOT_DONE and now() < ends_at:
             await asyncio.sleep(_PAUSE)
-            return await self._prove(account, with_held=with_held)
+            verdict = await self._carry_out(account, with_held=with_held)
+        if verdict is Verdict.NOT_DONE:
+            self._ledger.fault(
+                FaultKind.HUNG, f"a channel was refused for overload for {self._patience:g} s"
+            )
+            return False
         if verdict is Verdict.UNKNOWN:
             return False
         if self._ledger.is_sound(account):

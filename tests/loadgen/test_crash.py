@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 # The first four kills of each strategy are one of each phase.
 SEED = 25906
 SMALL = (f"--seed={SEED}", "--kills=4", "--channels=30", "--in-flight=32", "--load-seconds=0.3")
+# A service that cheats may also come to a standstill, which is no more than one more fault.
+HANG_LIMIT = "--hang-limit=5"
 
 
 def crash(
@@ -76,7 +78,8 @@ def test_a_service_that_is_as_slow_as_the_cheat_and_honest_passes(tmp_path: Path
 
 
 def test_a_service_that_replies_before_its_commit_is_caught(tmp_path: Path) -> None:
-    done, result = crash(tmp_path, *SMALL, "--strategy=differential", service="early")
+    flags = ("--strategy=differential", HANG_LIMIT)
+    done, result = crash(tmp_path, *SMALL, *flags, service="early")
     assert done.returncode == 1
     faults = result["strategies"][0]["faults"]
     assert faults["lost"] > 0
@@ -85,7 +88,8 @@ def test_a_service_that_replies_before_its_commit_is_caught(tmp_path: Path) -> N
 
 
 def test_a_service_that_uses_an_index_again_is_caught(tmp_path: Path) -> None:
-    done, result = crash(tmp_path, *SMALL, "--strategy=full", service="rewinding")
+    flags = ("--strategy=full", HANG_LIMIT)
+    done, result = crash(tmp_path, *SMALL, *flags, service="rewinding")
     assert done.returncode == 1
     assert result["strategies"][0]["faults"]["reused"] > 0
 

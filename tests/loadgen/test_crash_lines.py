@@ -2,19 +2,24 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
+from random import Random
 
+import grpc
 import pytest
 
 from loadgen.crash.faults import FaultKind
 from loadgen.crash.lines import Line, Lines
 from loadgen.crash.rules import Rule, Verdict
+from loadgen.crash.traffic import PeerSide, Traffic
 from loadgen.transport import TransportError
 from protos.connect_actor.v1 import connect_pb2 as wire
 from tests.support.ledgers import Desk
-from tests.support.loads import PacedService
+from tests.support.loads import PacedService, failure
 from tests.support.virtual_time import VirtualClock, run_virtually
 
 LIMIT = 10.0
+FULL: int = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 
 
 class Way:
@@ -71,6 +76,23 @@ def test_a_broken_line_ends_what_waits_and_all_that_comes_after() -> None:
     desk = run(work)
     assert desk.faults == []
     assert desk.ledger.counts.operations["encrypt", Verdict.UNKNOWN] == 4
+
+
+def test_a_channel_that_is_refused_all_the_time_is_a_fault_and_ends_its_proof() -> None:
+    async def work(way: Way) -> None:
+        clock = asyncio.get_running_loop().time
+        full = PacedService(batch=8, answer=partial(failure, code=FULL))
+        line = Line(full, way.desk.ledger, clock)
+        peers = PeerSide(way.desk.client, Random(1), channels=1)
+        lines = Lines({"stream": line, "unary": line})
+        traffic = Traffic(way.desk.ledger, lines, peers, LIMIT)
+        begun = clock()
+        await traffic.prove()
+        assert LIMIT <= clock() - begun < LIMIT + 1
+        assert traffic.proof_ended.is_set()
+        assert not traffic.all_proved
+
+    assert run(work).faults == [FaultKind.HUNG]
 
 
 def test_a_hang_is_a_fault_and_ends_the_operation() -> None:
