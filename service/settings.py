@@ -109,6 +109,12 @@ class Settings(BaseSettings):
         " a data_dir",
     )
 
+    worker_timeout: NonNegativeFloat = Field(
+        30.0,
+        description="seconds after which a worker that stands still is killed, which ends the"
+        " service; 0: never",
+    )
+
     sealing_key_file: Path | None = Field(
         None,
         description="file with the master keys of everything at rest: lines of 64 hex digits, the"

@@ -3,7 +3,8 @@
 It serves no call and opens no journal. If one worker ends unbidden, it stops the others and ends
 with that one's exit code, as a service of one process would: whoever looks after the service starts
 it anew, whole. Starting one alone would have to link it to the others again, and would hide what
-ended it. If the supervisor itself is killed, the kernel kills the workers.
+ended it. A worker that stands still is killed, so it ends, too. If the supervisor itself is killed,
+the kernel kills the workers.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from service.rpc.server import ListenError
 from service.settings import Settings
 from service.telemetry.exposition import serve_collector
 from service.workers.address import reserved
+from service.workers.heartbeat import BEAT_SECONDS
 from service.workers.member import Member
 from service.workers.metrics import WorkersCollector
 
@@ -73,6 +75,8 @@ class _Worker:
     process: asyncio.subprocess.Process
     is_ready: bool = False
     """Whether it takes signals as a service does."""
+    missed_beats: int = 0
+    """Since its last sign of life."""
 
 
 class _Workers:
@@ -88,6 +92,7 @@ class _Workers:
         self._pairs = _SocketPairs(settings.workers)
         self._workers: list[_Worker] = []
         self._watches: set[asyncio.Task[None]] = set()
+        self._listeners: list[asyncio.Task[None]] = []
         self._end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """The exit code, once it is known that the service ends."""
 
@@ -98,6 +103,7 @@ class _Workers:
             loop.add_signal_handler(number, self._end_with, RIGHT)
         loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
         starting = asyncio.create_task(self._start_all())
+        counting = asyncio.create_task(self._count_beats())
         either: set[asyncio.Future[Any]] = {starting, self._end}
         try:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -108,6 +114,7 @@ class _Workers:
             code = await self._end
         finally:
             starting.cancel()
+            counting.cancel()
             self._pairs.close()
             await self._stop_all()
         # One that was stopped before it was ready has not gone wrong.
@@ -156,14 +163,11 @@ class _Workers:
         )
         worker = _Worker(number, process)
         self._workers.append(worker)
-        watch = asyncio.create_task(self._watch(worker))
-        self._watches.add(watch)
-        assert process.stdout is not None  # noqa: S101 - asked for above
-        line = await process.stdout.readline()
-        if not line:
-            # It has ended, as its watch will tell; then this task is cancelled.
-            await asyncio.get_running_loop().create_future()
-        ready: dict[str, Any] = json.loads(line)
+        self._watches.add(asyncio.create_task(self._watch(worker)))
+        told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._listeners.append(asyncio.create_task(_listen(worker, told)))
+        # If it ends before, its watch will tell; then this task is cancelled.
+        ready: dict[str, Any] = json.loads(await told)
         worker.is_ready = True
         self._metrics.add(number, ready["metrics"])
         return ready
@@ -175,6 +179,23 @@ class _Workers:
         _log.error("worker %d has ended with %d: the others are stopped", worker.number, code)
         # Even in order it was not in order.
         self._end_with(_ENDED_BY_SIGNAL - code if code < 0 else code or UNHEALTHY)
+
+    async def _count_beats(self) -> None:
+        """Kill whichever worker stands still for too long; its watch tells the rest."""
+        patience = self._settings.worker_timeout
+        while patience:
+            await asyncio.sleep(BEAT_SECONDS)
+            for worker in self._workers:
+                # Before, it may be opening a large journal.
+                worker.missed_beats += worker.is_ready
+                # One may be on its way.
+                if (worker.missed_beats - 1) * BEAT_SECONDS > patience:
+                    _log.error(
+                        "worker %d has stood still for %g s and is killed", worker.number, patience
+                    )
+                    worker.missed_beats = 0
+                    with suppress(ProcessLookupError):
+                        worker.process.kill()
 
     # --- Stopping ---------------------------------------------------------------------------------
 
@@ -193,6 +214,15 @@ class _Workers:
             if worker.process.returncode is None:
                 with suppress(ProcessLookupError):
                     worker.process.send_signal(number)
+
+
+async def _listen(worker: _Worker, told: "asyncio.Future[str]") -> None:
+    """Take what a worker says to its end: beats, and one line of its own."""
+    assert worker.process.stdout is not None  # noqa: S101 - asked for when it was started
+    async for line in worker.process.stdout:
+        worker.missed_beats = 0
+        if line.strip() and not told.done():
+            told.set_result(line.decode())
 
 
 class _SocketPairs:

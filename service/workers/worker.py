@@ -1,5 +1,6 @@
 """One worker's process: ``python -m service.workers.worker MEMBER FLAGS...``, by the supervisor."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 
@@ -8,7 +9,8 @@ from service.commands.serve import run_process
 from service.exit_codes import CANNOT_START
 from service.logs import configure_logging
 from service.process_hardening import die_with_parent
-from service.settings import load_settings
+from service.settings import Settings, load_settings
+from service.workers.heartbeat import beat
 from service.workers.member import Member
 from service.workers.shares import share_of
 
@@ -27,7 +29,15 @@ def main(arguments: Sequence[str]) -> int:
         return CANNOT_START
     settings = share_of(load_settings(arguments[1:]), member.workers, member.listen)
     configure_logging(settings.log_level, worker=member.number)
-    return run_process(settings, lambda: serve(settings, member))
+    return run_process(settings, lambda: _serve(settings, member))
+
+
+async def _serve(settings: Settings, member: Member) -> None:
+    beats = asyncio.create_task(beat(sys.stdout.fileno()))
+    try:
+        await serve(settings, member)
+    finally:
+        beats.cancel()
 
 
 if __name__ == "__main__":
