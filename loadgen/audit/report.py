@@ -23,7 +23,7 @@ from loadgen.report.blocks import (
     Tone,
     missing,
 )
-from loadgen.report.files import write_whole
+from loadgen.report.files import write_and_tell
 from loadgen.report.findings import FIGURE, verdict_on
 from loadgen.report.findings import Verdict as RatioVerdict
 from loadgen.report.html import render
@@ -34,7 +34,7 @@ from loadgen.report.method import (
     settings_table,
 )
 from loadgen.report.numbers import count, figure, ratio_with_spread, with_spread
-from loadgen.report.terminal import show
+from loadgen.report.terminal import show_all
 from loadgen.results import Ratio, Spread
 
 __all__ = ["audit_page", "write_audit"]
@@ -60,17 +60,9 @@ def write_audit(result: AuditResult, settings: AuditSettings, console: Console) 
     Raises:
         ReportError: a file can't be written.
     """
-    for block in _terminal_blocks(result):
-        show(console, block)
-        console.print()
-    for name, text in (
-        ("audit.json", result.model_dump_json(indent=2)),
-        ("audit.html", render(audit_page(result))),
-    ):
-        write_whole(settings.output / name, f"{text.rstrip()}\n")
-        console.print(
-            f"written: {settings.output / name}", markup=False, highlight=False, soft_wrap=True
-        )
+    show_all(console, _terminal_blocks(result))
+    write_and_tell(console, settings.output / "audit.json", result.model_dump_json(indent=2))
+    write_and_tell(console, settings.output / "audit.html", render(audit_page(result)))
     loads = [
         round_.load
         for done in (result.saturated, result.paced, result.routers)

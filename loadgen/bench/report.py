@@ -19,11 +19,11 @@ from loadgen.report.blocks import (
     Tone,
     missing,
 )
-from loadgen.report.files import write_whole
+from loadgen.report.files import write_and_tell
 from loadgen.report.html import render
 from loadgen.report.method import caveats_of_environment, environment_table, settings_table
 from loadgen.report.numbers import count, figure, ratio, ratio_with_spread
-from loadgen.report.terminal import show
+from loadgen.report.terminal import show_all
 from loadgen.settings import ConfigurationError
 
 __all__ = ["bench_page", "read_saved", "write_bench"]
@@ -63,17 +63,10 @@ def write_bench(
         ReportError: a file can't be written.
     """
     compared = [] if saved is None else compare(saved, result, settings.threshold)
-    for block in _blocks(result, compared, settings.threshold):
-        show(console, block)
-        console.print()
-    for name, text in (
-        ("bench.json", result.model_dump_json(indent=2)),
-        ("bench.html", render(bench_page(result, compared, settings.threshold))),
-    ):
-        write_whole(settings.output / name, f"{text.rstrip()}\n")
-        console.print(
-            f"written: {settings.output / name}", markup=False, highlight=False, soft_wrap=True
-        )
+    show_all(console, _blocks(result, compared, settings.threshold))
+    page = bench_page(result, compared, settings.threshold)
+    write_and_tell(console, settings.output / "bench.json", result.model_dump_json(indent=2))
+    write_and_tell(console, settings.output / "bench.html", render(page))
     return not any(comparison.is_slower for comparison in compared)
 
 

@@ -7,9 +7,9 @@ from rich.console import Console
 from loadgen.crash.results import CrashResult, StrategyFigures
 from loadgen.crash.settings import CrashSettings
 from loadgen.report.blocks import Block, Bullets, Cell, Column, Prose, Table, Tone
-from loadgen.report.files import write_whole
+from loadgen.report.files import write_and_tell
 from loadgen.report.numbers import count
-from loadgen.report.terminal import show
+from loadgen.report.terminal import show_all
 
 __all__ = ["write_crash"]
 
@@ -23,12 +23,8 @@ def write_crash(result: CrashResult, settings: CrashSettings, console: Console) 
     Raises:
         ReportError: the file can't be written.
     """
-    for block in _blocks(result):
-        show(console, block)
-        console.print()
-    path = settings.output / "crash.json"
-    write_whole(path, f"{result.model_dump_json(indent=2)}\n")
-    console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+    show_all(console, _blocks(result))
+    write_and_tell(console, settings.output / "crash.json", result.model_dump_json(indent=2))
     return not result.found_fault
 
 

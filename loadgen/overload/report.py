@@ -22,11 +22,11 @@ from loadgen.report.blocks import (
     missing,
 )
 from loadgen.report.drawing import INK, SERIES, draw, readable_log_axis
-from loadgen.report.files import write_whole
+from loadgen.report.files import write_and_tell
 from loadgen.report.html import render
 from loadgen.report.method import method_section
 from loadgen.report.numbers import count, figure
-from loadgen.report.terminal import show
+from loadgen.report.terminal import show_all
 
 __all__ = ["overload_page", "write_overload"]
 
@@ -40,16 +40,9 @@ def write_overload(result: OverloadResult, settings: OverloadSettings, console: 
         ReportError: a file can't be written.
     """
     for course in result.courses:
-        for block in _blocks(course):
-            show(console, block)
-            console.print()
-    for name, text in (
-        ("overload.json", result.model_dump_json(indent=2)),
-        ("overload.html", render(overload_page(result))),
-    ):
-        path = settings.output / name
-        write_whole(path, f"{text.rstrip()}\n")
-        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+        show_all(console, _blocks(course))
+    write_and_tell(console, settings.output / "overload.json", result.model_dump_json(indent=2))
+    write_and_tell(console, settings.output / "overload.html", render(overload_page(result)))
     return all(promise.kept for course in result.courses for promise in course.promises)
 
 

@@ -18,12 +18,12 @@ from loadgen.report.blocks import (
     Tone,
     missing,
 )
-from loadgen.report.files import write_whole
+from loadgen.report.files import write_and_tell
 from loadgen.report.html import render
 from loadgen.report.markdown import render_markdown
 from loadgen.report.method import NO_WINDOW, method_section
 from loadgen.report.numbers import ratio_with_spread, with_spread
-from loadgen.report.terminal import show
+from loadgen.report.terminal import show_all
 from loadgen.results import Spread
 
 __all__ = ["reach_page", "write_reach"]
@@ -38,18 +38,11 @@ def write_reach(result: ReachResult, settings: ReachSettings, console: Console) 
     Raises:
         ReportError: a file can't be written.
     """
-    for block in _answer(result):
-        show(console, block)
-        console.print()
+    show_all(console, _answer(result))
     page = reach_page(result)
-    for name, text in (
-        ("reach.json", result.model_dump_json(indent=2)),
-        ("reach.md", render_markdown(page)),
-        ("reach.html", render(page)),
-    ):
-        path = settings.output / name
-        write_whole(path, f"{text.rstrip()}\n")
-        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+    write_and_tell(console, settings.output / "reach.json", result.model_dump_json(indent=2))
+    write_and_tell(console, settings.output / "reach.md", render_markdown(page))
+    write_and_tell(console, settings.output / "reach.html", render(page))
     return all(row.verdict is not Verdict.NOT_MEASURED for row in result.rows)
 
 

@@ -4,7 +4,6 @@ The figures are shown before anything is written, so that a full disk can't take
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from rich.console import Console
 
@@ -13,7 +12,7 @@ from loadgen.report.blocks import Block, Bullets, Prose
 from loadgen.report.compare_page import compare_page
 from loadgen.report.compare_tables import how_to_read, ratio_table, variant_table
 from loadgen.report.diff_tables import diff_blocks
-from loadgen.report.files import ReportError, require_writable, write_whole
+from loadgen.report.files import ReportError, require_writable, write_and_tell
 from loadgen.report.findings import answer, nothing_worse, what_got_worse
 from loadgen.report.html import render
 from loadgen.report.run_page import run_page
@@ -24,7 +23,7 @@ from loadgen.report.run_tables import (
     load_table,
     run_warnings,
 )
-from loadgen.report.terminal import show
+from loadgen.report.terminal import show_all
 from loadgen.results import CompareResult, LoadFigures, Recovery, RunResult
 from loadgen.settings import CompareSettings, RunSettings
 
@@ -44,11 +43,11 @@ def write_run(result: RunResult, settings: RunSettings, console: Console) -> boo
     Raises:
         ReportError: a file can't be written.
     """
-    _show_all(console, _run_blocks(result))
+    show_all(console, _run_blocks(result))
     if settings.output is not None:
-        _write(console, settings.output, result.model_dump_json(indent=2))
+        write_and_tell(console, settings.output, result.model_dump_json(indent=2))
     if settings.report is not None:
-        _write(console, settings.report, render(run_page(result)))
+        write_and_tell(console, settings.report, render(run_page(result)))
     return went_right(result.load)
 
 
@@ -58,9 +57,9 @@ def write_compare(result: CompareResult, settings: CompareSettings, console: Con
     Raises:
         ReportError: a file can't be written.
     """
-    _show_all(console, _compare_blocks(result))
-    _write(console, settings.output / "compare.json", result.model_dump_json(indent=2))
-    _write(console, settings.output / "compare.html", render(compare_page(result)))
+    show_all(console, _compare_blocks(result))
+    write_and_tell(console, settings.output / "compare.json", result.model_dump_json(indent=2))
+    write_and_tell(console, settings.output / "compare.html", render(compare_page(result)))
     return all(
         went_right(round_.load) and _came_back(round_.recovery)
         for variant in result.variants
@@ -70,7 +69,7 @@ def write_compare(result: CompareResult, settings: CompareSettings, console: Con
 
 def show_diff(diff: Diff, threshold: float, console: Console) -> None:
     """Show two results beside each other."""
-    _show_all(console, diff_blocks(diff, threshold))
+    show_all(console, diff_blocks(diff, threshold))
 
 
 def _run_blocks(result: RunResult) -> Iterator[Block]:
@@ -93,17 +92,6 @@ def _compare_blocks(result: CompareResult) -> Iterator[Block]:
         yield Prose(nothing_worse(result))
     if result.warnings:
         yield Bullets(tuple(result.warnings), is_alarm=True)
-
-
-def _show_all(console: Console, blocks: Iterator[Block]) -> None:
-    for block in blocks:
-        show(console, block)
-        console.print()
-
-
-def _write(console: Console, path: Path, text: str) -> None:
-    write_whole(path, f"{text.rstrip()}\n")
-    console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
 
 
 def went_right(load: LoadFigures) -> bool:

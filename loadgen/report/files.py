@@ -5,7 +5,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["ReportError", "require_writable", "write_whole"]
+from rich.console import Console
+
+__all__ = ["ReportError", "require_writable", "write_and_tell", "write_whole"]
 
 
 class ReportError(Exception):
@@ -28,8 +30,18 @@ def require_writable(path: Path) -> None:
         raise ReportError(f"{path} can't be written: {error.strerror}") from None
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Put the text into the file: a reader sees the old content or the new, never a part.
+def write_and_tell(console: Console, path: Path, content: str | bytes) -> None:
+    """Write a result, text with one newline at its end, and say where it is.
+
+    Raises:
+        ReportError: it can't be written; what was there before still is.
+    """
+    write_whole(path, f"{content.rstrip()}\n" if isinstance(content, str) else content)
+    console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Put the content into the file: a reader sees the old one or the new, never a part.
 
     Raises:
         ReportError: it can't be written; what was there before still is.
@@ -37,7 +49,7 @@ def write_whole(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
         partial.replace(path)
     except OSError as error:
         raise ReportError(f"{path} can't be written: {error.strerror}") from None

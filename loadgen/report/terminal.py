@@ -5,6 +5,7 @@ nothing is ever cut. Only ASCII besides the frames, which rich replaces where th
 """
 
 import itertools
+from collections.abc import Iterable
 
 from rich import box
 from rich.console import Console
@@ -14,7 +15,7 @@ from rich.text import Text
 
 from loadgen.report.blocks import Block, Bullets, Cell, Plot, Prose, Table, Tone
 
-__all__ = ["show"]
+__all__ = ["show", "show_all"]
 
 _STYLE = {Tone.NEUTRAL: "", Tone.BETTER: "green", Tone.WORSE: "bold red"}
 _MARK = {Tone.NEUTRAL: "", Tone.BETTER: "", Tone.WORSE: "! "}
@@ -24,6 +25,13 @@ _WRAP_SHARE = 3
 
 # No console is wider; asked for the natural width, rich clips what it measures to this.
 _UNBOUNDED = 10_000
+
+
+def show_all(console: Console, blocks: Iterable[Block]) -> None:
+    """Print blocks, with an empty line behind each."""
+    for block in blocks:
+        show(console, block)
+        console.print()
 
 
 def show(console: Console, block: Block) -> None:

@@ -9,11 +9,11 @@ from rich.console import Console
 from loadgen.promises import promise_table, verdict_on_all
 from loadgen.report.blocks import Block, Bullets, Page, Plot, Prose, Section
 from loadgen.report.drawing import MUTED, SERIES, draw
-from loadgen.report.files import ReportError, write_whole
+from loadgen.report.files import write_and_tell
 from loadgen.report.html import render
 from loadgen.report.method import method_section
 from loadgen.report.numbers import count, figure
-from loadgen.report.terminal import show
+from loadgen.report.terminal import show_all
 from loadgen.soak.judgement import second_half
 from loadgen.soak.picture import picture
 from loadgen.soak.results import SoakResult, SoakSample
@@ -32,18 +32,10 @@ def write_soak(result: SoakResult, settings: SoakSettings, console: Console) -> 
     Raises:
         ReportError: a file can't be written.
     """
-    for block in _blocks(result):
-        show(console, block)
-        console.print()
-    paths = [settings.output / name for name in ("soak.json", "soak.html", "soak.png")]
-    write_whole(paths[0], f"{result.model_dump_json(indent=2)}\n")
-    write_whole(paths[1], f"{render(soak_page(result)).rstrip()}\n")
-    try:
-        paths[2].write_bytes(picture(result))
-    except OSError as error:
-        raise ReportError(f"{paths[2]} can't be written: {error.strerror}") from None
-    for path in paths:
-        console.print(f"written: {path}", markup=False, highlight=False, soft_wrap=True)
+    show_all(console, _blocks(result))
+    write_and_tell(console, settings.output / "soak.json", result.model_dump_json(indent=2))
+    write_and_tell(console, settings.output / "soak.html", render(soak_page(result)))
+    write_and_tell(console, settings.output / "soak.png", picture(result))
     return all(promise.kept for promise in result.promises)
 
 
