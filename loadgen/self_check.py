@@ -28,6 +28,7 @@ class SelfCheck:
     def __init__(self, now: Callable[[], int] = time.perf_counter_ns) -> None:
         self._now = now
         self._lag = Histogram()
+        self._recent_lag = Histogram()
         self._task: asyncio.Task[None] | None = None
         self._began_at = self._cpu_began_at = 0
         self._elapsed = self._cpu = 0
@@ -62,6 +63,11 @@ class SelfCheck:
         """How late the event loop woke up."""
         return self._lag.summary()
 
+    def take_recent_lag(self) -> Latency | None:
+        """Return how late the event loop woke up since this was last asked for."""
+        recent, self._recent_lag = self._recent_lag, Histogram()
+        return recent.summary()
+
     def verdict(self, recorder: Recorder, service_cpu_share: float | None) -> Generator:
         """Return how the generator fared, once it was measured.
 
@@ -81,7 +87,9 @@ class SelfCheck:
         while True:
             due = self._now() + int(_SAMPLE_EVERY * 1e9)
             await asyncio.sleep(_SAMPLE_EVERY)
-            self._lag.record(self._now() - due)
+            late = self._now() - due
+            self._lag.record(late)
+            self._recent_lag.record(late)
 
 
 def verdict_on(

@@ -3,6 +3,7 @@
 import asyncio
 import statistics
 import tempfile
+import time
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -60,6 +61,8 @@ class _Soak:
         self._progress = progress
         self._before = sample_process(service.pid)
         self._began = self._before.at
+        self._own_cpu_before = time.process_time()
+        self._check = SelfCheck()
         self._samples: list[SoakSample] = []
 
     async def run(self) -> SoakResult:
@@ -78,7 +81,7 @@ class _Soak:
             capacity = found.per_second
             rate = max(capacity * settings.load, 1.0)
             progress.step(f"soaking at {rate:,.0f} operations/s for {settings.duration:g} s")
-            async with SelfCheck() as check:
+            async with self._check as check:
                 outcome = await self._soak(lines, endpoint, rate)
         recorders = outcome.recorders
         late = sum(each.skipped_late for each in recorders)
@@ -127,6 +130,7 @@ class _Soak:
         phase = lines.begin(settings.duration, settings.sample_seconds)
         self._began = phase.begins_at / 1e9
         self._before = sample_process(self._service.pid)
+        self._own_cpu_before = time.process_time()
 
         async def look() -> None:
             if (now := sample_process(self._service.pid)).at > self._before.at + 1e-3:
@@ -151,6 +155,8 @@ class _Soak:
         medians = [window.p50_ms for window in windows if window.p50_ms is not None]
         slowest = [window.p99_ms for window in windows if window.p99_ms is not None]
         covered = sum(window.seconds for window in windows)
+        own_cpu_before, self._own_cpu_before = self._own_cpu_before, time.process_time()
+        lag = self._check.take_recent_lag()
         database = self._service.options.data_dir / _JOURNAL_FILE
         return SoakSample(
             at_seconds=now.at - self._began,
@@ -168,6 +174,8 @@ class _Soak:
             errors=dict(errors),
             p50_ms=statistics.median(medians) if medians else None,
             p99_ms=max(slowest) if slowest else None,
+            generator_cpu_share=(self._own_cpu_before - own_cpu_before) / seconds,
+            generator_lag_p99_ms=None if lag is None else lag.p99_us / 1_000,
         )
 
 

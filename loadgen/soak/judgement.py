@@ -19,6 +19,8 @@ __all__ = ["judge_load", "judge_samples", "second_half"]
 # Of its median: less than this in half a run is noise, whatever it makes in an hour.
 _NOISE_PERCENT = 1.0
 _NOISE_PERCENT_OF_LATENCY = 20.0
+# A WAL comes and goes with each checkpoint: what counts is what it grows to, within this time.
+_PEAK_SECONDS = 60.0
 # Of the intended rate; the rest are arrivals by chance and the last operations.
 _LEAST_ACHIEVED = 0.98
 
@@ -26,7 +28,7 @@ _LEAST_ACHIEVED = 0.98
 @dataclass(frozen=True, slots=True)
 class _Figure:
     name: str
-    value: Callable[[SoakSample], float | None]
+    values: Callable[[Sequence[SoakSample]], Sequence[float | None]]
     tolerated: float
     """Per cent an hour."""
     noise: float = _NOISE_PERCENT
@@ -34,21 +36,42 @@ class _Figure:
 
 def _figures(settings: SoakSettings) -> Sequence[_Figure]:
     return (
-        _Figure("Memory (RSS)", lambda sample: sample.rss_bytes, settings.max_rss_growth),
-        _Figure("File descriptors", lambda sample: sample.descriptors, 0.0),
-        _Figure("Threads", lambda sample: sample.threads, 0.0),
+        _Figure("Memory (RSS)", _each(lambda sample: sample.rss_bytes), settings.max_rss_growth),
+        _Figure("File descriptors", _each(lambda sample: sample.descriptors), 0.0),
+        _Figure("Threads", _each(lambda sample: sample.threads), 0.0),
         _Figure(
-            "Journal (database and WAL)",
-            lambda sample: sample.database_bytes + sample.wal_bytes,
-            settings.max_journal_growth,
+            "Journal (database and WAL at its largest)", _journal_peaks, settings.max_journal_growth
         ),
+        _Figure("CPU of an operation", _each(_cpu_of_operation), settings.max_cpu_growth),
         _Figure(
             "p99 from the due time",
-            lambda sample: sample.p99_ms,
+            _each(lambda sample: sample.p99_ms),
             settings.max_p99_growth,
             _NOISE_PERCENT_OF_LATENCY,
         ),
     )
+
+
+def _each(
+    value: Callable[[SoakSample], float | None],
+) -> Callable[[Sequence[SoakSample]], Sequence[float | None]]:
+    return lambda samples: [value(sample) for sample in samples]
+
+
+def _cpu_of_operation(sample: SoakSample) -> float | None:
+    return sample.cpu_share / sample.right_per_second if sample.right_per_second else None
+
+
+def _journal_peaks(samples: Sequence[SoakSample]) -> Sequence[float]:
+    """Return the database and the largest WAL of the last minute, at each sample."""
+    peaks: list[float] = []
+    first = 0
+    for index, sample in enumerate(samples):
+        while samples[first].at_seconds <= sample.at_seconds - _PEAK_SECONDS:
+            first += 1
+        wal = max(each.wal_bytes for each in samples[first : index + 1])
+        peaks.append(float(sample.database_bytes + wal))
+    return peaks
 
 
 def second_half(samples: Sequence[SoakSample]) -> Sequence[SoakSample]:
@@ -65,8 +88,8 @@ def judge_samples(samples: Sequence[SoakSample], settings: SoakSettings) -> list
 def _judge(figure: _Figure, samples: Sequence[SoakSample]) -> Promise:
     known = [
         (sample.at_seconds, value)
-        for sample in samples
-        if (value := figure.value(sample)) is not None
+        for sample, value in zip(samples, figure.values(samples), strict=True)
+        if value is not None
     ]
     trend = trend_of(known)
     name, bound = f"{figure.name}: growth", f"at most {figure.tolerated:g} %/h"

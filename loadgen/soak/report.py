@@ -100,6 +100,16 @@ def soak_page(result: SoakResult) -> Page:
                         {"right": lambda sample: sample.right_per_second},
                     ),
                     _plot(
+                        "cpu",
+                        "CPU of an operation",
+                        "CPU time (us)",
+                        samples,
+                        {
+                            "service": lambda sample: _micros(sample, sample.cpu_share),
+                            "generator": lambda sample: _micros(sample, sample.generator_cpu_share),
+                        },
+                    ),
+                    _plot(
                         "latency",
                         "Latency",
                         "from the due time (ms)",
@@ -107,6 +117,7 @@ def soak_page(result: SoakResult) -> Page:
                         {
                             "p50": lambda sample: sample.p50_ms,
                             "p99": lambda sample: sample.p99_ms,
+                            "generator's own, p99": lambda sample: sample.generator_lag_p99_ms,
                         },
                     ),
                 ),
@@ -114,14 +125,18 @@ def soak_page(result: SoakResult) -> Page:
             method_section(
                 "Verdicts rest on the second half of the run, right of the line: the slope"
                 " of Theil and Sen, in per cent of the median an hour, with its 95 %"
-                " interval. A figure is broken if it certainly grows, by more than is"
-                " tolerated an hour and by more than noise in that half"
-                " (loadgen/soak/judgement.py).",
+                " interval, widened by how alike samples are that follow each other. A"
+                " figure is broken if it certainly grows, by more than is tolerated an hour"
+                " and by more than noise in that half (loadgen/soak/judgement.py).",
                 result.settings,
                 result.environment,
             ),
         ),
     )
+
+
+def _micros(sample: SoakSample, cpu_share: float) -> float | None:
+    return cpu_share / sample.right_per_second * 1e6 if sample.right_per_second else None
 
 
 def _mebi(field: str) -> _Series:

@@ -9,7 +9,7 @@ from loadgen.results import Environment, Generator
 
 __all__ = ["SOAK_SCHEMA", "SoakResult", "SoakSample"]
 
-SOAK_SCHEMA: Final = "connect-actor.loadgen.soak/1"
+SOAK_SCHEMA: Final = "connect-actor.loadgen.soak/2"
 
 
 class SoakSample(BaseModel):
@@ -36,6 +36,10 @@ class SoakSample(BaseModel):
     errors: dict[str, int]
     p50_ms: float | None
     p99_ms: float | None
+    generator_cpu_share: float
+    """CPU seconds per second of the generator, which shares the machine."""
+    generator_lag_p99_ms: float | None
+    """How late its event loop woke up: every latency holds that, too."""
 
 
 class SoakResult(BaseModel):
@@ -43,7 +47,7 @@ class SoakResult(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal["connect-actor.loadgen.soak/1"] = SOAK_SCHEMA
+    schema_version: Literal["connect-actor.loadgen.soak/2"] = SOAK_SCHEMA
     started_at: str
     """UTC, ISO 8601."""
     settings: dict[str, Any]

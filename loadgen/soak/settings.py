@@ -55,6 +55,9 @@ class SoakSettings(LoadSettings):
     sample_seconds: float = Field(5, gt=0, le=600, description="between two samples")
     max_rss_growth: float = Field(5, ge=0, description="memory: per cent an hour, at most")
     max_journal_growth: float = Field(10, ge=0, description="journal: per cent an hour, at most")
+    max_cpu_growth: float = Field(
+        5, ge=0, description="CPU of the service an operation: per cent an hour, at most"
+    )
     max_p99_growth: float = Field(25, ge=0, description="p99: per cent an hour, at most")
     output: Path = Field(
         Path("results/soak"), description="directory for soak.json, soak.html and soak.png"

@@ -22,7 +22,8 @@ SETTINGS = SoakSettings.model_validate({})
 RSS = "Memory (RSS): growth"
 DESCRIPTORS = "File descriptors: growth"
 THREADS = "Threads: growth"
-JOURNAL = "Journal (database and WAL): growth"
+JOURNAL = "Journal (database and WAL at its largest): growth"
+CPU = "CPU of an operation: growth"
 P99 = "p99 from the due time: growth"
 
 
@@ -43,6 +44,8 @@ def sample(at: float, **changed: float) -> SoakSample:
         "errors": {},
         "p50_ms": 5,
         "p99_ms": 20,
+        "generator_cpu_share": 0.4,
+        "generator_lag_p99_ms": 2,
     }
     return SoakSample.model_validate(values | changed)
 
@@ -68,7 +71,7 @@ def test_a_flat_hour_keeps_every_promise() -> None:
 
     promises = judge_samples(an_hour(noise), SETTINGS)
     assert broken(promises) == set()
-    assert len(promises) == 5
+    assert len(promises) == 6
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,8 @@ def test_a_flat_hour_keeps_every_promise() -> None:
         (lambda share: {"descriptors": 30 + int(10 * share)}, {DESCRIPTORS}),
         (lambda share: {"threads": 10 + int(10 * share)}, {THREADS}),
         (lambda share: {"database_bytes": int((20 + 10 * share) * MEBI)}, {JOURNAL}),
+        (lambda share: {"wal_bytes": int((4 + 10 * share) * MEBI)}, {JOURNAL}),
+        (lambda share: {"cpu_share": 0.5 + 0.05 * share}, {CPU}),
         (lambda share: {"p99_ms": 20 + 40 * share}, {P99}),
     ],
 )
@@ -104,7 +109,7 @@ def test_growth_of_the_first_half_alone_is_warm_up() -> None:
 
 
 def test_too_few_samples_keep_no_promise() -> None:
-    assert len(broken(judge_samples([sample(0), sample(5)], SETTINGS))) == 5
+    assert len(broken(judge_samples([sample(0), sample(5)], SETTINGS))) == 6
 
 
 def test_a_journal_in_memory_is_no_growth() -> None:
@@ -125,6 +130,31 @@ def test_the_trend_of_noise_may_be_none() -> None:
     trend = trend_of([(at, chance.gauss(100, 5)) for at in range(200)])
     assert trend is not None
     assert trend.low < 0 < trend.high
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.5, 0.9])
+def test_samples_that_follow_each_other_alike_do_not_pass_for_a_trend(alike: float) -> None:
+    sure = 0
+    for seed in range(100):
+        chance = random.Random(seed)
+        level, values = 0.0, []
+        for _ in range(150):
+            level = alike * level + chance.gauss(0, 1)
+            values.append(100 + level)
+        trend = trend_of(list(enumerate(values)))
+        assert trend is not None
+        sure += trend.low > 0
+    # 2.5 of 100 in the long run; without regard to how alike they are, 3, 11 and 32 of these.
+    assert sure < 10
+
+
+def test_a_wal_that_comes_and_goes_is_judged_by_what_it_grows_to() -> None:
+    def saw(share: float, _: random.Random) -> dict[str, float]:
+        # Its teeth become wider, so that it is found large more often.
+        tooth = share * 400 % 10
+        return {"wal_bytes": int((8 if tooth < 5 * (1 + share) else 0) * MEBI)}
+
+    assert JOURNAL not in broken(judge_samples(an_hour(saw), SETTINGS))
 
 
 def test_a_load_that_was_not_served_breaks_its_promises() -> None:
@@ -173,6 +203,8 @@ def test_a_short_soak_of_a_real_service_tells_what_it_saw(tmp_path: Path) -> Non
     assert len(result.samples) > 3
     assert all(each.rss_bytes and each.descriptors and each.threads for each in result.samples)
     assert any(each.p99_ms for each in result.samples)
+    assert all(each.generator_cpu_share > 0 for each in result.samples)
+    assert any(each.generator_lag_p99_ms for each in result.samples)
     assert (tmp_path / "soak.png").read_bytes() == picture(result)
     assert "<svg" in (tmp_path / "soak.html").read_text()
-    assert json.loads((tmp_path / "soak.json").read_text())["schema_version"].endswith("soak/1")
+    assert json.loads((tmp_path / "soak.json").read_text())["schema_version"].endswith("soak/2")
