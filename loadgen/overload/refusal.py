@@ -1,4 +1,4 @@
-"""What a refusal costs: a service that may have one operation under way refuses nearly all."""
+"""What a refusal costs: a service that may hold next to no bytes refuses all that have some."""
 
 import tempfile
 from collections.abc import Sequence
@@ -21,10 +21,12 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 
 __all__ = ["measure_refusals", "says_when_to_retry"]
 
-# One operation of each frame is accepted, and has a commit of its own: in large frames that is
-# little beside the rest. As large as the service's frames of results.
+# A handshake is below it, such a message beyond: none is accepted, so none has to be taken off.
+_MAX_BYTES = 3_000
+_PLAINTEXT_BYTES = 2_048
+# As large as the service's frames of results.
 _FRAME_OPERATIONS = 1_024
-# Calls take the generator many times as long, and while one is accepted its fellows are refused.
+# Calls take the generator many times as long.
 _FRAMES = {"stream": 30, "unary": 8}
 
 
@@ -55,7 +57,7 @@ async def measure_refusals(
     progress.step("what a refusal costs")
     with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
         options = replace(
-            options_of(settings, Path(data_dir)), flags=("--max-operations-in-service=1",)
+            options_of(settings, Path(data_dir)), flags=(f"--max-bytes-in-service={_MAX_BYTES}",)
         )
         async with ServiceProcess(options, settings.timeout_seconds) as service:
             found = await service.while_alive(_measure(service, settings, accepted_cpu_us))
@@ -86,11 +88,9 @@ async def _measure(
         (end,) = await establish(transport, one, service.endpoint)
         cpu_us, results = await _cpu_us_of(transport, service, end.connect_id, settings)
     refused = [result.error for result in results if result.HasField("error")]
-    accepted = len(results) - len(refused)
-    rest = max(cpu_us - accepted * accepted_cpu_us, 0.0)
     return RefusalCost(
         accepted_cpu_us=accepted_cpu_us,
-        refused_cpu_us=rest / len(refused) if refused else 0.0,
+        refused_cpu_us=cpu_us / len(results),
         refused=len(refused),
         has_retry_info=bool(refused) and all(map(says_when_to_retry, refused)),
         bare_cpu_us=None,
@@ -111,7 +111,7 @@ async def _cpu_us_of(
     transport: Transport, server: ServiceProcess, connect_id: int, settings: OverloadSettings
 ) -> tuple[float, Sequence[wire.OperationResult]]:
     """Return what many Encrypts cost a server together, and how it answered."""
-    request = wire.EncryptRequest(connect_id=connect_id, plaintext=bytes(512))
+    request = wire.EncryptRequest(connect_id=connect_id, plaintext=bytes(_PLAINTEXT_BYTES))
     results: list[wire.OperationResult] = []
     before = sample_process(server.pid).cpu_seconds
     for _ in range(_FRAMES[settings.transport]):

@@ -72,7 +72,7 @@ def overload_page(result: OverloadResult) -> Page:
                 " sent frames, or made calls, over connections of its own, and only counted"
                 " answers; what found as many calls of a connection under way as the service"
                 " takes was not sent. What a refusal costs was measured on a service that may"
-                " have one operation under way, so that it refuses nearly all.",
+                " hold next to no bytes, so that it refuses all messages.",
                 settings,
                 result.environment,
             ),
