@@ -54,9 +54,9 @@ async def find_capacity(
 async def _search(
     service: ServiceProcess, settings: AuditSettings, start: int, progress: Progress
 ) -> CapacitySearch:
-    async with open_transport(service.endpoint, settings) as transport:
+    endpoint = service.endpoint
+    async with open_transport(endpoint, settings) as transport:
         ends: list[ChannelEnd] = []
-        endpoint = service.endpoint
 
         async def probe(channels: int) -> CapacityProbe:
             if channels > len(ends):

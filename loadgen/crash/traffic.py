@@ -109,15 +109,13 @@ class Traffic:
     async def _prove(self, account: Account, *, with_held: bool) -> bool:
         now = asyncio.get_running_loop().time
         ends_at = now() + self._patience
-        verdict = await self._carry_out(account, with_held=with_held)
-        while verdict is Verdict.NOT_DONE and now() < ends_at:
+        while (verdict := await self._carry_out(account, with_held=with_held)) is Verdict.NOT_DONE:
+            if now() >= ends_at:
+                self._ledger.fault(
+                    FaultKind.HUNG, f"a channel was refused for overload for {self._patience:g} s"
+                )
+                return False
             await asyncio.sleep(_PAUSE)
-            verdict = await self._carry_out(account, with_held=with_held)
-        if verdict is Verdict.NOT_DONE:
-            self._ledger.fault(
-                FaultKind.HUNG, f"a channel was refused for overload for {self._patience:g} s"
-            )
-            return False
         if verdict is Verdict.UNKNOWN:
             return False
         if self._ledger.is_sound(account):

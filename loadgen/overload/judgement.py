@@ -105,21 +105,17 @@ def judge(
 
 
 def _judge_cost(refusal: RefusalCost) -> Promise:
-    remark = f"{refusal.refused:,} were refused to find out"
+    base, bound = refusal.accepted_cpu_us, _MOST_REFUSAL_SHARE
+    name = "CPU of a refused operation, of an accepted one"
     if refusal.bare_cpu_us is not None:
-        return Promise.at_most(
-            _MOST_REFUSAL_OF_BARE,
-            "ratio",
-            "CPU of a refused call, of one that a bare gRPC server answers",
-            _ratio(refusal.refused_cpu_us, refusal.bare_cpu_us),
-            remark=remark,
-        )
+        base, bound = refusal.bare_cpu_us, _MOST_REFUSAL_OF_BARE
+        name = "CPU of a refused call, of one that a bare gRPC server answers"
     return Promise.at_most(
-        _MOST_REFUSAL_SHARE,
+        bound,
         "ratio",
-        "CPU of a refused operation, of an accepted one",
-        _ratio(refusal.refused_cpu_us, refusal.accepted_cpu_us),
-        remark=remark,
+        name,
+        _ratio(refusal.refused_cpu_us, base),
+        remark=f"{refusal.refused:,} were refused to find out",
     )
 
 

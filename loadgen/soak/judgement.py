@@ -42,7 +42,11 @@ def _figures(settings: SoakSettings) -> Sequence[_Figure]:
         _Figure(
             "Journal (database and WAL at its largest)", _journal_peaks, settings.max_journal_growth
         ),
-        _Figure("CPU of an operation", _each(_cpu_of_operation), settings.max_cpu_growth),
+        _Figure(
+            "CPU of an operation",
+            _each(lambda sample: sample.of_operation(sample.cpu_share)),
+            settings.max_cpu_growth,
+        ),
         _Figure(
             "p99 from the due time",
             _each(lambda sample: sample.p99_ms),
@@ -56,10 +60,6 @@ def _each(
     value: Callable[[SoakSample], float | None],
 ) -> Callable[[Sequence[SoakSample]], Sequence[float | None]]:
     return lambda samples: [value(sample) for sample in samples]
-
-
-def _cpu_of_operation(sample: SoakSample) -> float | None:
-    return sample.cpu_share / sample.right_per_second if sample.right_per_second else None
 
 
 def _journal_peaks(samples: Sequence[SoakSample]) -> Sequence[float]:

@@ -136,7 +136,8 @@ def soak_page(result: SoakResult) -> Page:
 
 
 def _micros(sample: SoakSample, cpu_share: float) -> float | None:
-    return cpu_share / sample.right_per_second * 1e6 if sample.right_per_second else None
+    seconds = sample.of_operation(cpu_share)
+    return None if seconds is None else seconds * 1e6
 
 
 def _mebi(field: str) -> _Series:

@@ -41,6 +41,10 @@ class SoakSample(BaseModel):
     generator_lag_p99_ms: float | None
     """How late its event loop woke up: every latency holds that, too."""
 
+    def of_operation(self, cpu_share: float) -> float | None:
+        """Return the CPU seconds of such a share for each operation that was answered."""
+        return cpu_share / self.right_per_second if self.right_per_second else None
+
 
 class SoakResult(BaseModel):
     """Result of ``loadgen soak``."""
