@@ -33,7 +33,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from service.persistence.admission import admit
+from service.persistence.admission import Admitted, admit
 from service.persistence.contract import (
     LATEST,
     MAX_SEQUENCE_NUMBER,
@@ -78,6 +78,7 @@ from service.persistence.sqlite_file import (
     PAGE_SIZE,
     add_epoch,
     add_row,
+    add_row_of_newest,
     connect,
     is_backup,
     know_epochs,
@@ -316,18 +317,22 @@ class SqliteJournal:
                 # The file is opened anew in any case, and its content decides.
                 return
 
-    def _require_newest(self, connection: sqlite3.Connection) -> None:
-        if newest_epoch(connection) != self._epoch:
-            raise self._fence()
-
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        connection = self._usable().connection
-        try:
+        """One that ends with the block, begun as the newest writer."""
+        with self._writing() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            self._require_newest(connection)
+            if newest_epoch(connection) != self._epoch:
+                raise self._fence()
             yield connection
             connection.execute("COMMIT")
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """Believe nothing in memory after a failure."""
+        connection = self._usable().connection
+        try:
+            yield connection
         except sqlite3.Error as error:
             self._abandon()
             raise CommitFailedError(f"the transaction failed: {error}") from error
@@ -352,18 +357,13 @@ class SqliteJournal:
         writer = RowWriter(reader.index.next_row)
         self._put(reader, writer, admitted.records, fresh)
         notes = self._note(reader, writer, admitted.snapshots)
+        writer.finish()
         size = writer.size
-        with self._transaction() as connection:
-            self._insert_rows(connection, reader.sealer, writer)
-            for channel in admitted.ended:
-                connection.execute("DELETE FROM snapshots WHERE channel = ?", (channel,))
-                connection.execute("DELETE FROM marks WHERE channel = ?", (channel,))
-                self._erase_soon()
-            if admitted.snapshots:
-                size += self._insert_snapshots(connection, reader.sealer, admitted.snapshots, fresh)
-            self._delete_replaced(connection)
-            owned = self._owners.change(connection, reader.sealer, admitted.ended, admitted.owners)
-        self._owners.settle(owned)
+        apart = admitted.ended or admitted.snapshots or admitted.owners or self._replaced
+        if len(writer.rows) == 1 and not apart:
+            self._append(reader.sealer, writer.rows[0])
+        else:
+            size += self._commit_all(reader, writer, admitted, fresh)
         self._enter(reader, writer, admitted.snapshots)
         self._records -= notes
         self._lease.renew(reader.index.next_row - 1)
@@ -372,6 +372,34 @@ class SqliteJournal:
         if self._since_checkpoint > _CHECKPOINT_AT_LATEST:
             self._checkpoint()
         return admitted.rejections
+
+    def _append(self, sealer: Sealer, row: tuple[int, bytes, bytes]) -> None:
+        """Commit a row of the log by one statement: five would each wait for the interpreter."""
+        with self._writing() as connection:
+            if not add_row_of_newest(connection, sealer, self._epoch, *row):
+                raise self._fence()
+
+    def _commit_all(
+        self,
+        reader: SqliteReader,
+        writer: RowWriter,
+        admitted: Admitted,
+        fresh: dict[int, tuple[int, bytes]],
+    ) -> int:
+        """Commit rows of the log and what goes with them; return the bytes of the latter."""
+        size = 0
+        with self._transaction() as connection:
+            self._insert_rows(connection, reader.sealer, writer)
+            for channel in admitted.ended:
+                connection.execute("DELETE FROM snapshots WHERE channel = ?", (channel,))
+                connection.execute("DELETE FROM marks WHERE channel = ?", (channel,))
+                self._erase_soon()
+            if admitted.snapshots:
+                size = self._insert_snapshots(connection, reader.sealer, admitted.snapshots, fresh)
+            self._delete_replaced(connection)
+            owned = self._owners.change(connection, reader.sealer, admitted.ended, admitted.owners)
+        self._owners.settle(owned)
+        return size
 
     @staticmethod
     def _put(

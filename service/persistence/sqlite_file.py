@@ -36,6 +36,7 @@ __all__ = [
     "Epoch",
     "add_epoch",
     "add_row",
+    "add_row_of_newest",
     "connect",
     "epochs_of",
     "is_backup",
@@ -252,6 +253,25 @@ def add_row(
     connection.execute(
         "INSERT INTO log VALUES (?, ?, ?)", (number, *sealer.seal_row(number, directory, payloads))
     )
+
+
+def add_row_of_newest(
+    connection: sqlite3.Connection,
+    sealer: Sealer,
+    epoch: int,
+    number: int,
+    directory: bytes,
+    payloads: bytes,
+) -> bool:
+    """Append a row if no epoch is newer than this one; return whether it was.
+
+    One statement, and so outside a transaction a commit of its own.
+    """
+    cursor = connection.execute(
+        "INSERT INTO log SELECT ?, ?, ? WHERE ? = (SELECT max(epoch) FROM writers)",
+        (number, *sealer.seal_row(number, directory, payloads), epoch),
+    )
+    return cursor.rowcount == 1
 
 
 @contextmanager

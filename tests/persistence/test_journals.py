@@ -408,21 +408,43 @@ class _Failing:
         return run
 
 
-@pytest.mark.parametrize("statement", ["BEGIN", "INSERT INTO log", "INSERT OR", "COMMIT"])
+@pytest.mark.parametrize(
+    ("statement", "snapshots"),
+    [
+        ("BEGIN", [snapshot(2)]),
+        ("INSERT INTO log", [snapshot(2)]),
+        ("INSERT OR", [snapshot(2)]),
+        ("COMMIT", [snapshot(2)]),
+        ("INSERT INTO log", []),
+    ],
+)
 def test_after_a_failed_commit_the_journal_says_what_is_durable(
-    tmp_path: Path, statement: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, statement: str, snapshots: list[Snapshot], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = open_sqlite(tmp_path / "j.db")
     journal.commit(Batch([change(1)]))
     reader = journal._usable()
     monkeypatch.setattr(reader, "connection", _Failing(reader.connection, statement))
     with pytest.raises(CommitFailedError):
-        journal.commit(Batch([change(2)], [snapshot(2)]))
+        journal.commit(Batch([change(2)], snapshots))
     assert numbers(journal.read(CHANNEL)) == [1]
     assert journal.load_snapshot(CHANNEL) is None
     assert journal.commit(Batch([change(2)])) == []
     journal.close()
     assert numbers(open_sqlite(tmp_path / "j.db").read(CHANNEL)) == [1, 2]
+
+
+def test_records_alone_are_committed_by_one_statement(tmp_path: Path) -> None:
+    journal = open_sqlite(tmp_path / "j.db")
+    journal.commit(Batch([change(1)]))
+    connection = journal._usable().connection
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    journal.commit(Batch([change(2), change(3)]))
+    connection.set_trace_callback(None)
+    assert [statement.split()[0] for statement in statements] == ["INSERT"]
+    assert numbers(journal.read(CHANNEL)) == [1, 2, 3]
+    journal.close()
 
 
 _WRITER = """
