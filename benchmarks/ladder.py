@@ -57,6 +57,7 @@ _WORKLOADS: Mapping[str, Sequence[str]] = {
 # Of the load, handed on as they are; with a default where it is not loadgen's.
 _OF_LOAD: Mapping[str, object] = {
     "channels": 1000,
+    "transport": None,
     "channel_skew": None,
     "payload_bytes": None,
     "frame_operations": None,

@@ -141,9 +141,9 @@ class Settings(BaseSettings):
         " with strategy differential only",
     )
     commit_delay: Annotated[float, Field(ge=0, le=1)] = Field(
-        0.0,
-        description="seconds that a commit waits for more to join it while operations come few at a"
-        " time, as unary calls do; whoever calls alone never waits",
+        0.01,
+        description="seconds that a commit waits at most for more to join it, while the event loop"
+        " is busy and has brought fewer than 32; in a service that has time nobody waits",
     )
     journal_timeout: _Seconds = Field(
         10.0, description="seconds until a request to the journal is given up"

@@ -3,7 +3,8 @@
 Work goes in *rounds*. While one round is with the journal's thread, what arrives collects for the
 next: all writes of a round share one transaction, then its reads are served. So there is never
 more than one transaction under way, each carries as much as the load offers, and a read sees every
-write that was asked for before it.
+write that was asked for before it. While the event loop is busy, a round with few writes and no
+reads waits for more: what it has in hand may be calls that bring some.
 
 Guarantees, whatever the journal does:
 
@@ -68,6 +69,10 @@ _log = logging.getLogger(__name__)
 _READS_A_ROUND = 64
 # A round that has so many is worth its commit.
 _MANY_WRITES = 32
+# A pass of the loop that took fewer seconds had nothing to do; after so many of them in a row
+# nothing is about to come. The journal's thread rests meanwhile, so that it holds up no pass.
+_IDLE_PASS = 30e-6
+_IDLE_PASSES = 3
 # Under constant load the journal still gets its upkeep: one bounded step in this many rounds.
 _ROUNDS_BETWEEN_UPKEEP = 16
 # Time limits of a round that closing waits for the journal to be done.
@@ -325,7 +330,8 @@ class Committer:
             max_waiting: writes that may wait for the next round.
             timeout: seconds within which a round must be back.
             renew_every: seconds between two signs of life; well within the journal's lease.
-            commit_delay: seconds that a round waits for more to write while calls come one by one.
+            commit_delay: seconds that a round waits for more to write, at most, while the loop is
+                busy.
             on_fenced: called once, if another writer has taken the journal over.
             thread: runs the journal's work, one piece at a time; by default a thread of its own.
         """
@@ -349,7 +355,6 @@ class Committer:
         self._hangs = False  # the round under way has been given up
         self._timer: asyncio.TimerHandle | None = None
         self._scheduled = False
-        self._joined = 0  # writes that were asked for while the last round was under way
         self._needs_upkeep = False
         self._since_upkeep = 0
         self._idle = asyncio.Event()
@@ -465,15 +470,23 @@ class Committer:
         if self._round is None and not self._scheduled:
             self._scheduled = True
             self._idle.clear()
-            if self._may_pause:
-                self._loop.call_later(self._commit_delay, self._start_round)
-            else:
-                self._loop.call_soon(self._start_round)
+            now = perf_counter()
+            self._loop.call_soon(self._gather, now + self._commit_delay, now, 0)
 
-    @property
-    def _may_pause(self) -> bool:
-        """Whether more are about to come: some did during the last round, but not many."""
-        return self._commit_delay > 0.0 and not self._closing and 1 < self._joined < _MANY_WRITES
+    def _gather(self, until: float, before: float, idle_passes: int) -> None:
+        """Begin the round, or let the loop do first what it has in hand, which may bring more."""
+        now = perf_counter()
+        idle_passes = idle_passes + 1 if now - before < _IDLE_PASS else 0
+        if (
+            0 < len(self._writes) < _MANY_WRITES
+            and not self._reads
+            and not self._closing
+            and idle_passes < _IDLE_PASSES
+            and now < until
+        ):
+            self._loop.call_soon(self._gather, until, now, idle_passes)
+        else:
+            self._start_round()
 
     def _start_round(self) -> None:
         self._refuse_late_reads()
@@ -533,7 +546,6 @@ class Committer:
         if self._timer is not None:
             self._timer.cancel()
         self._round = None
-        self._joined = len(self._writes)
         gave_up, self._hangs = self._hangs, False
         self.statistics.rounds += 1
         if under_way.commit_seconds > 0.0:

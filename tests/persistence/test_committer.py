@@ -1,7 +1,8 @@
 """The committer: what it guarantees of writes, of reads, and of the journal's upkeep."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -14,6 +15,7 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
+from service.persistence import committer as committer_module
 from service.persistence.committer import CallbackWrite, Committer, Standing
 from service.persistence.contract import (
     Batch,
@@ -462,48 +464,68 @@ def test_a_read_that_waited_for_its_round_too_long_is_refused_and_may_be_asked_a
 # --- Waiting for more ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("joined", "pause"), [(1, 0), (2, 0.5), (31, 0.5), (32, 0), (80, 0)])
-def test_a_commit_waits_for_more_only_while_some_come_and_not_many(
-    joined: int, pause: float
-) -> None:
-    commits: list[tuple[float, int]] = []
+class Loop:
+    """What the passes of a loop bring, and how long they take; from the second round on."""
 
-    async def work(_: VirtualClock) -> None:
-        desk = Desk(commit_delay=0.5, thread=NoThread())
-        loop = asyncio.get_running_loop()
-        commit = desk.journal.commit
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self.commits: list[tuple[float, int]] = []
+        """When, and of how many records."""
+        monkeypatch.setattr(committer_module, "perf_counter", lambda: self.now)
 
-        def noted(batch: Batch) -> list[Rejection]:
-            commits.append((loop.time(), len(batch.records)))
-            if len(commits) == 1:
-                # While the first one is under way.
-                for channel in range(100, 100 + joined):
+    def run(self, passes: Sequence[tuple[float, int]]) -> None:
+        """Have each pass take so long, and then ask for so many writes."""
+        written = sum(count for _, count in passes)
+
+        async def work(_: VirtualClock) -> None:
+            desk = Desk(commit_delay=0.01, thread=NoThread())
+            commit = desk.journal.commit
+
+            def noted(batch: Batch) -> list[Rejection]:
+                self.commits.append((self.now, len(batch.records)))
+                return commit(batch)
+
+            desk.journal.commit = noted  # type: ignore[method-assign] # a spy
+            channels = itertools.count(100)
+            for seconds, count in passes:
+                self.now += seconds
+                for channel in itertools.islice(channels, count):
                     desk.write(channel, 1)
-                loop.call_later(0.25, desk.write, TWO, 1)
-            return commit(batch)
-
-        desk.journal.commit = noted  # type: ignore[method-assign] # a spy
-        desk.write(ONE, 1)
-        await desk.settles(joined + 2)
-
-    run_virtually(work)
-    (first, _), (second, together), *_ = commits
-    assert second - first == pytest.approx(pause)
-    assert together == joined + (1 if pause else 0)
-
-
-def test_who_calls_alone_never_waits() -> None:
-    async def work(_: VirtualClock) -> float:
-        desk = Desk(commit_delay=0.5, thread=NoThread())
-        loop = asyncio.get_running_loop()
-        begun = loop.time()
-        for number in range(1, 6):
-            desk.write(ONE, number)
-            while len(desk.settled) < number:  # noqa: ASYNC110 - of code that offers no event
                 await asyncio.sleep(0)
-        return loop.time() - begun
+            await desk.settles(written)
 
-    assert run_virtually(work) == 0
+        run_virtually(work)
+
+
+IDLE, BUSY = 0.000_005, 0.000_5
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
+    return Loop(monkeypatch)
+
+
+def test_a_busy_loops_writes_share_a_commit(loop: Loop) -> None:
+    loop.run([(BUSY, 1), (BUSY, 0), (IDLE, 0), (IDLE, 0), (BUSY, 2), (BUSY, 1), *[(IDLE, 0)] * 9])
+    assert [count for _, count in loop.commits] == [4]
+
+
+def test_a_commit_waits_no_longer_than_its_delay(loop: Loop) -> None:
+    loop.run([(BUSY, 1)] * 30)
+    (first, together), *_ = loop.commits
+    assert first == pytest.approx(0.01 + BUSY)
+    assert together == 21
+
+
+def test_a_commit_of_many_does_not_wait(loop: Loop) -> None:
+    loop.run([(BUSY, 31), (BUSY, 1), (BUSY, 1), *[(IDLE, 0)] * 9])
+    assert [count for _, count in loop.commits] == [32, 1]
+
+
+def test_who_calls_alone_waits_for_three_passes_only(loop: Loop) -> None:
+    loop.run([(IDLE, 1), *[(IDLE, 0)] * 9, (IDLE, 1), *[(IDLE, 0)] * 9])
+    assert [count for _, count in loop.commits] == [1, 1]
+    assert loop.commits[0][0] <= 5 * IDLE
 
 
 # --- Closing --------------------------------------------------------------------------------------
