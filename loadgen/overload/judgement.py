@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from loadgen.overload.results import ConnectionsFound, Phase, RefusalCost
 from loadgen.promises import Promise
+from loadgen.report.numbers import figure
 from loadgen.timeline import Window
 
 __all__ = ["judge", "normal_p99", "seconds_to_normal"]
@@ -105,17 +106,22 @@ def judge(
 
 
 def _judge_cost(refusal: RefusalCost) -> Promise:
-    base, bound = refusal.accepted_cpu_us, _MOST_REFUSAL_SHARE
-    name = "CPU of a refused operation, of an accepted one"
-    if refusal.bare_cpu_us is not None:
-        base, bound = refusal.bare_cpu_us, _MOST_REFUSAL_OF_BARE
-        name = "CPU of a refused call, of one that a bare gRPC server answers"
+    remark = f"{refusal.refused:,} were refused to find out"
+    if refusal.of_bare is None:
+        return Promise.at_most(
+            _MOST_REFUSAL_SHARE,
+            "ratio",
+            "CPU of a refused operation, of an accepted one",
+            _ratio(refusal.refused_cpu_us, refusal.accepted_cpu_us),
+            remark=remark,
+        )
+    rounds = f"{figure(refusal.of_bare.low)} to {figure(refusal.of_bare.high)} in turns"
     return Promise.at_most(
-        bound,
+        _MOST_REFUSAL_OF_BARE,
         "ratio",
-        name,
-        _ratio(refusal.refused_cpu_us, base),
-        remark=f"{refusal.refused:,} were refused to find out",
+        "CPU of a refused call, of one that a bare gRPC server answers",
+        refusal.of_bare.median,
+        remark=f"{rounds}; {remark}",
     )
 
 

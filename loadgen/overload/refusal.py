@@ -1,7 +1,9 @@
 """What a refusal costs: a service that may hold next to no bytes refuses all that have some."""
 
+import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from loadgen.overload.results import RefusalCost
 from loadgen.overload.settings import OverloadSettings
 from loadgen.sampling import sample_process
 from loadgen.service_process import ServiceOptions, ServiceProcess
+from loadgen.statistics import ratio_to
 from loadgen.transport import Transport, ask_all, open_transport
 from protos.connect_actor.v1 import connect_pb2 as wire
 
@@ -26,8 +29,9 @@ _MAX_BYTES = 3_000
 _PLAINTEXT_BYTES = 2_048
 # As large as the service's frames of results.
 _FRAME_OPERATIONS = 1_024
-# Calls take the generator many times as long.
-_FRAMES = {"stream": 30, "unary": 8}
+# Calls take the generator many times as long; so many in each turn.
+_FRAMES = {"stream": 30, "unary": 2}
+_ROUNDS_OF_CALLS = 5
 
 
 def says_when_to_retry(status: Status) -> bool:
@@ -42,7 +46,7 @@ async def measure_refusals(
 ) -> RefusalCost:
     """Have a service of its own refuse frames of operations, or calls, and read its CPU time.
 
-    Calls are then made to a bare gRPC server, too, since that is most of what a call costs.
+    Calls are made to a bare gRPC server, too, in turns: gRPC is most of what a call costs.
 
     Args:
         settings: the load.
@@ -59,16 +63,18 @@ async def measure_refusals(
         options = replace(
             options_of(settings, Path(data_dir)), flags=(f"--max-bytes-in-service={_MAX_BYTES}",)
         )
-        async with ServiceProcess(options, settings.timeout_seconds) as service:
-            found = await service.while_alive(_measure(service, settings, accepted_cpu_us))
+        patience = settings.timeout_seconds
+        async with ServiceProcess(options, patience) as service:
+            if settings.transport == "stream":
+                work = _measure_operations(service, settings, accepted_cpu_us)
+                found = await service.while_alive(work)
+            else:
+                async with ServiceProcess(replace(options, command=ECHO_COMMAND), patience) as bare:
+                    work = _measure_calls(service, bare, settings, accepted_cpu_us)
+                    found = await service.while_alive(bare.while_alive(work))
+                    await bare.stop()
             await service.stop()
-        if settings.transport == "stream":
-            return found
-        bare = replace(options, command=ECHO_COMMAND)
-        async with ServiceProcess(bare, settings.timeout_seconds) as server:
-            bare_cpu_us = await server.while_alive(_measure_bare(server, settings))
-            await server.stop()
-    return found.model_copy(update={"bare_cpu_us": bare_cpu_us})
+    return found
 
 
 def options_of(settings: OverloadSettings, data_dir: Path) -> ServiceOptions:
@@ -80,27 +86,63 @@ def options_of(settings: OverloadSettings, data_dir: Path) -> ServiceOptions:
     return options if command is None else replace(options, command=command)
 
 
-async def _measure(
+async def _measure_operations(
     service: ServiceProcess, settings: OverloadSettings, accepted_cpu_us: float
 ) -> RefusalCost:
-    one = _one_channel(settings)
-    async with open_transport(service.endpoint, one) as transport:
-        (end,) = await establish(transport, one, service.endpoint)
-        cpu_us, results = await _cpu_us_of(transport, service, end.connect_id, settings)
-    refused = [result.error for result in results if result.HasField("error")]
-    return RefusalCost(
-        accepted_cpu_us=accepted_cpu_us,
-        refused_cpu_us=cpu_us / len(results),
-        refused=len(refused),
-        has_retry_info=bool(refused) and all(map(says_when_to_retry, refused)),
-        bare_cpu_us=None,
+    async with _opened(service, settings) as (transport, connect_id):
+        cpu_us, results = await _cpu_us_of(transport, service, connect_id, settings)
+    return _cost(accepted_cpu_us, [cpu_us], results)
+
+
+async def _measure_calls(
+    service: ServiceProcess,
+    bare: ServiceProcess,
+    settings: OverloadSettings,
+    accepted_cpu_us: float,
+) -> RefusalCost:
+    refused_us: list[float] = []
+    bare_us: list[float] = []
+    results: list[wire.OperationResult] = []
+    async with (
+        _opened(service, settings) as (transport, connect_id),
+        open_transport(bare.endpoint, _one_channel(settings)) as beside,
+    ):
+        for _ in range(_ROUNDS_OF_CALLS):
+            cpu_us, refusals = await _cpu_us_of(transport, service, connect_id, settings)
+            refused_us.append(cpu_us)
+            results += refusals
+            bare_us.append((await _cpu_us_of(beside, bare, connect_id, settings))[0])
+    return _cost(accepted_cpu_us, refused_us, results).model_copy(
+        update={
+            "bare_cpu_us": statistics.median(bare_us),
+            "of_bare": ratio_to(bare_us, refused_us),
+        }
     )
 
 
-async def _measure_bare(server: ServiceProcess, settings: OverloadSettings) -> float:
-    async with open_transport(server.endpoint, _one_channel(settings)) as transport:
-        cpu_us, results = await _cpu_us_of(transport, server, 1, settings)
-    return cpu_us / len(results)
+def _cost(
+    accepted_cpu_us: float, refused_us: Sequence[float], results: Sequence[wire.OperationResult]
+) -> RefusalCost:
+    refused = [result.error for result in results if result.HasField("error")]
+    return RefusalCost(
+        accepted_cpu_us=accepted_cpu_us,
+        refused_cpu_us=statistics.median(refused_us),
+        refused=len(refused),
+        has_retry_info=bool(refused) and all(map(says_when_to_retry, refused)),
+        bare_cpu_us=None,
+        of_bare=None,
+    )
+
+
+@asynccontextmanager
+async def _opened(
+    service: ServiceProcess, settings: OverloadSettings
+) -> AsyncIterator[tuple[Transport, int]]:
+    """A transport to a service, and a channel there."""
+    one = _one_channel(settings)
+    async with open_transport(service.endpoint, one) as transport:
+        (end,) = await establish(transport, one, service.endpoint)
+        yield transport, end.connect_id
 
 
 def _one_channel(settings: OverloadSettings) -> OverloadSettings:
@@ -110,7 +152,7 @@ def _one_channel(settings: OverloadSettings) -> OverloadSettings:
 async def _cpu_us_of(
     transport: Transport, server: ServiceProcess, connect_id: int, settings: OverloadSettings
 ) -> tuple[float, Sequence[wire.OperationResult]]:
-    """Return what many Encrypts cost a server together, and how it answered."""
+    """Return what one of many Encrypts costs a server, and how it answered."""
     request = wire.EncryptRequest(connect_id=connect_id, plaintext=bytes(_PLAINTEXT_BYTES))
     results: list[wire.OperationResult] = []
     before = sample_process(server.pid).cpu_seconds
@@ -120,4 +162,5 @@ async def _cpu_us_of(
             for number in range(1, _FRAME_OPERATIONS + 1)
         ]
         results += await ask_all(transport, operations, patience=settings.timeout_seconds)
-    return (sample_process(server.pid).cpu_seconds - before) * 1e6, results
+    cpu_us = (sample_process(server.pid).cpu_seconds - before) * 1e6
+    return cpu_us / len(results), results

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from loadgen.overload.settings import TransportName
 from loadgen.promises import Promise
-from loadgen.results import Environment, Generator
+from loadgen.results import Environment, Generator, Ratio
 from loadgen.timeline import Window
 
 __all__ = [
@@ -18,7 +18,7 @@ __all__ = [
     "RefusalCost",
 ]
 
-OVERLOAD_SCHEMA: Final = "connect-actor.loadgen.overload/3"
+OVERLOAD_SCHEMA: Final = "connect-actor.loadgen.overload/4"
 
 
 class _Record(BaseModel):
@@ -54,6 +54,8 @@ class RefusalCost(_Record):
     """Whether every refusal said when to try again."""
     bare_cpu_us: float | None
     """What the same call costs a bare gRPC server that answers it; null for streams."""
+    of_bare: Ratio | None
+    """The one of the other, over rounds in which both had a turn; null for streams."""
 
 
 class ConnectionsFound(_Record):
@@ -98,7 +100,7 @@ class Course(_Record):
 class OverloadResult(_Record):
     """Result of ``loadgen overload``."""
 
-    schema_version: Literal["connect-actor.loadgen.overload/3"] = OVERLOAD_SCHEMA
+    schema_version: Literal["connect-actor.loadgen.overload/4"] = OVERLOAD_SCHEMA
     started_at: str
     """UTC, ISO 8601."""
     settings: dict[str, Any]

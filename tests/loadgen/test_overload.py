@@ -24,6 +24,7 @@ from loadgen.peer import Finished, Outcome, Peer, Pending
 from loadgen.promises import Promise
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import load_settings
+from loadgen.statistics import ratio_to
 from loadgen.timeline import Timeline, Window
 from loadgen.transport import TransportError
 from loadgen.workload import Kind
@@ -82,6 +83,7 @@ def verdicts(
             refused=5,
             has_retry_info=retry,
             bare_cpu_us=bare_cpu,
+            of_bare=ratio_to([bare_cpu], [refused_cpu]) if bare_cpu else None,
         ),
         connections,
         wrong,
@@ -329,6 +331,8 @@ def test_a_short_run_on_a_real_service_tells_what_it_saw(tmp_path: Path) -> None
     assert calls.refusal.refused > 1_000
     assert calls.refusal.bare_cpu_us is not None
     assert calls.refusal.bare_cpu_us > 0
+    assert calls.refusal.of_bare is not None
+    assert streams.refusal.of_bare is None
     assert streams.connections is not None
     assert streams.connections.idle == 50
     assert calls.connections is None
