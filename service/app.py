@@ -23,6 +23,7 @@ from service.keyfiles import load_identity
 from service.paths import IDENTITY_FILE, journal_file
 from service.persistence.committer import Committer
 from service.persistence.contract import Journal, JournalFencedError
+from service.persistence.gathering import Gathering
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
@@ -135,7 +136,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
         loop,
         max_waiting=settings.max_waiting_writes,
         timeout=settings.journal_timeout,
-        commit_delay=settings.commit_delay,
+        gathering=Gathering(settings.commit_delay),
         renew_every=settings.journal_lease / _RENEWALS_A_LEASE,
         on_fenced=ends.fenced.set,
     )

@@ -3,8 +3,8 @@
 Work goes in *rounds*. While one round is with the journal's thread, what arrives collects for the
 next: all writes of a round share one transaction, then its reads are served. So there is never
 more than one transaction under way, each carries as much as the load offers, and a read sees every
-write that was asked for before it. While the event loop is busy, a round with few writes and no
-reads waits for more: what it has in hand may be calls that bring some.
+write that was asked for before it. A round with few writes and no reads may wait for more
+(``service.persistence.gathering``).
 
 Guarantees, whatever the journal does:
 
@@ -52,6 +52,7 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
+from service.persistence.gathering import Gathering
 
 __all__ = [
     "CallbackWrite",
@@ -67,12 +68,6 @@ _log = logging.getLogger(__name__)
 # Channels loaded between two commits: at about 0.1 ms each they hold a commit up by a few
 # milliseconds at the most.
 _READS_A_ROUND = 64
-# A round that has so many is worth its commit.
-_MANY_WRITES = 32
-# A pass of the loop that took fewer seconds had nothing to do; after so many of them in a row
-# nothing is about to come. The journal's thread rests meanwhile, so that it holds up no pass.
-_IDLE_PASS = 30e-6
-_IDLE_PASSES = 3
 # Under constant load the journal still gets its upkeep: one bounded step in this many rounds.
 _ROUNDS_BETWEEN_UPKEEP = 16
 # Time limits of a round that closing waits for the journal to be done.
@@ -318,7 +313,7 @@ class Committer:
         max_waiting: int,
         timeout: float,
         renew_every: float = 3.0,
-        commit_delay: float = 0.0,
+        gathering: Gathering | None = None,
         on_fenced: Callable[[], None] = lambda: None,
         thread: Executor | None = None,
     ) -> None:
@@ -330,8 +325,7 @@ class Committer:
             max_waiting: writes that may wait for the next round.
             timeout: seconds within which a round must be back.
             renew_every: seconds between two signs of life; well within the journal's lease.
-            commit_delay: seconds that a round waits for more to write, at most, while the loop is
-                busy.
+            gathering: whether a round with few writes waits for more; without, it does not.
             on_fenced: called once, if another writer has taken the journal over.
             thread: runs the journal's work, one piece at a time; by default a thread of its own.
         """
@@ -347,7 +341,7 @@ class Committer:
         self._forget: list[int] = []
         self._tasks: list[_Task] = []
         self._renew_every = renew_every
-        self._commit_delay = commit_delay
+        self._gathering = gathering or Gathering()
         self._needs_renewal = self._closing = False
         self._on_fenced: Callable[[], None] | None = on_fenced
         self._renewal = loop.call_later(renew_every, self._renew)
@@ -470,21 +464,14 @@ class Committer:
         if self._round is None and not self._scheduled:
             self._scheduled = True
             self._idle.clear()
-            now = perf_counter()
-            self._loop.call_soon(self._gather, now + self._commit_delay, now, 0)
+            self._gathering.begin()
+            self._loop.call_soon(self._gather)
 
-    def _gather(self, until: float, before: float, idle_passes: int) -> None:
+    def _gather(self) -> None:
         """Begin the round, or let the loop do first what it has in hand, which may bring more."""
-        now = perf_counter()
-        idle_passes = idle_passes + 1 if now - before < _IDLE_PASS else 0
-        if (
-            0 < len(self._writes) < _MANY_WRITES
-            and not self._reads
-            and not self._closing
-            and idle_passes < _IDLE_PASSES
-            and now < until
-        ):
-            self._loop.call_soon(self._gather, until, now, idle_passes)
+        urgent = self._reads or self._closing
+        if not urgent and self._gathering.goes_on(len(self._writes)):
+            self._loop.call_soon(self._gather)
         else:
             self._start_round()
 

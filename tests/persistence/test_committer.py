@@ -15,7 +15,6 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.persistence import committer as committer_module
 from service.persistence.committer import CallbackWrite, Committer, Standing
 from service.persistence.contract import (
     Batch,
@@ -27,6 +26,7 @@ from service.persistence.contract import (
     Rejection,
     Snapshot,
 )
+from service.persistence.gathering import Gathering
 from tests.support.house import until
 from tests.support.journals import ScriptedJournal
 from tests.support.virtual_time import NoThread, VirtualClock, run_virtually
@@ -41,7 +41,7 @@ class Desk:
     journal: ScriptedJournal = field(default_factory=ScriptedJournal)
     timeout: float = 30.0
     max_waiting: int = 100
-    commit_delay: float = 0.0
+    gathering: Gathering | None = None
     thread: Executor | None = None
     settled: list[tuple[str, type[StorageError] | None]] = field(default_factory=list)
     recoveries: list[Recovery | StorageError | None] = field(default_factory=list)
@@ -53,7 +53,7 @@ class Desk:
             asyncio.get_running_loop(),
             max_waiting=self.max_waiting,
             timeout=self.timeout,
-            commit_delay=self.commit_delay,
+            gathering=self.gathering,
             thread=self.thread,
             renew_every=1e6,  # rounds are counted
         )
@@ -467,18 +467,17 @@ def test_a_read_that_waited_for_its_round_too_long_is_refused_and_may_be_asked_a
 class Loop:
     """What the passes of a loop bring, and how long they take; from the second round on."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now = 0.0
         self.commits: list[tuple[float, int]] = []
         """When, and of how many records."""
-        monkeypatch.setattr(committer_module, "perf_counter", lambda: self.now)
 
     def run(self, passes: Sequence[tuple[float, int]]) -> None:
         """Have each pass take so long, and then ask for so many writes."""
         written = sum(count for _, count in passes)
 
         async def work(_: VirtualClock) -> None:
-            desk = Desk(commit_delay=0.01, thread=NoThread())
+            desk = Desk(gathering=Gathering(0.01, lambda: self.now), thread=NoThread())
             commit = desk.journal.commit
 
             def noted(batch: Batch) -> list[Rejection]:
@@ -501,8 +500,8 @@ IDLE, BUSY = 0.000_005, 0.000_5
 
 
 @pytest.fixture
-def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
-    return Loop(monkeypatch)
+def loop() -> Loop:
+    return Loop()
 
 
 def test_a_busy_loops_writes_share_a_commit(loop: Loop) -> None:

@@ -16,6 +16,7 @@ from service.actors.router import Router, RouterSettings
 from service.errors import StorageError
 from service.persistence.committer import Committer
 from service.persistence.contract import Journal, JournalHangsError, Recovery
+from service.persistence.gathering import Gathering
 from service.protocol.handshake import ChannelLimits
 from service.protocol.keys import Identity
 from tests.simulation.peers import MAX_SKIP
@@ -44,6 +45,7 @@ class Shape:
     journal_timeout: float = 2.0
     idle_timeout: float = 4.0
     max_waiting_writes: int = 20
+    commit_delay: float = 0.0
 
 
 class Surroundings(Protocol):
@@ -53,7 +55,7 @@ class Surroundings(Protocol):
     clock: Clock
 
     def pass_clock(self) -> float:
-        """Tell the dispatcher how long a pass has taken, in seconds."""
+        """Tell dispatcher and gathering how long a pass has taken, in seconds."""
 
     def meet_defect(self, where: str) -> None:
         """Raise if there is a defect here."""
@@ -92,6 +94,7 @@ class Process:
             self.loop,
             max_waiting=shape.max_waiting_writes,
             timeout=shape.journal_timeout,
+            gathering=Gathering(shape.commit_delay, surroundings.pass_clock),
             thread=self.thread,
         )
         self.permits = RecoveryPermits(

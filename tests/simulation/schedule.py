@@ -49,6 +49,7 @@ def _shape(rng: random.Random) -> Shape:
         journal_timeout=rng.choice((1.0, 2.0, 5.0)),
         idle_timeout=rng.choice((0.5, 4.0, 60.0)),
         max_waiting_writes=rng.choice((2, 20, 1_000)),
+        commit_delay=rng.choice((0.0, 0.01)),
     )
 
 
