@@ -12,7 +12,6 @@ from typing import Annotated, Literal, Self
 
 from pydantic import (
     Field,
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -43,12 +42,21 @@ __all__ = ["ENVIRONMENT_PREFIX", "Settings", "SettingsError", "load_settings"]
 ENVIRONMENT_PREFIX = "CONNECT_ACTOR_"
 
 # What a timer can hold: a year is longer than anyone waits, and infinity is no time.
-_Seconds = Annotated[float, Field(gt=0, le=365 * 24 * 60 * 60)]
-# gRPC's own limits are signed 32-bit integers.
-_Bytes = Annotated[int, Field(gt=0, lt=2**31)]
+_YEAR = 365 * 24 * 60 * 60
+_Seconds = Annotated[float, Field(gt=0, le=_YEAR)]
+# No machine does as much, and what is refilled by it stays a number.
+_Rate = Annotated[float, Field(ge=0, le=1e12)]
+# gRPC's own limits are signed 32-bit integers, and its times are in milliseconds.
+_GrpcCount = Annotated[int, Field(gt=0, lt=2**31)]
+_GrpcSeconds = Annotated[float, Field(gt=0, le=24 * 24 * 60 * 60)]
 _MAX_PORT = 2**16 - 1
 # Each two of them are linked.
 _MAX_WORKERS = 64
+
+
+# Settings have no parts at all. Python's TOML parser takes memory by the square of a key's: 6 KB of
+# dots had it hold 37 MB.
+_MAX_KEY_DEPTH = 100
 
 
 class SettingsError(ValueError):
@@ -90,13 +98,11 @@ class Settings(BaseSettings):
         None, description="names and hashes of bearer tokens; each call then needs one"
     )
     max_channels_per_principal: NonNegativeInt = Field(0, description="0: any number")
-    max_operations_per_second: NonNegativeFloat = Field(
-        0.0, description="of each principal; 0: any number"
-    )
-    max_bytes_per_second: NonNegativeFloat = Field(
+    max_operations_per_second: _Rate = Field(0.0, description="of each principal; 0: any number")
+    max_bytes_per_second: _Rate = Field(
         0.0, description="of each principal's requests; 0: any number"
     )
-    rate_burst: PositiveFloat = Field(
+    rate_burst: _Seconds = Field(
         1.0, description="how much of a rate may come at once, in seconds' worth"
     )
 
@@ -109,7 +115,7 @@ class Settings(BaseSettings):
         " a data_dir",
     )
 
-    worker_timeout: NonNegativeFloat = Field(
+    worker_timeout: Annotated[float, Field(ge=0, le=_YEAR)] = Field(
         30.0,
         description="seconds after which a worker that stands still is killed, which ends the"
         " service; 0: never",
@@ -148,7 +154,7 @@ class Settings(BaseSettings):
     journal_timeout: _Seconds = Field(
         10.0, description="seconds until a request to the journal is given up"
     )
-    journal_lease: PositiveFloat = Field(
+    journal_lease: _Seconds = Field(
         10.0,
         description="seconds without a sign of life after which another service may take the"
         " journal over",
@@ -176,7 +182,7 @@ class Settings(BaseSettings):
     max_waiting_recoveries: PositiveInt = Field(
         65_536, description="channels that may wait to be loaded; beyond: refused"
     )
-    recovery_wait_timeout: PositiveFloat = Field(
+    recovery_wait_timeout: _Seconds = Field(
         10.0, description="seconds that a channel may wait to be loaded; then: refused"
     )
     max_waiting_writes: PositiveInt = Field(65_536, description="writes waiting for a commit")
@@ -185,10 +191,10 @@ class Settings(BaseSettings):
     )
     max_restart_backoff: _Seconds = Field(30.0, description="seconds, at the most")
 
-    max_message_bytes: _Bytes = Field(
+    max_message_bytes: _GrpcCount = Field(
         1_048_576, description="largest plaintext or ciphertext of one operation"
     )
-    max_frame_bytes: _Bytes = Field(4_194_304, description="largest gRPC message")
+    max_frame_bytes: _GrpcCount = Field(4_194_304, description="largest gRPC message")
     max_operations_in_flight: PositiveInt = Field(
         2_048, description="operations of one stream under way; beyond: the stream is not read"
     )
@@ -204,27 +210,27 @@ class Settings(BaseSettings):
     max_bytes_in_service: PositiveInt = Field(
         1_073_741_824, description="bytes held for all of them and for unread answers"
     )
-    slow_reader_timeout: PositiveFloat = Field(
+    slow_reader_timeout: _Seconds = Field(
         30.0, description="seconds that a stream's peer may read nothing until the stream is ended"
     )
-    stream_idle_timeout: PositiveFloat = Field(
+    stream_idle_timeout: _Seconds = Field(
         3_600.0, description="seconds that a stream may be without work until it is ended"
     )
-    max_connections: PositiveInt = Field(
+    max_connections: _GrpcCount = Field(
         20_000, description="connections; beyond, or beyond the file descriptors: closed at once"
     )
-    max_calls: PositiveInt = Field(20_000, description="calls and streams open; beyond: refused")
-    max_calls_per_connection: PositiveInt = Field(
+    max_calls: _GrpcCount = Field(20_000, description="calls and streams open; beyond: refused")
+    max_calls_per_connection: _GrpcCount = Field(
         256, description="calls and streams of one connection; beyond: held up by HTTP/2"
     )
-    keepalive_interval: PositiveFloat = Field(
+    keepalive_interval: _GrpcSeconds = Field(
         60.0, description="seconds of silence until a connection is asked for a sign of life"
     )
-    keepalive_timeout: PositiveFloat = Field(20.0, description="seconds that this sign may take")
-    connection_idle_timeout: PositiveFloat = Field(
+    keepalive_timeout: _GrpcSeconds = Field(20.0, description="seconds that this sign may take")
+    connection_idle_timeout: _GrpcSeconds = Field(
         900.0, description="seconds without a call until a connection is closed"
     )
-    handshake_timeout: PositiveFloat = Field(
+    handshake_timeout: _GrpcSeconds = Field(
         10.0, description="seconds that a new connection may take to speak HTTP/2"
     )
     shutdown_grace: _Seconds = Field(
@@ -396,6 +402,8 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         model_config = SettingsConfigDict(toml_file=file)
 
     try:
+        if file is not None:
+            _require_shallow(Path(file))
         return CliApp.run(FromFile, cli_args=list(arguments))
     except ValidationError as error:
         raise SettingsError(
@@ -411,3 +419,14 @@ def load_settings(arguments: Sequence[str]) -> Settings:
         raise SettingsError(f"configuration file {file} is not TOML: {error}") from None
     except OSError as error:
         raise SettingsError(f"configuration file {file} can't be read: {error.strerror}") from None
+
+
+def _require_shallow(file: Path) -> None:
+    """Check that no key of a TOML file has too many parts.
+
+    Raises:
+        OSError: it can't be read.
+        RecursionError: one has.
+    """
+    if any(line.count(b".") > _MAX_KEY_DEPTH for line in file.read_bytes().splitlines()):
+        raise RecursionError

@@ -25,6 +25,8 @@ class ConfigurationTarget:
     name: ClassVar[str] = "configuration"
     style: ClassVar[str] = "text"
     max_steps: ClassVar[int] = 0
+    # The operator's own, and read once: a number of 65,000 digits takes 90 bytes for each of them.
+    base_bytes: ClassVar[int] = 8 * 1024 * 1024
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()
@@ -81,7 +83,8 @@ class ConfigurationTarget:
         for setting, chosen in settings:
             if isinstance(chosen, float):
                 require(chosen < 2**63 / 1_000, f"{setting} is {chosen}: no timer takes that")
-        require(settings.max_frame_bytes < 2**31, "more bytes than gRPC can count")
+        counts = (settings.max_frame_bytes, *dict(settings.connection_bounds.options()).values())
+        require(max(counts) < 2**31, "more than gRPC can count")
         return True
 
     def close(self) -> None:

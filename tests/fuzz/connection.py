@@ -85,6 +85,7 @@ class ConnectionTarget:
     name: ClassVar[str] = "connection"
     style: ClassVar[str] = "frames"
     max_steps: ClassVar[int] = 0
+    base_bytes: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()

@@ -71,7 +71,7 @@ def try_input(target: Target, data: bytes, score: Score, *, traced: bool) -> Non
             peak = traced_peak(lambda: answer.append(target.run(data)))
             score.highest_peak = max(score.highest_peak, peak)
             require(
-                peak <= _PEAK_BASE + _PEAK_FACTOR * len(data),
+                peak <= _PEAK_BASE + target.base_bytes + _PEAK_FACTOR * len(data),
                 f"{peak} bytes were held for an input of {len(data)}",
             )
             accepted = answer[0]

@@ -76,6 +76,7 @@ class PayloadTarget:
     name: ClassVar[str] = "payload"
     style: ClassVar[str] = "message"
     max_steps: ClassVar[int] = 2 * _LIMITS.max_skip + 1
+    base_bytes: ClassVar[int] = 0
 
     def __init__(self) -> None:
         ends, self._payloads = talk()
@@ -108,6 +109,7 @@ class _HandshakeTarget:
 
     style: ClassVar[str] = "message"
     max_steps: ClassVar[int] = 0
+    base_bytes: ClassVar[int] = 0
 
     def close(self) -> None:
         pass
@@ -234,6 +236,7 @@ class SessionTarget:
     style: ClassVar[str] = "message"
     # Encrypting, and each of the messages: what a state says of itself is its own bound.
     max_steps: ClassVar[int] = 10 * (2 * _LIMITS.max_skip + 1)
+    base_bytes: ClassVar[int] = 0
 
     def __init__(self) -> None:
         ends, payloads = talk()
@@ -278,6 +281,7 @@ class ChangeTarget:
     name: ClassVar[str] = "change"
     style: ClassVar[str] = "message"
     max_steps: ClassVar[int] = 2 * _LIMITS.max_skip + 2
+    base_bytes: ClassVar[int] = 0
 
     def __init__(self) -> None:
         ends, payloads = talk()
@@ -339,6 +343,7 @@ class ChangesTarget(ChangeTarget):
 
     name: ClassVar[str] = "changes"
     max_steps: ClassVar[int] = 2 * (MAX_CHANGES + _LIMITS.max_skip + 2)
+    base_bytes: ClassVar[int] = 0
 
     def seeds(self) -> Mapping[str, bytes]:
         changes = {name: decode_change(stored) for name, stored in self._changes.items()}

@@ -60,6 +60,7 @@ class _RpcTarget:
 
     style: ClassVar[str] = "message"
     max_steps: ClassVar[int] = 4 * (2 * _MAX_SKIP + 1)
+    base_bytes: ClassVar[int] = 0
 
     def __init__(self) -> None:
         self._runner = asyncio.Runner()

@@ -32,6 +32,7 @@ def _written() -> tuple[bytes, bytes]:
 class _BytesTarget:
     style: ClassVar[str] = "bytes"
     max_steps: ClassVar[int] = 0
+    base_bytes: ClassVar[int] = 0
 
     def close(self) -> None:
         pass

@@ -29,6 +29,8 @@ class Target(Protocol):
     """What mutations know of its inputs: see ``Mutator``."""
     max_steps: ClassVar[int]
     """Steps of a symmetric-key chain that one input may cost."""
+    base_bytes: ClassVar[int]
+    """Bytes that it may hold for any input, beside what all targets may."""
 
     def seeds(self) -> Mapping[str, bytes]:
         """Return the corpus's inputs by name, made from real messages, always the same."""

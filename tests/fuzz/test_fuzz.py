@@ -119,6 +119,7 @@ class _Careless:
     name: ClassVar[str] = "careless"
     style: ClassVar[str] = "bytes"
     max_steps: ClassVar[int] = 3
+    base_bytes: ClassVar[int] = 0
 
     def seeds(self) -> Mapping[str, bytes]:
         return {}

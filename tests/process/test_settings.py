@@ -42,6 +42,13 @@ def test_the_environment_can_name_the_file(file: Path, monkeypatch: pytest.Monke
         ("redelivery_window = 1025", "redelivery_window"),
         ("dh_ratchet_every = 4294967296", "dh_ratchet_every"),
         ("channel_lifetime = inf", "lifetime"),
+        (f"strategy{'.a' * 3_000} = 1", "nested too deep"),
+        ("journal_lease = inf", "journal_lease"),
+        ("stream_idle_timeout = inf", "stream_idle_timeout"),
+        ("max_operations_per_second = inf", "max_operations_per_second"),
+        ("keepalive_timeout = inf", "keepalive_timeout"),
+        ("connection_idle_timeout = 2592000", "connection_idle_timeout"),
+        ("max_calls = 2147483648", "max_calls"),
         ('strategy = "fastest"', "one of full, cached, differential"),
     ],
 )
