@@ -119,7 +119,7 @@ class _Soak:
             promises=[
                 *judge_samples(self._samples, settings),
                 *judge_load(
-                    rate - late / settings.duration, achieved, outcome.wrong, failed.total(), late
+                    rate, late / settings.duration, achieved, outcome.wrong, failed.total()
                 ),
             ],
         )

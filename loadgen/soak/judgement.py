@@ -119,24 +119,32 @@ def _judge(figure: _Figure, samples: Sequence[SoakSample]) -> Promise:
     )
 
 
-def judge_load(asked: float, achieved: float, wrong: int, failed: int, late: int) -> list[Promise]:
-    """Hold what became of the load against the promise that all of it was served.
+def judge_load(
+    intended: float, late: float, achieved: float, wrong: int, failed: int
+) -> list[Promise]:
+    """Hold what became of the load against the promise that all of it was put on and served.
 
     Args:
-        asked: operations per second that were due, but for those that the generator itself missed.
+        intended: operations per second that were due.
+        late: of those, per second, what the generator itself missed.
         achieved: operations per second that were answered.
         wrong: wrong answers.
         failed: operations that failed.
-        late: sends that the generator missed.
     """
-    share = achieved / asked if asked else None
+    asked = intended - late
     return [
+        # What a service does under less than its load says nothing of it under its load.
         Promise.at_least(
             _LEAST_ACHIEVED,
             "ratio",
-            "Throughput, of what was asked",
-            share,
-            remark=f"{late:,} sends were missed by the generator" if late else "",
+            "Load that the generator put on, of what was due",
+            asked / intended if intended else None,
+        ),
+        Promise.at_least(
+            _LEAST_ACHIEVED,
+            "ratio",
+            "Throughput, of what was put on",
+            achieved / asked if asked else None,
         ),
         Promise.at_most(0, "operations", "Wrong answers", wrong),
         Promise.at_most(0, "operations", "Failed operations", failed),

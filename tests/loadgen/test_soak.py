@@ -158,9 +158,12 @@ def test_a_wal_that_comes_and_goes_is_judged_by_what_it_grows_to() -> None:
 
 
 def test_a_load_that_was_not_served_breaks_its_promises() -> None:
-    assert broken(judge_load(1_000, 990, 0, 0, 0)) == set()
-    assert broken(judge_load(1_000, 970, 1, 2, 3)) == {
-        "Throughput, of what was asked",
+    assert broken(judge_load(1_000, 10, 975, 0, 0)) == set()
+    assert broken(judge_load(1_000, 30, 960, 0, 0)) == {
+        "Load that the generator put on, of what was due"
+    }
+    assert broken(judge_load(1_000, 0, 970, 1, 2)) == {
+        "Throughput, of what was put on",
         "Wrong answers",
         "Failed operations",
     }
