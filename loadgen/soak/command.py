@@ -18,7 +18,8 @@ from loadgen.sampling import ProcessSample, Sampler, sample_process
 from loadgen.self_check import SelfCheck, verdict_on
 from loadgen.service_cost import take
 from loadgen.service_process import ServiceOptions, ServiceProcess
-from loadgen.soak.judgement import judge_load, judge_samples
+from loadgen.soak.ageing import compare_with_fresh
+from loadgen.soak.judgement import judge_ageing, judge_load, judge_samples
 from loadgen.soak.results import SoakResult, SoakSample
 from loadgen.soak.settings import SoakSettings
 from loadgen.timeline import Window
@@ -36,7 +37,10 @@ async def execute_soak(settings: SoakSettings, progress: Progress) -> SoakResult
         TransportError: it could not be reached, or has ended a stream.
         MetricsError: its process or its metrics can't be read.
     """
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
+    with (
+        tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir,
+        tempfile.TemporaryDirectory(prefix="loadgen-") as fresh_dir,
+    ):
         progress.step("starting the service")
         options = ServiceOptions(
             strategy=settings.strategy,
@@ -47,7 +51,9 @@ async def execute_soak(settings: SoakSettings, progress: Progress) -> SoakResult
         if settings.service_command is not None:
             options = replace(options, command=settings.service_command)
         async with ServiceProcess(options, settings.timeout_seconds) as service:
-            result = await service.while_alive(_Soak(service, settings, progress).run())
+            result = await service.while_alive(
+                _Soak(service, settings, progress).run(Path(fresh_dir))
+            )
             await service.stop()
     return result
 
@@ -65,7 +71,7 @@ class _Soak:
         self._check = SelfCheck()
         self._samples: list[SoakSample] = []
 
-    async def run(self) -> SoakResult:
+    async def run(self, fresh_dir: Path) -> SoakResult:
         settings, service, progress = self._settings, self._service, self._progress
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         endpoint = service.endpoint
@@ -83,6 +89,11 @@ class _Soak:
             progress.step(f"soaking at {rate:,.0f} operations/s for {settings.duration:g} s")
             async with self._check as check:
                 outcome = await self._soak(lines, endpoint, rate)
+            ageing = None
+            if settings.fresh_rounds:
+                ageing = await compare_with_fresh(
+                    service, lines, fresh_dir, rate, settings, progress
+                )
         recorders = outcome.recorders
         late = sum(each.skipped_late for each in recorders)
         capped = sum(each.skipped_at_cap for each in recorders)
@@ -109,6 +120,7 @@ class _Soak:
             channels_established=lifecycle["establish"],
             channels_closed=lifecycle["close"],
             samples=self._samples,
+            ageing=ageing,
             generator=verdict_on(
                 check.cpu_share,
                 check.loop_lag,
@@ -118,6 +130,7 @@ class _Soak:
             ),
             promises=[
                 *judge_samples(self._samples, settings),
+                *([] if ageing is None else judge_ageing(ageing)),
                 *judge_load(
                     rate, late / settings.duration, achieved, outcome.wrong, failed.total()
                 ),

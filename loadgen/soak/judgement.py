@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loadgen.promises import Promise
-from loadgen.soak.results import SoakSample
+from loadgen.report.numbers import figure
+from loadgen.results import Ratio
+from loadgen.soak.results import Ageing, SoakSample
 from loadgen.soak.settings import SoakSettings
 from loadgen.soak.trend import trend_of
 
-__all__ = ["judge_load", "judge_samples", "second_half"]
+__all__ = ["judge_ageing", "judge_load", "judge_samples", "second_half"]
 
 # Of its median: less than this in half a run is noise, whatever it makes in an hour.
 _NOISE_PERCENT = 1.0
@@ -23,6 +25,9 @@ _NOISE_PERCENT_OF_LATENCY = 20.0
 _PEAK_SECONDS = 60.0
 # Of the intended rate; the rest are arrivals by chance and the last operations.
 _LEAST_ACHIEVED = 0.98
+# Of a fresh service's: what an hour may add, as to the trends.
+_MOST_P99_OF_FRESH = 1.25
+_MOST_CPU_OF_FRESH = 1.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +120,30 @@ def _judge(figure: _Figure, samples: Sequence[SoakSample]) -> Promise:
         remark=(
             f"95 %: {trend.low:.2f} to {trend.high:.2f};"
             f" {trend.within:+.2f} % in {trend.seconds:,.0f} s"
+        ),
+    )
+
+
+def judge_ageing(ageing: Ageing) -> list[Promise]:
+    """Hold a soaked service against a fresh one: broken is what is slower in every round, too."""
+    return [
+        _judge_ratio("p99 of the soaked service, of a fresh one's", ageing.p99, _MOST_P99_OF_FRESH),
+        _judge_ratio("CPU of an operation, likewise", ageing.cpu, _MOST_CPU_OF_FRESH),
+        Promise.at_most(0, "operations", "Failed or wrong in those turns", ageing.failed),
+    ]
+
+
+def _judge_ratio(name: str, ratio: Ratio | None, most: float) -> Promise:
+    return Promise(
+        name=name,
+        bound=f"at most {most:g}",
+        value=None if ratio is None else ratio.median,
+        unit="ratio",
+        kept=ratio is not None and (ratio.median <= most or ratio.low <= 1),
+        remark=(
+            "too few answers"
+            if ratio is None
+            else f"{figure(ratio.low)} to {figure(ratio.high)} in turns"
         ),
     )
 

@@ -5,11 +5,11 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from loadgen.promises import Promise
-from loadgen.results import Environment, Generator
+from loadgen.results import Environment, Generator, Ratio
 
-__all__ = ["SOAK_SCHEMA", "SoakResult", "SoakSample"]
+__all__ = ["SOAK_SCHEMA", "Ageing", "SoakResult", "SoakSample"]
 
-SOAK_SCHEMA: Final = "connect-actor.loadgen.soak/2"
+SOAK_SCHEMA: Final = "connect-actor.loadgen.soak/3"
 
 
 class SoakSample(BaseModel):
@@ -46,12 +46,26 @@ class SoakSample(BaseModel):
         return cpu_share / self.right_per_second if self.right_per_second else None
 
 
+class Ageing(BaseModel):
+    """The soaked service, of a fresh one under the same load, over rounds in turns."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    p50: Ratio | None
+    p99: Ratio | None
+    """Of a turn's median second."""
+    cpu: Ratio | None
+    """CPU of an operation."""
+    failed: int
+    """Operations of all turns that were refused, or answered wrongly."""
+
+
 class SoakResult(BaseModel):
     """Result of ``loadgen soak``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    schema_version: Literal["connect-actor.loadgen.soak/2"] = SOAK_SCHEMA
+    schema_version: Literal["connect-actor.loadgen.soak/3"] = SOAK_SCHEMA
     started_at: str
     """UTC, ISO 8601."""
     settings: dict[str, Any]
@@ -67,5 +81,7 @@ class SoakResult(BaseModel):
     channels_established: int
     channels_closed: int
     samples: list[SoakSample]
+    ageing: Ageing | None
+    """Null if no fresh service was asked for."""
     generator: Generator
     promises: list[Promise]

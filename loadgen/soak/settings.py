@@ -59,6 +59,10 @@ class SoakSettings(LoadSettings):
         5, ge=0, description="CPU of the service an operation: per cent an hour, at most"
     )
     max_p99_growth: float = Field(25, ge=0, description="p99: per cent an hour, at most")
+    fresh_rounds: int = Field(
+        7, ge=0, description="turns beside a fresh service at the end; 0: none"
+    )
+    fresh_seconds: float = Field(10, ge=0.1, le=600, description="of each of those turns")
     output: Path = Field(
         Path("results/soak"), description="directory for soak.json, soak.html and soak.png"
     )

@@ -2,18 +2,19 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from loadgen.cli import EXIT_CONFIGURATION, main
 from loadgen.promises import Promise
-from loadgen.soak.judgement import judge_load, judge_samples
+from loadgen.soak.judgement import judge_ageing, judge_load, judge_samples
 from loadgen.soak.picture import picture
-from loadgen.soak.results import SoakResult, SoakSample
+from loadgen.soak.results import Ageing, SoakResult, SoakSample
 from loadgen.soak.settings import SoakSettings
 from loadgen.soak.trend import trend_of
+from loadgen.statistics import ratio_to
 
 MEBI = 2**20
 HOUR = 3_600.0
@@ -169,6 +170,21 @@ def test_a_load_that_was_not_served_breaks_its_promises() -> None:
     }
 
 
+def ageing(*, p99: Sequence[float] = (1, 1), cpu: Sequence[float] = (1, 1)) -> Ageing:
+    return Ageing(p50=None, p99=ratio_to([1, 1], p99), cpu=ratio_to([1, 1], cpu), failed=0)
+
+
+def test_a_service_that_is_slower_than_a_fresh_one_in_every_round_has_aged() -> None:
+    assert broken(judge_ageing(ageing(p99=(1.2, 1.3), cpu=(1.01, 1.09)))) == set()
+    assert broken(judge_ageing(ageing(p99=(0.9, 3.0)))) == set()
+    assert broken(judge_ageing(ageing(p99=(1.2, 1.4), cpu=(1.04, 1.08)))) == {
+        "p99 of the soaked service, of a fresh one's",
+        "CPU of an operation, likewise",
+    }
+    nothing = Ageing(p50=None, p99=None, cpu=None, failed=1)
+    assert len(broken(judge_ageing(nothing))) == 3
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("15m", 900), ("1h", 3600)])
 def test_a_duration_is_written_with_or_without_its_unit(text: str, seconds: float) -> None:
     assert SoakSettings.model_validate({"duration": text}).duration == seconds
@@ -194,6 +210,8 @@ def test_a_short_soak_of_a_real_service_tells_what_it_saw(tmp_path: Path) -> Non
             "--load=0.2",
             "--churn-rate=5",
             "--idle-timeout=0.5",
+            "--fresh-rounds=2",
+            "--fresh-seconds=0.5",
             f"--output={tmp_path}",
         ]
     )
@@ -208,6 +226,10 @@ def test_a_short_soak_of_a_real_service_tells_what_it_saw(tmp_path: Path) -> Non
     assert any(each.p99_ms for each in result.samples)
     assert all(each.generator_cpu_share > 0 for each in result.samples)
     assert any(each.generator_lag_p99_ms for each in result.samples)
+    assert result.ageing is not None
+    assert result.ageing.failed == 0
+    assert result.ageing.cpu is not None
+    assert result.ageing.cpu.low > 0
     assert (tmp_path / "soak.png").read_bytes() == picture(result)
     assert "<svg" in (tmp_path / "soak.html").read_text()
-    assert json.loads((tmp_path / "soak.json").read_text())["schema_version"].endswith("soak/2")
+    assert json.loads((tmp_path / "soak.json").read_text())["schema_version"].endswith("soak/3")

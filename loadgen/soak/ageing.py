@@ -1,0 +1,113 @@
+"""Whether age makes a service slower: the soaked one beside a fresh one, in turns, under one load.
+
+A trend over an hour holds whatever the machine did in that hour. Two services that take the same
+load seconds apart on the same machine differ in their age alone.
+"""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from loadgen.compare import shuffled_rounds
+from loadgen.load import Progress
+from loadgen.overload.lines import Lines, open_lines, p99_of
+from loadgen.sampling import sample_process
+from loadgen.service_process import ServiceProcess
+from loadgen.soak.results import Ageing
+from loadgen.soak.settings import SoakSettings
+from loadgen.statistics import ratio_to
+
+__all__ = ["compare_with_fresh"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Side:
+    service: ServiceProcess
+    lines: Lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    p50_ms: float | None
+    p99_ms: float | None
+    cpu_us: float | None
+    failed: int
+
+
+async def compare_with_fresh(
+    service: ServiceProcess,
+    lines: Lines,
+    data_dir: Path,
+    rate: float,
+    settings: SoakSettings,
+    progress: Progress,
+) -> Ageing:
+    """Give a soaked service and a fresh one their turns, both at the same rate.
+
+    Args:
+        service: the soaked one.
+        lines: to it, nothing in flight.
+        data_dir: an empty directory for the fresh one.
+        rate: operations per second.
+        settings: the load, and how many rounds of how many seconds.
+        progress: told how it goes.
+
+    Raises:
+        ServiceError: the fresh service did not start, or died.
+        TransportError: one of them could not be reached.
+        MetricsError: a process can't be read.
+    """
+    progress.step("starting a fresh service beside it")
+    options = replace(service.options, data_dir=data_dir)
+    async with ServiceProcess(options, settings.timeout_seconds) as fresh:
+        found = await fresh.while_alive(
+            _take_turns(_Side(service, lines), fresh, rate, settings, progress)
+        )
+        await fresh.stop()
+    return found
+
+
+async def _take_turns(
+    soaked: _Side,
+    fresh_service: ServiceProcess,
+    rate: float,
+    settings: SoakSettings,
+    progress: Progress,
+) -> Ageing:
+    async with open_lines(fresh_service.endpoint, settings, settings.connections) as lines:
+        fresh = _Side(fresh_service, lines)
+        # What grows at first (caches, tables, the journal) has grown by then.
+        await _turn(fresh, rate, settings)
+        turns: dict[int, list[_Turn]] = {id(soaked): [], id(fresh): []}
+        rounds = shuffled_rounds((soaked, fresh), settings.fresh_rounds, settings.seed)
+        for number, order in enumerate(rounds, 1):
+            progress.step(f"beside a fresh service, round {number} of {settings.fresh_rounds}")
+            for side in order:
+                turns[id(side)].append(await _turn(side, rate, settings))
+    return _ageing(turns[id(soaked)], turns[id(fresh)])
+
+
+async def _turn(side: _Side, rate: float, settings: SoakSettings) -> _Turn:
+    phase = side.lines.begin(settings.fresh_seconds, min(1.0, settings.fresh_seconds))
+    before = sample_process(side.service.pid).cpu_seconds
+    await side.lines.open(phase, str(rate), settings)
+    spent = sample_process(side.service.pid).cpu_seconds - before
+    windows = phase.windows()
+    medians = [window.p50_ms for window in windows if window.p50_ms is not None]
+    answered = sum(each.finished for each in phase.recorders)
+    return _Turn(
+        p50_ms=statistics.median(medians) if medians else None,
+        p99_ms=p99_of(windows),
+        cpu_us=spent / answered * 1e6 if answered else None,
+        failed=phase.wrong + phase.errors.total(),
+    )
+
+
+def _ageing(soaked: Sequence[_Turn], fresh: Sequence[_Turn]) -> Ageing:
+    return Ageing(
+        p50=ratio_to([turn.p50_ms for turn in fresh], [turn.p50_ms for turn in soaked]),
+        p99=ratio_to([turn.p99_ms for turn in fresh], [turn.p99_ms for turn in soaked]),
+        cpu=ratio_to([turn.cpu_us for turn in fresh], [turn.cpu_us for turn in soaked]),
+        failed=sum(turn.failed for turn in (*soaked, *fresh)),
+    )
