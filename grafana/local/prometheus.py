@@ -44,13 +44,14 @@ class PrometheusApi:
         """Ask at this URL."""
         self.url = url.rstrip("/")
 
-    def query(self, expression: str) -> list[Series]:
-        """Evaluate an expression now.
+    def query(self, expression: str, at: float | None = None) -> list[Series]:
+        """Evaluate an expression at a time, in seconds since the epoch, or else now.
 
         Raises:
             PrometheusError: it can't be evaluated, or is not a vector.
         """
-        return _series(self.get("query", query=expression))
+        moment = {} if at is None else {"time": f"{at:.3f}"}
+        return _series(self.get("query", query=expression, **moment))
 
     def query_range(self, expression: str, start: float, end: float, step: float) -> list[Series]:
         """Evaluate an expression from ``start`` to ``end`` at every ``step``, all in seconds.

@@ -35,7 +35,7 @@ OPTIONS = StackOptions(rate=120, channels=40, idle_timeout=1, scrape_seconds=0.5
 RATE_INTERVAL = "4s"
 TIME_RANGE = "1m"
 
-# Until every query that has to have data has some.
+# Until every query that has to have data has some, of every strategy.
 LONGEST_WAIT = 60
 
 # What has no data in health, and why.
@@ -66,8 +66,10 @@ class Seen:
     """What it said to a query that is none."""
 
 
-def has_data(series: Iterable[Series]) -> bool:
-    return any(not isnan(one.value) for one in series)
+def is_complete(series: Iterable[Series]) -> bool:
+    """Tell whether there is data, and of every strategy if it tells strategies apart."""
+    told = {one.labels.get("strategy") for one in series if not isnan(one.value)}
+    return told == {None} or told >= {*STRATEGIES}
 
 
 def must_have_data(query: Asked) -> bool:
@@ -104,28 +106,28 @@ async def watch_a_load(programs: Programs) -> Seen:
 
 
 def ask(prometheus: PrometheusApi, seen: Seen) -> None:
+    """Ask everything at one time, so that it can be compared, until nothing is missing."""
     deadline = time.monotonic() + LONGEST_WAIT
-    seen.missing = [query for query in questions() if must_have_data(query)]
-    while seen.missing and time.monotonic() < deadline:
-        time.sleep(OPTIONS.scrape_seconds)
-        for query in seen.missing:
-            seen.answers[query.expression] = answer(prometheus, query.expression)
+    while True:
+        now = time.time()
+        seen.answers = {
+            expression: prometheus.query(resolve(expression, RATE_INTERVAL, TIME_RANGE), now)
+            for expression in {query.expression for query in questions()}
+        }
         seen.missing = [
-            query for query in seen.missing if not has_data(seen.answers[query.expression])
+            query
+            for query in questions()
+            if must_have_data(query) and not is_complete(seen.answers[query.expression])
         ]
-    # All at one time, so that they can be compared.
-    for query in questions():
-        seen.answers[query.expression] = answer(prometheus, query.expression)
+        if not seen.missing or time.monotonic() > deadline:
+            break
+        time.sleep(OPTIONS.scrape_seconds)
     seen.targets = prometheus.get("targets")["activeTargets"]
     seen.rules = [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
     try:
         prometheus.query("rate(")
     except PrometheusError as error:
         seen.refusal = str(error)
-
-
-def answer(prometheus: PrometheusApi, expression: str) -> list[Series]:
-    return prometheus.query(resolve(expression, RATE_INTERVAL, TIME_RANGE))
 
 
 @pytest.fixture(scope="module")
