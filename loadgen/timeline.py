@@ -14,7 +14,7 @@ from loadgen.pacing import SECOND
 from loadgen.peer import Finished, Outcome
 from loadgen.recording import Recorder
 
-__all__ = ["Timeline", "Window", "percentile"]
+__all__ = ["Timeline", "Window"]
 
 
 class Window(BaseModel):
@@ -100,12 +100,12 @@ class Timeline(Recorder):
             right=counts.right,
             errors=dict(counts.errors),
             due=len(latencies),
-            p50_ms=percentile(latencies, 0.5),
-            p99_ms=percentile(latencies, 0.99),
+            p50_ms=_percentile(latencies, 0.5),
+            p99_ms=_percentile(latencies, 0.99),
         )
 
 
-def percentile(ordered: list[int], share: float) -> float | None:
+def _percentile(ordered: list[int], share: float) -> float | None:
     """Return the milliseconds that so large a share of the nanoseconds, in order, is within."""
     if not ordered:
         return None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from loadgen.overload.results import ConnectionsFound, Phase, RefusalCost
 from loadgen.promises import Promise
-from loadgen.report.numbers import figure
+from loadgen.report.numbers import rounds
 from loadgen.timeline import Window
 
 __all__ = ["judge", "normal_p99", "seconds_to_normal"]
@@ -115,13 +115,12 @@ def _judge_cost(refusal: RefusalCost) -> Promise:
             _ratio(refusal.refused_cpu_us, refusal.accepted_cpu_us),
             remark=remark,
         )
-    rounds = f"{figure(refusal.of_bare.low)} to {figure(refusal.of_bare.high)} in turns"
     return Promise.at_most(
         _MOST_REFUSAL_OF_BARE,
         "ratio",
         "CPU of a refused call, of one that a bare gRPC server answers",
         refusal.of_bare.median,
-        remark=f"{rounds}; {remark}",
+        remark=f"{rounds(refusal.of_bare)}; {remark}",
     )
 
 

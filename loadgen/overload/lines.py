@@ -2,9 +2,10 @@
 
 import asyncio
 import random
+import statistics
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -14,11 +15,11 @@ from loadgen.endpoint import Endpoint
 from loadgen.pacing import SECOND, Line, closed_loop, drain, open_loop
 from loadgen.peer import Peers
 from loadgen.settings import LoadSettings
-from loadgen.timeline import Timeline, Window, percentile
+from loadgen.timeline import Timeline, Window
 from loadgen.transport import open_transport
 from loadgen.workload import Workload
 
-__all__ = ["Lines", "Outcome", "open_lines", "p99_of"]
+__all__ = ["Lines", "Outcome", "open_lines", "p50_of", "p99_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,16 @@ def _parts(settings: LoadSettings, connections: int) -> Iterator[LoadSettings]:
         )
 
 
+def p50_of(windows: Sequence[Window]) -> float | None:
+    """Return the median of the windows' p50, in ms."""
+    return _median(window.p50_ms for window in windows)
+
+
 def p99_of(windows: Sequence[Window]) -> float | None:
     """Return the median of the windows' p99, in ms: what one stalled window can't move."""
-    known = sorted(int(window.p99_ms * 1e6) for window in windows if window.p99_ms is not None)
-    return percentile(known, 0.5)
+    return _median(window.p99_ms for window in windows)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None

@@ -112,16 +112,14 @@ async def _measure_calls(
             refused_us.append(cpu_us)
             results += refusals
             bare_us.append((await _cpu_us_of(beside, bare, connect_id, settings))[0])
-    return _cost(accepted_cpu_us, refused_us, results).model_copy(
-        update={
-            "bare_cpu_us": statistics.median(bare_us),
-            "of_bare": ratio_to(bare_us, refused_us),
-        }
-    )
+    return _cost(accepted_cpu_us, refused_us, results, bare_us)
 
 
 def _cost(
-    accepted_cpu_us: float, refused_us: Sequence[float], results: Sequence[wire.OperationResult]
+    accepted_cpu_us: float,
+    refused_us: Sequence[float],
+    results: Sequence[wire.OperationResult],
+    bare_us: Sequence[float] = (),
 ) -> RefusalCost:
     refused = [result.error for result in results if result.HasField("error")]
     return RefusalCost(
@@ -129,8 +127,8 @@ def _cost(
         refused_cpu_us=statistics.median(refused_us),
         refused=len(refused),
         has_retry_info=bool(refused) and all(map(says_when_to_retry, refused)),
-        bare_cpu_us=None,
-        of_bare=None,
+        bare_cpu_us=statistics.median(bare_us) if bare_us else None,
+        of_bare=ratio_to(bare_us, refused_us) if bare_us else None,
     )
 
 

@@ -2,7 +2,7 @@
 
 from loadgen.results import Ratio, Spread
 
-__all__ = ["count", "figure", "ratio", "ratio_with_spread", "share", "with_spread"]
+__all__ = ["count", "figure", "ratio", "ratio_with_spread", "rounds", "share", "with_spread"]
 
 
 def count(value: float) -> str:
@@ -33,6 +33,11 @@ def with_spread(spread: Spread) -> str:
 def ratio_with_spread(value: Ratio) -> str:
     """Write the median ratio, then from lowest to highest."""
     return f"{ratio(value.median)} [{ratio(value.low)}, {ratio(value.high)}]"
+
+
+def rounds(spread: Spread) -> str:
+    """Write from where to where a figure went that was measured in turns."""
+    return f"{figure(spread.low)} to {figure(spread.high)} in turns"
 
 
 def _written(value: float, significant: int) -> str:

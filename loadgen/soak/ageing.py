@@ -4,14 +4,13 @@ A trend over an hour holds whatever the machine did in that hour. Two services t
 load seconds apart on the same machine differ in their age alone.
 """
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loadgen.compare import shuffled_rounds
 from loadgen.load import Progress
-from loadgen.overload.lines import Lines, open_lines, p99_of
+from loadgen.overload.lines import Lines, open_lines, p50_of, p99_of
 from loadgen.sampling import sample_process
 from loadgen.service_process import ServiceProcess
 from loadgen.soak.results import Ageing
@@ -94,10 +93,9 @@ async def _turn(side: _Side, rate: float, settings: SoakSettings) -> _Turn:
     await side.lines.open(phase, str(rate), settings)
     spent = sample_process(side.service.pid).cpu_seconds - before
     windows = phase.windows()
-    medians = [window.p50_ms for window in windows if window.p50_ms is not None]
     answered = sum(each.finished for each in phase.recorders)
     return _Turn(
-        p50_ms=statistics.median(medians) if medians else None,
+        p50_ms=p50_of(windows),
         p99_ms=p99_of(windows),
         cpu_us=spent / answered * 1e6 if answered else None,
         failed=phase.wrong + phase.errors.total(),

@@ -13,7 +13,7 @@ from loadgen.endpoint import Endpoint
 from loadgen.environment import describe_environment
 from loadgen.lifecycle import Lifecycle
 from loadgen.load import Progress
-from loadgen.overload.lines import Lines, Outcome, open_lines
+from loadgen.overload.lines import Lines, Outcome, open_lines, p50_of
 from loadgen.sampling import ProcessSample, Sampler, sample_process
 from loadgen.self_check import SelfCheck, verdict_on
 from loadgen.service_cost import take
@@ -165,7 +165,6 @@ class _Soak:
         errors: Counter[str] = Counter()
         for window in windows:
             errors.update(window.errors)
-        medians = [window.p50_ms for window in windows if window.p50_ms is not None]
         slowest = [window.p99_ms for window in windows if window.p99_ms is not None]
         covered = sum(window.seconds for window in windows)
         own_cpu_before, self._own_cpu_before = self._own_cpu_before, time.process_time()
@@ -185,7 +184,7 @@ class _Soak:
             gc_pause_seconds=metrics.get("connect_gc_pause_seconds_sum"),
             right_per_second=sum(each.right for each in windows) / covered if covered else 0.0,
             errors=dict(errors),
-            p50_ms=statistics.median(medians) if medians else None,
+            p50_ms=p50_of(windows),
             p99_ms=max(slowest) if slowest else None,
             generator_cpu_share=(self._own_cpu_before - own_cpu_before) / seconds,
             generator_lag_p99_ms=None if lag is None else lag.p99_us / 1_000,

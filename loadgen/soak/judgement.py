@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from loadgen.promises import Promise
-from loadgen.report.numbers import figure
+from loadgen.report.numbers import rounds
 from loadgen.results import Ratio
 from loadgen.soak.results import Ageing, SoakSample
 from loadgen.soak.settings import SoakSettings
@@ -140,11 +140,7 @@ def _judge_ratio(name: str, ratio: Ratio | None, most: float) -> Promise:
         value=None if ratio is None else ratio.median,
         unit="ratio",
         kept=ratio is not None and (ratio.median <= most or ratio.low <= 1),
-        remark=(
-            "too few answers"
-            if ratio is None
-            else f"{figure(ratio.low)} to {figure(ratio.high)} in turns"
-        ),
+        remark="too few answers" if ratio is None else rounds(ratio),
     )
 
 

@@ -465,7 +465,7 @@ def test_a_read_that_waited_for_its_round_too_long_is_refused_and_may_be_asked_a
 
 
 class Loop:
-    """What the passes of a loop bring, and how long they take; from the second round on."""
+    """What the passes of a loop bring, and how long they take."""
 
     def __init__(self) -> None:
         self.now = 0.0
