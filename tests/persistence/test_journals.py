@@ -663,4 +663,4 @@ class JournalsInLockstep(RuleBasedStateMachine):
 
 
 TestJournalsInLockstep = JournalsInLockstep.TestCase
-TestJournalsInLockstep.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestJournalsInLockstep.settings = settings(max_examples=60, stateful_step_count=30)

@@ -162,7 +162,7 @@ def records_of(history: History, strategy: Strategy) -> list[Record]:
 @pytest.mark.parametrize("window", [0, 1, 5])
 @pytest.mark.parametrize("every", [1, 2, 10])
 @given(moves=steps, seed=st.integers(0, 1_000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_strategy_recovers_the_live_session_after_a_crash_at_any_record(
     every: int, window: int, moves: list[Move], seed: int
 ) -> None:
@@ -186,7 +186,7 @@ def test_every_strategy_recovers_the_live_session_after_a_crash_at_any_record(
 
 
 @given(moves=steps, seed=st.integers(0, 1_000))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_a_recovered_session_goes_on_talking_with_its_peer(moves: list[Move], seed: int) -> None:
     ends = make_ends(seed, ChannelLimits(redelivery_window=5))
     history = live_through(ends, moves)

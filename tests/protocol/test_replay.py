@@ -175,7 +175,7 @@ def _histories(draw: st.DrawFn) -> list[Change]:
 
 @pytest.mark.parametrize("window", [0, 3])
 @given(changes=_histories())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_all_at_once_is_as_one_by_one_and_refused_where_that_is(
     window: int, changes: list[Change]
 ) -> None:

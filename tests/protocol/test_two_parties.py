@@ -244,7 +244,7 @@ class _Default(Conversation):
     _ends: ClassVar[dict[int, tuple[Session, Session]]] = {}
 
 
-_SETTINGS = settings(max_examples=80, stateful_step_count=50, deadline=None)
+_SETTINGS = settings(max_examples=80, stateful_step_count=50)
 
 TestClassic = _Classic.TestCase
 TestClassic.settings = _SETTINGS

@@ -37,7 +37,6 @@ _shapes = st.builds(
 _SETTINGS = settings(
     max_examples=100,
     stateful_step_count=60,
-    deadline=None,
     # The same in every run: new ones are sought with other seeds, by make simulate.
     derandomize=True,
     database=None,
