@@ -14,8 +14,8 @@ from service import app, cli
 from service.persistence.contract import Batch, Recovery, Rejection, SnapshotCriteria
 from service.persistence.sqlite import SqliteJournal
 
-# Seconds. With less a kill comes too late for the cheat to lose anything: a starved machine does few
-# operations in a tenth of them.
+# Seconds. With a tenth of it a kill comes too late for the cheat to lose a Decrypt, on a machine that
+# is starved.
 COMMIT_DELAY = 0.2
 
 
