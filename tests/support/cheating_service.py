@@ -14,7 +14,7 @@ from service import app, cli
 from service.persistence.contract import Batch, Recovery, Rejection, SnapshotCriteria
 from service.persistence.sqlite import SqliteJournal
 
-# Seconds. With a tenth of it a kill comes too late for the cheat to lose a Decrypt, on a machine that
+# Seconds. With a tenth of it a kill comes too late for the cheat to lose a Decrypt, if the machine
 # is starved.
 COMMIT_DELAY = 0.2
 
