@@ -149,8 +149,11 @@ class Traffic:
         again = acknowledged[-1:] + self._random.sample(acknowledged[:-1], len(acknowledged) > 1)
         for message in again:
             yield ledger.decrypt(account, message)
-        while (held := account.take_held(even_if_early=with_held)) is not None:
-            yield ledger.decrypt(account, held)
+        # Once each: one that is refused is held back again.
+        for _ in range(len(account.held)):
+            held = account.take_held(even_if_early=with_held)
+            if held is not None:
+                yield ledger.decrypt(account, held)
         yield ledger.encrypt(account, peers.text())
         yield ledger.decrypt(account, ledger.seal(account, peers.text()))
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import chain
 from random import Random
 
 import grpc
@@ -20,6 +21,7 @@ from tests.support.virtual_time import VirtualClock, run_virtually
 
 LIMIT = 10.0
 FULL: int = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+INTERNAL: int = grpc.StatusCode.INTERNAL.value[0]
 
 
 class Way:
@@ -93,6 +95,23 @@ def test_a_channel_that_is_refused_all_the_time_is_a_fault_and_ends_its_proof() 
         assert not traffic.all_proved
 
     assert run(work).faults == [FaultKind.HUNG]
+
+
+def test_a_message_held_back_that_is_refused_is_sent_once_in_a_proof() -> None:
+    async def work(way: Way) -> None:
+        ledger, account = way.desk.ledger, way.account
+        for _ in range(3):
+            account.hold(ledger.seal(account, way.desk.text()), 0)
+        refusing = PacedService(batch=8, answer=partial(failure, code=INTERNAL))
+        line = Line(refusing, ledger, asyncio.get_running_loop().time)
+        peers = PeerSide(way.desk.client, Random(1), channels=1)
+        traffic = Traffic(ledger, Lines({"stream": line, "unary": line}), peers, LIMIT)
+        await asyncio.wait_for(traffic.prove(), LIMIT)
+        asked = [operation.WhichOneof("request") for operation in chain(*refusing.batches)]
+        # And one of the proof's own.
+        assert asked.count("decrypt") == 3 + 1
+
+    assert set(run(work).faults) == {FaultKind.REFUSED}
 
 
 def test_a_hang_is_a_fault_and_ends_the_operation() -> None:
