@@ -27,7 +27,7 @@ from grafana.local.prometheus import PrometheusApi, PrometheusError, Series
 from grafana.local.stack import STRATEGIES, LocalStack, StackOptions, enter_all
 from tests.support.compiler import HOOK_EXPECTED
 from tests.support.dashboards import Asked, asked, rules
-from tests.support.process import PATIENCE
+from tests.support.process import PATIENCE, none_left
 
 # Channels rest for 40 times as long as between two operations of one, on average, with probability
 # exp(-1 * 120 / 40) = 5 %: there is always something that passivates, and something that recovers.
@@ -328,11 +328,6 @@ def read_until(process: subprocess.Popen[str], text: str) -> str:
         assert line, process.communicate()
         said += line
     return said
-
-
-def none_left(children: list[psutil.Process]) -> bool:
-    _, alive = psutil.wait_procs(children, timeout=PATIENCE)
-    return alive == []
 
 
 def test_the_stack_says_where_it_is_and_ctrl_c_ends_all_of_it(programs: Programs) -> None:

@@ -5,9 +5,8 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -22,7 +21,7 @@ from loadgen.bench.results import BenchResult, Row, compare, make_row
 from loadgen.bench.settings import BenchSettings
 from loadgen.bench.suite import SUITE, chosen
 from loadgen.settings import ConfigurationError, load_settings
-from tests.support.process import PATIENCE
+from tests.support.process import PATIENCE, child_of, none_left
 from tests.support.results import environment
 
 
@@ -299,19 +298,12 @@ def test_a_run_that_is_ended_leaves_no_worker_behind(tmp_path: Path) -> None:
         worker = worker_of(bench)
         bench.send_signal(signal.SIGTERM)
         assert bench.wait(PATIENCE) == 128 + signal.SIGTERM
-        worker.wait(10)
+        assert none_left([worker])
     finally:
         bench.kill()
         bench.wait()
 
 
-def worker_of(process: subprocess.Popen[bytes]) -> psutil.Process:
+def worker_of(bench: subprocess.Popen[bytes]) -> psutil.Process:
     """Return the process in which pyperf times, once it is there."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if "--worker" in child.cmdline():
-                    return child
-        time.sleep(0.05)
-    raise AssertionError("no worker was started")
+    return child_of(bench, lambda child: "--worker" in child.cmdline())

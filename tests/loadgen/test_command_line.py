@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pytest
 
 from service.access.tokens import new_token, token_line
 from tests.support.certificates import make_authority
-from tests.support.process import PATIENCE, Start
+from tests.support.process import PATIENCE, Start, child_of, none_left
 
 # A load that is over in a moment.
 SMALL = (
@@ -52,15 +51,12 @@ def long_run() -> Iterator[subprocess.Popen[str]]:
     process.communicate()
 
 
-def service_of(process: subprocess.Popen[str]) -> psutil.Process:
+def service_of(run: subprocess.Popen[str]) -> psutil.Process:
     """Return the service that a run has started, once it is there."""
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        for child in psutil.Process(process.pid).children(recursive=True):
-            if "service.cli" in child.cmdline() and child.memory_info().rss > 40_000_000:
-                return child
-        time.sleep(0.05)
-    raise AssertionError("the run has started no service")
+    return child_of(
+        run,
+        lambda child: "service.cli" in child.cmdline() and child.memory_info().rss > 40_000_000,
+    )
 
 
 # --- Runs that succeed ----------------------------------------------------------------------------
@@ -229,13 +225,13 @@ def test_a_run_that_is_ended_leaves_no_service_behind(
     _, said = long_run.communicate(timeout=PATIENCE)
     assert long_run.returncode == 128 + number
     assert f"ended by {number.name}" in said
-    service.wait(PATIENCE)
+    assert none_left([service])
 
 
 def test_a_run_that_is_killed_leaves_no_service_behind(long_run: subprocess.Popen[str]) -> None:
     service = service_of(long_run)
     os.kill(long_run.pid, signal.SIGKILL)
-    service.wait(PATIENCE)
+    assert none_left([service])
 
 
 def test_a_wrong_answer_fails_the_run(tmp_path: Path) -> None:

@@ -4,10 +4,13 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 Start = Callable[..., "RunningService"]
@@ -40,6 +43,38 @@ class RunningService:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
+
+
+def child_of(
+    parent: "subprocess.Popen[Any]", is_it: Callable[[psutil.Process], bool]
+) -> psutil.Process:
+    """Wait for a process that another one starts, itself or through others, and return it."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for child in psutil.Process(parent.pid).children(recursive=True):
+            # There may be others, which end while they are looked at.
+            with suppress(psutil.NoSuchProcess):
+                if is_it(child):
+                    return child
+        time.sleep(0.05)
+    raise AssertionError("no such process was started")
+
+
+def none_left(processes: Iterable[psutil.Process]) -> bool:
+    """Wait until all of them have ended, and say whether they have."""
+    waiting, deadline = list(processes), time.monotonic() + PATIENCE
+    while waiting and time.monotonic() < deadline:
+        time.sleep(0.05)
+        waiting = [process for process in waiting if not _has_ended(process)]
+    return not waiting
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    try:
+        # Whoever has adopted an orphan may take its time to take notice of its end.
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def run_python(program: str) -> str:
