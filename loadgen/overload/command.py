@@ -17,7 +17,7 @@ from loadgen.environment import describe_environment
 from loadgen.load import Progress
 from loadgen.overload.connections import require_descriptors, try_connections
 from loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
-from loadgen.overload.lines import Lines, open_lines, p99_of
+from loadgen.overload.lines import Lines, open_lines, p50_of, p99_of
 from loadgen.overload.pressure import Answers, Pressure, PressureProcess, start_pressure
 from loadgen.overload.refusal import measure_refusals, options_of
 from loadgen.overload.results import (
@@ -190,7 +190,6 @@ class _Run:
             refused.update(window.errors)
         begins = self._outcome.begins_at / SECOND + index * seconds
         samples = [each for each in self._samples if begins <= each.at < begins + seconds]
-        medians = [window.p50_ms for window in windows if window.p50_ms is not None]
         return Phase(
             name=name,
             begins_seconds=index * seconds,
@@ -198,7 +197,7 @@ class _Run:
             offered_per_second=self._rates[index],
             accepted_per_second=sum(window.right for window in windows) / seconds,
             refused=dict(refused),
-            p50_ms=statistics.median(medians) if medians else None,
+            p50_ms=p50_of(windows),
             p99_ms=p99_of(windows),
             cpu_share=_cpu_share(samples),
             peak_rss_bytes=max((each.rss_bytes for each in samples), default=0),

@@ -4,8 +4,9 @@ A trend over an hour holds whatever the machine did in that hour. Two services t
 load seconds apart on the same machine differ in their age alone.
 """
 
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from loadgen.compare import shuffled_rounds
@@ -21,12 +22,6 @@ __all__ = ["compare_with_fresh"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Side:
-    service: ServiceProcess
-    lines: Lines
-
-
-@dataclass(frozen=True, slots=True)
 class _Turn:
     p50_ms: float | None
     p99_ms: float | None
@@ -34,10 +29,16 @@ class _Turn:
     failed: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Side:
+    service: ServiceProcess
+    lines: Lines
+    turns: list[_Turn] = field(default_factory=list)
+
+
 async def compare_with_fresh(
     service: ServiceProcess,
     lines: Lines,
-    data_dir: Path,
     rate: float,
     settings: SoakSettings,
     progress: Progress,
@@ -47,7 +48,6 @@ async def compare_with_fresh(
     Args:
         service: the soaked one.
         lines: to it, nothing in flight.
-        data_dir: an empty directory for the fresh one.
         rate: operations per second.
         settings: the load, and how many rounds of how many seconds.
         progress: told how it goes.
@@ -58,12 +58,13 @@ async def compare_with_fresh(
         MetricsError: a process can't be read.
     """
     progress.step("starting a fresh service beside it")
-    options = replace(service.options, data_dir=data_dir)
-    async with ServiceProcess(options, settings.timeout_seconds) as fresh:
-        found = await fresh.while_alive(
-            _take_turns(_Side(service, lines), fresh, rate, settings, progress)
-        )
-        await fresh.stop()
+    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
+        options = replace(service.options, data_dir=Path(data_dir))
+        async with ServiceProcess(options, settings.timeout_seconds) as fresh:
+            found = await fresh.while_alive(
+                _take_turns(_Side(service, lines), fresh, rate, settings, progress)
+            )
+            await fresh.stop()
     return found
 
 
@@ -78,13 +79,12 @@ async def _take_turns(
         fresh = _Side(fresh_service, lines)
         # What grows at first (caches, tables, the journal) has grown by then.
         await _turn(fresh, rate, settings)
-        turns: dict[int, list[_Turn]] = {id(soaked): [], id(fresh): []}
         rounds = shuffled_rounds((soaked, fresh), settings.fresh_rounds, settings.seed)
         for number, order in enumerate(rounds, 1):
             progress.step(f"beside a fresh service, round {number} of {settings.fresh_rounds}")
             for side in order:
-                turns[id(side)].append(await _turn(side, rate, settings))
-    return _ageing(turns[id(soaked)], turns[id(fresh)])
+                side.turns.append(await _turn(side, rate, settings))
+    return _ageing(soaked.turns, fresh.turns)
 
 
 async def _turn(side: _Side, rate: float, settings: SoakSettings) -> _Turn:

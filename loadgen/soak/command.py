@@ -37,10 +37,7 @@ async def execute_soak(settings: SoakSettings, progress: Progress) -> SoakResult
         TransportError: it could not be reached, or has ended a stream.
         MetricsError: its process or its metrics can't be read.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir,
-        tempfile.TemporaryDirectory(prefix="loadgen-") as fresh_dir,
-    ):
+    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
         progress.step("starting the service")
         options = ServiceOptions(
             strategy=settings.strategy,
@@ -51,9 +48,7 @@ async def execute_soak(settings: SoakSettings, progress: Progress) -> SoakResult
         if settings.service_command is not None:
             options = replace(options, command=settings.service_command)
         async with ServiceProcess(options, settings.timeout_seconds) as service:
-            result = await service.while_alive(
-                _Soak(service, settings, progress).run(Path(fresh_dir))
-            )
+            result = await service.while_alive(_Soak(service, settings, progress).run())
             await service.stop()
     return result
 
@@ -71,7 +66,7 @@ class _Soak:
         self._check = SelfCheck()
         self._samples: list[SoakSample] = []
 
-    async def run(self, fresh_dir: Path) -> SoakResult:
+    async def run(self) -> SoakResult:
         settings, service, progress = self._settings, self._service, self._progress
         started_at = datetime.now(UTC).isoformat(timespec="seconds")
         endpoint = service.endpoint
@@ -91,9 +86,7 @@ class _Soak:
                 outcome = await self._soak(lines, endpoint, rate)
             ageing = None
             if settings.fresh_rounds:
-                ageing = await compare_with_fresh(
-                    service, lines, fresh_dir, rate, settings, progress
-                )
+                ageing = await compare_with_fresh(service, lines, rate, settings, progress)
         recorders = outcome.recorders
         late = sum(each.skipped_late for each in recorders)
         capped = sum(each.skipped_at_cap for each in recorders)

@@ -343,7 +343,6 @@ class ChangesTarget(ChangeTarget):
 
     name: ClassVar[str] = "changes"
     max_steps: ClassVar[int] = 2 * (MAX_CHANGES + _LIMITS.max_skip + 2)
-    base_bytes: ClassVar[int] = 0
 
     def seeds(self) -> Mapping[str, bytes]:
         changes = {name: decode_change(stored) for name, stored in self._changes.items()}

@@ -107,16 +107,16 @@ async def watch_a_load(programs: Programs) -> Seen:
 
 def ask(prometheus: PrometheusApi, seen: Seen) -> None:
     """Ask everything at one time, so that it can be compared, until nothing is missing."""
-    deadline = time.monotonic() + LONGEST_WAIT
+    queries, deadline = questions(), time.monotonic() + LONGEST_WAIT
     while True:
         now = time.time()
         seen.answers = {
             expression: prometheus.query(resolve(expression, RATE_INTERVAL, TIME_RANGE), now)
-            for expression in {query.expression for query in questions()}
+            for expression in {query.expression for query in queries}
         }
         seen.missing = [
             query
-            for query in questions()
+            for query in queries
             if must_have_data(query) and not is_complete(seen.answers[query.expression])
         ]
         if not seen.missing or time.monotonic() > deadline:
