@@ -1,8 +1,9 @@
 # `make demo` and `make test` are all a newcomer needs; everything below serves those two.
-PYTHON ?= python3.11
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+# Those that the tests have passed on come first; PYTHON=… names another one.
+PYTHON ?= python3.11 python3.12 python3.13 python3 python
 SEEDS  ?= 20000
 FIRST  ?= 100000
 
@@ -14,12 +15,22 @@ help: ## Show this list
 
 setup: $(READY) ## Make the virtual environment, from the lock
 
+# An environment holds absolute paths: one whose checkout has moved, or whose Python has gone, is made anew.
+$(shell test -x $(BIN)/python && test "$$(cat $(READY) 2>&1)" = "$$(pwd)" || rm -f $(READY))
+
+# The mark is removed first, so that what an interruption leaves behind is made anew, too.
 $(READY): requirements-dev.lock pyproject.toml hatch_build.py service/telemetry/_allocation_hook.c
 	@echo "==> virtual environment in $(VENV) (once)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -e $@ || rm -rf $(VENV)
+	@rm -f $@
+	@test -e $(VENV) || for python in $(PYTHON); do \
+	    "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	    && exec "$$python" -m venv $(VENV); done; \
+	    test -e $(VENV) || { echo "needs Python 3.11 or later with venv and pip: apt install python3-venv (Debian 12," \
+	    "Ubuntu 24.04 or later), or make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -q --require-hashes -r requirements-dev.lock
 	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
-	@touch $@
+	@pwd > $@
 
 demo: $(READY) ## Compare full, cached and differential under the same real load
 	@$(BIN)/loadgen compare --quick --output results/demo
