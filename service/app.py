@@ -27,7 +27,7 @@ from service.persistence.gathering import Gathering
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
-from service.persistence.strategies import STRATEGIES, CoalescingDifferential
+from service.persistence.strategies import STRATEGIES
 from service.randomness import BlockRandom
 from service.rpc.server import ConnectionBounds, ListenError, RpcServer
 from service.rpc.servicer import ConnectServicer
@@ -151,11 +151,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
                 max_waiting=settings.max_waiting_recoveries,
                 timeout=settings.recovery_wait_timeout,
             ),
-            strategy=(
-                CoalescingDifferential
-                if settings.coalesce_changes
-                else STRATEGIES[settings.strategy]
-            ),
+            strategy=STRATEGIES[settings.strategy],
             snapshot_interval=settings.snapshot_interval,
             identity=identity,
             limits=settings.channel_limits,

@@ -141,11 +141,6 @@ class Settings(BaseSettings):
         "forwarding", description="awaiting = one operation at a time, as the audited server"
     )
     snapshot_interval: PositiveInt = Field(50, description="changes between a channel's snapshots")
-    coalesce_changes: bool = Field(
-        default=False,
-        description="changes of a channel that meet in one commit share a record;"
-        " with strategy differential only",
-    )
     commit_delay: Annotated[float, Field(ge=0, le=1)] = Field(
         0.01,
         description="seconds that a commit waits at most for more to join it, while the event loop"
@@ -266,12 +261,6 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _limits_in_range(self) -> Self:
         _ = self.channel_limits  # refuses what the protocol can't hold
-        return self
-
-    @model_validator(mode="after")
-    def _only_changes_coalesce(self) -> Self:
-        if self.coalesce_changes and self.strategy != "differential":
-            raise ValueError("coalesce_changes needs strategy differential: others write states")
         return self
 
     @model_validator(mode="after")

@@ -47,7 +47,7 @@ def groups_of(settings: ReachSettings) -> list[Group]:
     """Return all groups, in the order in which they are measured."""
     return [
         _durability(settings),
-        _coalescing(settings),
+        _large_frames(settings),
         _decrypting(settings),
         _unary(settings),
         _strategies(settings),
@@ -101,44 +101,34 @@ def _durability(settings: ReachSettings) -> Group:
     )
 
 
-def _coalescing(settings: ReachSettings) -> Group:
+def _large_frames(settings: ReachSettings) -> Group:
     concurrency = 256 * _FRAMES
     load = settings.load(frame_operations=256, concurrency=concurrency)
     skewed = settings.load(frame_operations=256, concurrency=concurrency, channel_skew=_SKEW)
-    coalescing = replace(_DURABLE, name="coalescing", flags=("--coalesce-changes=true",))
     usual = (
         f"encrypts on one stream, {settings.channels:,} channels, {settings.payload_bytes} B,"
         f" 256 a frame, {concurrency:,} in flight"
     )
 
-    def row(name: str, choice: str, side: str, reference: str) -> Row:
+    def row(name: str, choice: str) -> Row:
         return Row(
             name,
-            f"Durable encrypt, 256 a frame, coalescing, {choice}",
-            Quantity(side, "cpu_us"),
+            f"Durable encrypt, 256 a frame, {choice}",
+            Quantity(choice, "cpu_us"),
             _CPU,
             f"{usual}, {choice}",
-            reference=Quantity(reference, "cpu_us"),
-            compared_with="without coalescing",
             goal=Goal.at_most(15),
-            beside=(
-                Beside(Quantity(side, "records"), "{} records a message"),
-                Beside(Quantity(side, "per_second"), "{} messages/s"),
-            ),
+            beside=(Beside(Quantity(choice, "per_second"), "{} messages/s"),),
         )
 
+    alike, by_zipf = "channels alike", f"Zipf {_SKEW:g}"
     return Group(
-        "coalescing",
+        "256 a frame",
         [
-            saturated_side("256 a frame", _DURABLE, load, settings.messages),
-            saturated_side("coalesced", coalescing, load, settings.messages),
-            saturated_side("skewed", _DURABLE, skewed, settings.messages),
-            saturated_side("skewed, coalesced", coalescing, skewed, settings.messages),
+            saturated_side(alike, _DURABLE, load, settings.messages),
+            saturated_side(by_zipf, _DURABLE, skewed, settings.messages),
         ],
-        [
-            row("cpu-256", "channels alike", "coalesced", "256 a frame"),
-            row("cpu-256-skewed", f"Zipf {_SKEW:g}", "skewed, coalesced", "skewed"),
-        ],
+        [row("cpu-256", alike), row("cpu-256-skewed", by_zipf)],
     )
 
 

@@ -6,7 +6,7 @@ the actor stops or crashes in it. All of it runs on the dispatcher's thread.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -47,7 +47,7 @@ from service.errors import (
     ShuttingDownError,
     StorageError,
 )
-from service.persistence.committer import CallbackWrite, OpenWrite, Write
+from service.persistence.committer import CallbackWrite, Write
 from service.persistence.contract import (
     CorruptRecordError,
     Record,
@@ -56,7 +56,6 @@ from service.persistence.contract import (
     Snapshot,
 )
 from service.persistence.recovery import rebuild
-from service.protocol.change_runs import ChangeRuns
 from service.protocol.changes import Change, change_size
 from service.protocol.delivery import Delivered
 from service.protocol.handshake import encode_request, respond
@@ -361,43 +360,6 @@ class _Answer(Write):
         self._running.settled(self._sender, self._result, self.record, error)
 
 
-class _CoalescedAnswers(OpenWrite):
-    """Operations of one channel that meet in a commit: one record, and all their results."""
-
-    __slots__ = ("_answers", "_changes", "_number", "_running")
-
-    def __init__(
-        self, running: "Running", number: int, change: Change, sender: Reply | None, result: object
-    ) -> None:
-        super().__init__(running.connect_id)
-        self._running = running
-        self._number = number
-        self._changes = ChangeRuns(change)
-        self._answers = [(sender, result)]
-
-    def add(self, change: Change, sender: Reply | None, result: object) -> None:
-        """Take one more operation in."""
-        self._changes.add(change)
-        self._answers.append((sender, result))
-        if self._changes.full:
-            self._running.take_no_more(self)
-
-    def close(self) -> bool:
-        """See ``OpenWrite``."""
-        try:
-            entries = self._running.close(self, self._number, self._changes)
-        except Exception as defect:  # noqa: BLE001 - whatever it may be
-            answers, self._answers = self._answers, []
-            self._running.crash(defect, [sender for sender, _ in answers])
-            return False
-        self.record, self.snapshot = entries
-        return True
-
-    def settle(self, error: StorageError | None) -> None:
-        """See ``Write``."""
-        self._running.settled_together(self, self._answers, error)
-
-
 class Running:
     """Third: serves the channel.
 
@@ -409,7 +371,6 @@ class Running:
         "_actor",
         "_changes_behind",
         "_environment",
-        "_open",
         "_sequence_number",
         "_session",
         "_snapshot_number",
@@ -433,7 +394,6 @@ class Running:
         self._sequence_number = sequence_number
         self._snapshot_number = snapshot_number
         self._changes_behind = sequence_number - snapshot_number  # the newest snapshot
-        self._open: _CoalescedAnswers | None = None  # what later changes may join
         self._unsettled = 0  # results that wait for the committer
 
     def enter(self) -> None:
@@ -592,57 +552,12 @@ class Running:
     def _persist(self, change: Change, result: object) -> object:
         statistics = self._environment.statistics
         statistics.changes += 1
-        if self._strategy.coalesces:
-            return self._coalesce(change, result)
         kind, payload = self._strategy.record(self._session, change)
         # Such a record is the change and nothing else.
         is_change = kind is RecordKind.CHANGE
         statistics.change_bytes += len(payload) if is_change else change_size(change)
         self._append(kind, payload, result)
         return ANSWER_LATER
-
-    def _coalesce(self, change: Change, result: object) -> object:
-        """Have a change share the record of those that wait for the same commit."""
-        sender = self._actor.sender
-        self._unsettled += 1
-        self._changes_behind += 1
-        if self._open is not None:
-            self._open.add(change, sender, result)
-            return ANSWER_LATER
-        self._sequence_number += 1
-        write = _CoalescedAnswers(self, self._sequence_number, change, sender, result)
-        self._open = write
-        self._environment.committer.write_open(write)
-        return ANSWER_LATER
-
-    def close(
-        self, write: _CoalescedAnswers, number: int, changes: ChangeRuns
-    ) -> tuple[Record, Snapshot | None]:
-        """Return the record of changes that no other may join, and the snapshot if one is due."""
-        only = changes.single
-        if only is None:
-            kind, payload = RecordKind.CHANGES, changes.encode()
-        else:
-            kind, payload = self._strategy.record(self._session, only)
-        self._environment.statistics.change_bytes += len(payload)
-        record = Record(self.connect_id, number, kind, payload)
-        due = self._changes_behind >= self._environment.snapshot_interval
-        # If something else came behind it, the session is ahead of these changes.
-        if due and self._open is write:
-            return record, self._snapshot()
-        self.take_no_more(write)
-        return record, None
-
-    def crash(self, defect: Exception, senders: Iterable[Reply | None]) -> None:
-        """Give up for a defect, outside of any message; those whom it concerns are told."""
-        refusal = self._actor.crash(defect)
-        for sender in senders:
-            _fail(sender, refusal)
-
-    def take_no_more(self, write: _CoalescedAnswers) -> None:
-        """Have later changes make a record of their own."""
-        if self._open is write:
-            self._open = None
 
     def _append(self, kind: RecordKind, payload: bytes, result: object, owner: bytes = b"") -> None:
         environment = self._environment
@@ -655,7 +570,6 @@ class Running:
         ):
             snapshot = self._snapshot()
         self._unsettled += 1
-        self._open = None
         if environment.tracing:
             note("recorded", id_of(sender), **self._step(number))
         record = Record(self.connect_id, number, kind, payload)
@@ -664,7 +578,6 @@ class Running:
     def _snapshot(self) -> Snapshot:
         self._snapshot_number = self._sequence_number
         self._changes_behind = 0
-        self._open = None
         now = self._environment.clock()
         if now >= self._session.expires_at:
             self._session.forget_deliveries()
@@ -678,8 +591,6 @@ class Running:
     def _answer_when_durable(self, result: object) -> object:
         """Answer with what the session shows, once all of it is durable."""
         self._unsettled += 1
-        # Answers keep their order: a later change must not join a record before this.
-        self._open = None
         self._environment.committer.write(_Answer(self, self._actor.sender, result))
         return ANSWER_LATER
 
@@ -710,23 +621,6 @@ class Running:
             _fail(sender, result.error)
         else:
             sender.set(result)
-
-    def settled_together(
-        self,
-        write: _CoalescedAnswers,
-        answers: Sequence[tuple[Reply | None, object]],
-        error: StorageError | None,
-    ) -> None:
-        """As ``settled``, for all results of one record."""
-        self.take_no_more(write)
-        if error is not None or self._environment.tracing:
-            for sender, result in answers:
-                self.settled(sender, result, write.record, error)
-            return
-        self._unsettled -= len(answers)
-        for sender, result in answers:
-            if sender is not None:
-                sender.set(result)
 
     def _discard(self) -> None:
         """Throw the session away, since it is ahead of the journal for good; load it anew."""

@@ -58,7 +58,6 @@ __all__ = [
     "CallbackWrite",
     "Committer",
     "CommitterStatistics",
-    "OpenWrite",
     "Standing",
     "Write",
 ]
@@ -108,20 +107,6 @@ class Write(ABC):
     @abstractmethod
     def settle(self, error: StorageError | None) -> None:
         """Take note that all of it is durable, or why not; called once, on the loop's thread."""
-
-
-class OpenWrite(Write):
-    """A write that may still grow while it waits for its round to begin."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def close(self) -> bool:
-        """Set the record: the round begins. Called at most once, on the loop's thread.
-
-        Returns:
-            Whether there is one; if not, nothing behind it on its channel can be written either.
-        """
 
 
 class CallbackWrite(Write):
@@ -336,7 +321,6 @@ class Committer:
         self._timeout = timeout
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._writes: list[Write] = []
-        self._open: list[OpenWrite] = []
         self._reads: list[_Read] = []
         self._forget: list[int] = []
         self._tasks: list[_Task] = []
@@ -383,12 +367,6 @@ class Committer:
         self._writes.append(write)
         if not self._scheduled:
             self._schedule()
-
-    def write_open(self, write: OpenWrite) -> None:
-        """Ask for a write that may grow until it is closed."""
-        if not self._hangs:
-            self._open.append(write)
-        self.write(write)
 
     def recover(
         self, channel: int, on_answer: Callable[[Recovery | None, StorageError | None], None]
@@ -477,7 +455,6 @@ class Committer:
 
     def _start_round(self) -> None:
         self._refuse_late_reads()
-        self._close_open()
         # From here on only: whoever was refused may have asked again, which is part of this round.
         self._scheduled = False
         reads, self._reads = self._reads[:_READS_A_ROUND], self._reads[_READS_A_ROUND:]
@@ -494,21 +471,6 @@ class Committer:
         self._round = under_way
         self._timer = self._loop.call_later(self._timeout, self._give_up, under_way)
         self._thread.submit(self._run, under_way)
-
-    def _close_open(self) -> None:
-        """Have open writes take nothing more; drop those that come to nothing, and all behind."""
-        void = {write for write in self._open if not write.close()}
-        self._open.clear()
-        if not void:
-            return
-        lost: set[int] = set()
-        dropped: list[Write] = []
-        queued, self._writes = self._writes, []
-        for write in queued:
-            if write in void:
-                lost.add(write.channel)
-            (dropped if write.channel in lost else self._writes).append(write)
-        _settle(dropped, WriteRejectedError("a record before it could not be made: try again"))
 
     def _refuse_late_reads(self) -> None:
         """Only so many are served in a round, so that in a storm they may have to wait for many."""
@@ -575,7 +537,6 @@ class Committer:
             read.answered()
 
     def _drop_queued(self) -> list[Write]:
-        self._open.clear()
         queued, self._writes = self._writes, []
         return queued
 
@@ -591,7 +552,6 @@ class Committer:
             if write.record in under_way.rejected or write.snapshot in under_way.rejected:
                 lost.add(write.channel)
             _settle((write,), error if write.channel in lost else None)
-        self._open = [write for write in self._open if write.channel not in lost]
         self._writes[:0] = [write for write in queued if write.channel not in lost]
         _settle((write for write in queued if write.channel in lost), error)
 

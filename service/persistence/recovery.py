@@ -4,8 +4,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from service.persistence.contract import CorruptRecordError, Record, RecordKind, Recovery
-from service.protocol.change_runs import decode_change_runs
-from service.protocol.changes import Change, InconsistentChangeError, decode_change
+from service.protocol.changes import Change, InconsistentChangeError, decode_change, decode_changes
 from service.protocol.replay import apply_all
 from service.protocol.session import Session
 
@@ -53,7 +52,7 @@ def _changes(records: Sequence[Record]) -> Iterator[Change]:
         if record.kind is RecordKind.CHANGE:
             yield _decode_short(payload) if len(payload) <= _SHORT else decode_change(payload)
         elif record.kind is RecordKind.CHANGES:
-            yield from decode_change_runs(payload)
+            yield from decode_changes(payload)
         else:
             raise _no_change(record)
 

@@ -14,7 +14,7 @@ from service.persistence.contract import RecordKind
 from service.protocol.changes import Change, encode_change
 from service.protocol.session import Session
 
-__all__ = ["STRATEGIES", "Cached", "CoalescingDifferential", "Differential", "Full", "Strategy"]
+__all__ = ["STRATEGIES", "Cached", "Differential", "Full", "Strategy"]
 
 
 class Strategy(Protocol):
@@ -26,17 +26,11 @@ class Strategy(Protocol):
     def state(self, session: Session) -> bytes:
         """Return the whole session, for its first record and for snapshots."""
 
-    @property
-    def coalesces(self) -> bool:
-        """Whether changes that meet in one commit go into one record of kind ``CHANGES``."""
-
 
 class Full:
     """The whole session with every change, built and serialised anew: the audited server's way."""
 
     __slots__ = ()
-
-    coalesces = False
 
     def record(self, session: Session, change: Change) -> tuple[RecordKind, bytes]:
         """See ``Strategy``."""
@@ -52,8 +46,6 @@ class Cached:
     """The whole session with every change, but what never changes is serialised only once."""
 
     __slots__ = ("_static",)
-
-    coalesces = False
 
     def __init__(self) -> None:
         self._static: bytes | None = None
@@ -75,8 +67,6 @@ class Differential:
 
     __slots__ = ()
 
-    coalesces = False
-
     def record(self, session: Session, change: Change) -> tuple[RecordKind, bytes]:
         """See ``Strategy``."""
         del session  # recovery has the one before the change
@@ -85,14 +75,6 @@ class Differential:
     def state(self, session: Session) -> bytes:
         """See ``Strategy``."""
         return session.encode_static() + session.encode_ratchet()
-
-
-class CoalescingDifferential(Differential):
-    """As ``Differential``, and changes of a channel that meet in one commit share a record."""
-
-    __slots__ = ()
-
-    coalesces = True
 
 
 STRATEGIES: Mapping[str, Callable[[], Strategy]] = {

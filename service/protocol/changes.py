@@ -5,6 +5,7 @@ material when a ratchet turned. Applied to the session as it was before the oper
 the session as it was after (``Session.apply``).
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -13,6 +14,7 @@ from protos.connect_actor.stored.v1 import session_pb2
 from service.protocol.primitives import KEY_SIZE, NONCE_SIZE
 
 __all__ = [
+    "MAX_CHANGES",
     "MAX_IDEMPOTENCY_KEY_SIZE",
     "PAYLOAD_DIGEST_SIZE",
     "PLAINTEXT_DIGEST_SIZE",
@@ -27,12 +29,16 @@ __all__ = [
     "change_size",
     "change_to_stored",
     "decode_change",
+    "decode_changes",
     "encode_change",
     "idempotent_send_from_stored",
     "idempotent_send_to_stored",
 ]
 
 MAX_IDEMPOTENCY_KEY_SIZE = 64
+MAX_CHANGES = 4_096
+"""Changes in one record; bounds the work that a damaged one can ask for."""
+
 PAYLOAD_DIGEST_SIZE = 16
 PLAINTEXT_DIGEST_SIZE = 32
 
@@ -196,6 +202,33 @@ def decode_change(stored: bytes) -> Change:
     except DecodeError as error:
         raise InconsistentChangeError("a stored change can't be parsed") from error
     return change_from_stored(change)
+
+
+def decode_changes(stored: bytes) -> Iterator[Change]:
+    """Yield the changes of one record that holds several, as journals of earlier releases do.
+
+    Messages next to each other on a chain are a run: its first change, and how many follow.
+
+    Raises:
+        InconsistentChangeError: the bytes are no runs of changes, or more than ``MAX_CHANGES``.
+    """
+    try:
+        message = session_pb2.ChangeRuns.FromString(stored)
+    except DecodeError as error:
+        raise InconsistentChangeError("stored changes can't be parsed") from error
+    count = len(message.runs) + sum(run.further for run in message.runs)
+    if not 0 < count <= MAX_CHANGES:
+        raise InconsistentChangeError(f"a record of changes holds {count}")
+    for run in message.runs:
+        first = change_from_stored(run.first)
+        yield first
+        if not run.further:
+            continue
+        if not isinstance(first, Sent | Received):
+            raise InconsistentChangeError(f"a run of {run.further} changes that can't be one")
+        kind = type(first)
+        for number in range(run.further):
+            yield kind(first.message_number + number + 1)
 
 
 def change_from_stored(change: session_pb2.Change) -> Change:

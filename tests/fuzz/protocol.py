@@ -5,15 +5,17 @@ from typing import ClassVar
 
 from google.protobuf.message import DecodeError
 
+from protos.connect_actor.stored.v1 import session_pb2 as stored
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.errors import ConnectError
 from service.protocol import handshake
-from service.protocol.change_runs import MAX_CHANGES, ChangeRuns, decode_change_runs
 from service.protocol.changes import (
+    MAX_CHANGES,
     InconsistentChangeError,
     Received,
     Sent,
     decode_change,
+    decode_changes,
     encode_change,
 )
 from service.protocol.handshake import ChannelLimits, Initiation, respond
@@ -323,8 +325,8 @@ class ChangeTarget:
             return False
         require(decode_change(encode_change(change)) == change, "it comes back as another")
         accepted = False
-        for stored in (self._stored, self._turned, self._last):
-            session = Session.decode(stored)
+        for encoded in (self._stored, self._turned, self._last):
+            session = Session.decode(encoded)
             try:
                 session.apply(change)
             except InconsistentChangeError:
@@ -345,31 +347,20 @@ class ChangesTarget(ChangeTarget):
     max_steps: ClassVar[int] = 2 * (MAX_CHANGES + _LIMITS.max_skip + 2)
 
     def seeds(self) -> Mapping[str, bytes]:
-        changes = {name: decode_change(stored) for name, stored in self._changes.items()}
-        seeds = {f"{name}-alone": ChangeRuns(change) for name, change in changes.items()}
+        first = {name: stored.Change.FromString(each) for name, each in self._changes.items()}
+        runs = {f"{name}-alone": [stored.ChangeRun(first=each)] for name, each in first.items()}
         for name in ("sent", "next"):
-            first = changes[name]
-            assert isinstance(first, Sent | Received)
-            runs = seeds[f"{name}-run"] = ChangeRuns(first)
-            for further in range(1, 40):
-                runs.add(type(first)(first.message_number + further))
-        mixed = seeds["mixed"] = ChangeRuns(Sent(0))
-        for change in changes.values():
-            mixed.add(change)
-        return {name: runs.encode() for name, runs in seeds.items()}
+            runs[f"{name}-run"] = [stored.ChangeRun(first=first[name], further=39)]
+        beginning = stored.ChangeRun(first=stored.Change(kind=stored.Change.SENT))
+        runs["mixed"] = [beginning, *(stored.ChangeRun(first=each) for each in first.values())]
+        return {
+            name: stored.ChangeRuns(runs=each).SerializeToString() for name, each in runs.items()
+        }
 
     def run(self, data: bytes) -> bool:
-        try:
-            changes = list(decode_change_runs(data))
-        except InconsistentChangeError:
-            return False
-        runs = ChangeRuns(changes[0])
-        for change in changes[1:]:
-            runs.add(change)
-        require(list(decode_change_runs(runs.encode())) == changes, "they come back as others")
         session = Session.decode(self._stored)
         try:
-            apply_all(session, changes)
+            apply_all(session, decode_changes(data))
         except InconsistentChangeError:
             return False
         again = session.encode()

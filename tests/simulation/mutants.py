@@ -30,7 +30,6 @@ from service.persistence.contract import (
 )
 from service.persistence.memory import MemoryJournal
 from service.persistence.recovery import rebuild
-from service.protocol.change_runs import ChangeRuns
 from service.protocol.changes import Change, Sent, encode_change
 from service.protocol.session import Session
 
@@ -213,24 +212,6 @@ def forgets_new_ratchet_keys_in_its_changes() -> Iterator[None]:
         return RecordKind.CHANGE, encode_change(change)
 
     with _replacing(strategies.Differential, record=record):
-        yield
-
-
-@_mutant
-def tells_of_one_message_less_than_a_run_has() -> Iterator[None]:
-    encode = ChangeRuns.encode
-
-    def short(self: ChangeRuns) -> bytes:
-        self._further = max(self._further - 1, 0)
-        return encode(self)
-
-    with _replacing(ChangeRuns, encode=short):
-        yield
-
-
-@_mutant
-def takes_changes_into_a_record_whose_round_has_begun() -> Iterator[None]:
-    with _replacing(phases.Running, take_no_more=lambda *_: None):
         yield
 
 

@@ -34,7 +34,6 @@ class Shape:
     """What stays the same for a schedule. Times are seconds."""
 
     strategy: str = "differential"
-    coalesces: bool = False
     awaiting: bool = False
     channels: int = 3
     snapshot_interval: int = 5
@@ -110,7 +109,6 @@ class Process:
                 AllStrategies,
                 shape.strategy,
                 surroundings.meet_defect,
-                coalesces=shape.coalesces and shape.strategy == "differential",
             ),
             snapshot_interval=shape.snapshot_interval,
             identity=_IDENTITY,

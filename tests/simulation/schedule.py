@@ -38,7 +38,6 @@ class Outcome:
 def _shape(rng: random.Random) -> Shape:
     return Shape(
         strategy=rng.choice(sorted(STRATEGIES)),
-        coalesces=rng.random() < 0.5,
         awaiting=rng.random() < 0.15,
         channels=rng.choice((1, 2, 3, 5)),
         snapshot_interval=rng.choice((1, 2, 3, 5, 50)),

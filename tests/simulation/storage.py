@@ -20,7 +20,6 @@ from service.persistence.contract import (
 from service.persistence.memory import MemoryJournal
 from service.persistence.recovery import rebuild
 from service.persistence.strategies import STRATEGIES
-from service.protocol.change_runs import decode_change_runs
 from service.protocol.changes import (
     Change,
     InconsistentChangeError,
@@ -62,11 +61,8 @@ class Noted(bytes):
 class AllStrategies:
     """Writes as one strategy does, and notes what the others would have written."""
 
-    def __init__(
-        self, name: str, defect: Callable[[str], None], *, coalesces: bool = False
-    ) -> None:
+    def __init__(self, name: str, defect: Callable[[str], None]) -> None:
         defect("strategy")
-        self.coalesces = coalesces
         self._name = name
         self._defect = defect
         self._all = {each: make() for each, make in STRATEGIES.items()}
@@ -126,17 +122,10 @@ class History:
             session, session.handshake.response, [(1, forms)], (1, forms), {Place.of(session)}
         )
 
-    def go_on(self, record: Record) -> list[tuple[str, Spot]]:
+    def go_on(self, record: Record) -> tuple[str, Spot]:
         """Take a record in; return what it says has happened, "sent" or "received", and where."""
-        if record.kind is RecordKind.CHANGES:
-            happened = [self._happen(change) for change in decode_change_runs(record.payload)]
-            # No strategy but the differential one coalesces.
-            state = RecordKind.STATE, self.session.encode()
-            forms: Forms = dict.fromkeys(STRATEGIES, state)
-            forms = {**forms, "differential": (record.kind, record.payload)}
-        else:
-            forms = _forms(record.payload)
-            happened = [self._happen(decode_change(forms["differential"][1]))]
+        forms = _forms(record.payload)
+        happened = self._happen(decode_change(forms["differential"][1]))
         self.records.append((record.sequence_number, forms))
         self.places.add(Place.of(self.session))
         return happened
@@ -343,11 +332,11 @@ class SimulatedJournal(MemoryJournal):
             except InconsistentChangeError as error:
                 self._blame(f"{record!r} was computed from what is not durable: {error}")
                 return
-            for what, spot in happened:
-                known = self.sent if what == "sent" else self.received
-                if spot in known:
-                    self._blame(f"{record!r}: index {spot.number} was {what} before")
-                known[spot] = channel
+            what, spot = happened
+            known = self.sent if what == "sent" else self.received
+            if spot in known:
+                self._blame(f"{record!r}: index {spot.number} was {what} before")
+            known[spot] = channel
 
     def verify(self) -> None:
         """Hold what the journal would recover against the truth, channel by channel."""

@@ -26,7 +26,6 @@ _positions = st.integers(0, 7)
 _shapes = st.builds(
     Shape,
     strategy=st.sampled_from(sorted(STRATEGIES)),
-    coalesces=st.booleans(),
     awaiting=st.booleans(),
     channels=st.just(_CHANNELS),
     snapshot_interval=st.integers(1, 4),
