@@ -112,6 +112,19 @@ class UnixSocket:
         return self.text
 
     @property
+    def is_served(self) -> bool:
+        """Whether a process listens there; a path that one has left behind is free."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(0)
+            try:
+                probe.connect(self.name)
+            except BlockingIOError:  # more connections wait than it may have waiting
+                return True
+            except OSError:
+                return False
+        return True
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach what listens there: always."""
         return True

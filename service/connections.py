@@ -47,7 +47,9 @@ def connect_blocking(
 
 
 def _with_proxy(options: _Options, use_proxy: bool) -> list[tuple[str, str | int]]:  # noqa: FBT001 - private
-    return [*options, ("grpc.enable_http_proxy", int(use_proxy))]
+    # gRPC knows two ways to name a proxy: for names, and for the addresses that they resolve to.
+    direct = () if use_proxy else (("grpc.address_http_proxy_enabled_addresses", ""),)
+    return [*options, ("grpc.enable_http_proxy", int(use_proxy)), *direct]
 
 
 def http_get(address: str, path: str, timeout: float) -> tuple[int, bytes]:

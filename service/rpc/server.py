@@ -1,6 +1,7 @@
 """The gRPC server: the service itself, health, reflection and their limits."""
 
 import contextlib
+import errno
 from dataclasses import dataclass
 
 import grpc
@@ -11,7 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from protos.connect_actor.v1 import connect_pb2
 from protos.connect_actor.v1.connect_pb2_grpc import add_ConnectServiceServicer_to_server
 from service.access.certificates import ServerCertificate
-from service.addresses import ListenError, parse, why_not_listening
+from service.addresses import ListenError, UnixSocket, parse, why_not_listening
 from service.rpc.servicer import ConnectServicer
 
 __all__ = ["ConnectionBounds", "RpcServer"]
@@ -101,6 +102,9 @@ class RpcServer:
             ListenError: the address can't be listened on.
         """
         address = parse(listen)
+        if isinstance(address, UnixSocket) and address.is_served:
+            # gRPC would take the path over unasked.
+            raise ListenError.of("listen", listen, OSError(errno.EADDRINUSE, ""))
         bounds = connections or ConnectionBounds()
         server = grpc.aio.server(
             maximum_concurrent_rpcs=bounds.max_calls,

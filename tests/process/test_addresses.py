@@ -314,6 +314,22 @@ def test_in_use_is_said_of_an_address_that_is(tmp_path: Path, setting: str) -> N
     assert f"connect-actor: {setting}: can't listen on {address}: the address is in use" in told
 
 
+def test_a_unix_socket_that_a_service_listens_on_is_in_use_and_one_left_behind_is_free(
+    start: Start, tmp_path: Path
+) -> None:
+    listen = f"unix:{tmp_path}/socket"
+    first = start(f"--listen={listen}")
+    told = refusal(tmp_path / "other", f"--listen={listen}")
+    assert f"listen: can't listen on {listen}: the address is in use" in told
+    assert health.run([f"--target={listen}", f"--timeout={PATIENCE}"]) == 0
+    first.process.kill()
+    first.process.wait()
+    assert (tmp_path / "socket").is_socket()
+    second = start(f"--listen={listen}", f"--data-dir={tmp_path / 'third'}")
+    assert second.ready["listen"] == listen
+    assert health.run([f"--target={listen}", f"--timeout={PATIENCE}"]) == 0
+
+
 def test_a_unix_socket_in_a_directory_that_is_not_there_is_said(
     tmp_path: Path,
 ) -> None:

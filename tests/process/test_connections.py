@@ -23,12 +23,17 @@ ROOT = Path(__file__).parents[2]
 DEAD = "http://127.0.0.1:9"
 NAMES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy", "ftp_proxy")
 EVERY_PROXY = {each: DEAD for name in NAMES for each in (name, name.upper())}
+# gRPC's own, for addresses that names resolve to.
+OF_ADDRESSES = {
+    "GRPC_ADDRESS_HTTP_PROXY": "127.0.0.1:9",
+    "GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES": "127.0.0.0/8",
+}
 WITHOUT = {"no_proxy", "NO_PROXY", "no_grpc_proxy"}
 
 
 def dead_proxies() -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if name not in WITHOUT}
-    return own | EVERY_PROXY
+    return own | EVERY_PROXY | OF_ADDRESSES
 
 
 def run(*command: str, environment: dict[str, str]) -> "subprocess.CompletedProcess[str]":
