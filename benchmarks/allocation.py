@@ -16,7 +16,6 @@ actors, committer, journal and scrapes included, divided by messages. Takes some
 import multiprocessing
 import random
 import tempfile
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +35,7 @@ from loadgen.run import execute_run
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import RunSettings, StrategyName, load_settings
 from protos.connect_actor.v1 import connect_pb2 as wire
+from service.connections import http_get
 from service.persistence.strategies import STRATEGIES
 from service.protocol.changes import Change
 from service.protocol.handshake import ChannelLimits, Initiation, respond
@@ -202,10 +202,9 @@ class Reading(Progress):
 
     def read(self) -> Count:
         """Return what the service's process has allocated since its start."""
-        with urllib.request.urlopen(f"http://{self._metrics}/metrics") as response:
-            text = response.read().decode()
+        _, body = http_get(self._metrics, "/metrics", PATIENCE)
         sums = dict.fromkeys(("connect_allocations_total", "connect_allocated_bytes_total"), 0.0)
-        for family in text_string_to_metric_families(text):
+        for family in text_string_to_metric_families(body.decode()):
             for sample in family.samples:
                 if sample.name in sums:
                     sums[sample.name] += sample.value

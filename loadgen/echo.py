@@ -2,7 +2,8 @@
 
 ``python -m loadgen.echo`` takes the flags of ``connect-actor serve`` and heeds none of them.
 It answers Encrypt with a payload of the size that the service's has, under the service's own
-options of gRPC, and has no other rooms: no admission, no router, no ratchet, no journal.
+options of gRPC, and has no other rooms: no admission, no router, no ratchet, no journal. Its
+metrics are those of its process.
 """
 
 import asyncio
@@ -18,6 +19,8 @@ import uvloop
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.protocol.primitives import KEY_SIZE, NONCE_SIZE, TAG_SIZE
 from service.rpc.server import ConnectionBounds
+from service.telemetry.exposition import serve_collector
+from service.telemetry.process import OwnProcess
 
 __all__ = ["ECHO_COMMAND", "EchoEnd", "main"]
 
@@ -86,10 +89,16 @@ async def _serve() -> None:
     )
     server.add_generic_rpc_handlers((_HANDLER,))
     port = server.add_insecure_port("127.0.0.1:0")
+    metrics = serve_collector(OwnProcess(registry=None), "127.0.0.1:0")
     await server.start()
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
-    told = {"event": "ready", "listen": f"127.0.0.1:{port}", "metrics": "", "pid": os.getpid()}
+    told = {
+        "event": "ready",
+        "listen": f"127.0.0.1:{port}",
+        "metrics": f"127.0.0.1:{metrics.server_port}",
+        "pid": os.getpid(),
+    }
     sys.stdout.write(json.dumps(told) + "\n")
     sys.stdout.flush()
     await stopping.wait()

@@ -10,7 +10,8 @@ from grpc import aio
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from service.access.client_tls import ClientTls
 from service.client import ConnectClient
-from service.client.connection import connect, send_token
+from service.client.bearer import send_token
+from service.connections import connect
 
 if TYPE_CHECKING:
     # Known to the type checker only.
@@ -24,7 +25,7 @@ class Endpoint:
     """One service."""
 
     address: str
-    """HOST:PORT."""
+    """As ``service.addresses`` has it."""
     identity: bytes | None = None
     """Its Ed25519 key, if known: whoever answers with another is refused."""
     tls: ClientTls | None = None

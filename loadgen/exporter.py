@@ -17,6 +17,7 @@ from loadgen.peer import Outcome
 from loadgen.recording import Recorder
 from loadgen.settings import ConfigurationError
 from loadgen.workload import Kind
+from service.addresses import ListenError, parse_host_port
 from service.counting import Distribution
 from service.telemetry.exposition import serve_metrics
 from service.telemetry.families import Families
@@ -54,10 +55,10 @@ class LoadExporter(Collector):
             server = serve_metrics(self, address)
         except OSError as error:
             raise ConfigurationError(
-                f"--serve-metrics: can't listen on {address}: is it in use?"
-            ) from error
+                str(ListenError.of("--serve-metrics", address, error))
+            ) from None
         try:
-            yield f"{address.rpartition(':')[0]}:{server.server_port}"
+            yield str(parse_host_port(address).with_port(server.server_port))
         finally:
             server.shutdown()
             server.server_close()

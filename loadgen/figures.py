@@ -82,7 +82,7 @@ def _gc_pause_share(round_: Round) -> float | None:
 
 _NO_ANSWER = "no operation had a right answer"
 _NO_MESSAGE = "no message got through"
-_UNREAD = "the service's process could not be read, or no message got through"
+_UNREAD = "the service does not tell, or no message got through"
 _NOT_RECOVERED = "no recovery was tried"
 _NO_HOOK = "the service was built without the allocation hook, or no message got through"
 
@@ -129,7 +129,7 @@ FIGURES = (
         "cpu_seconds_per_1000_messages",
         "CPU",
         "s / 1,000 messages",
-        "CPU time of the service's process, user and system, all threads.",
+        "CPU time of the service, user and system, all threads (process_cpu_seconds_total).",
         more_is_better=False,
         value=lambda r: _thousandfold(_per_message(r, r.cost.cpu_seconds)),
         absent=_UNREAD,
@@ -158,8 +158,8 @@ FIGURES = (
         "disk_write_bytes_per_message",
         "Disk writes",
         "B/message",
-        "What the service's process caused to be written to disk (write_bytes of /proc/PID/io):"
-        " whole pages, write-ahead log and what is copied out of it included.",
+        "What the service caused to be written to disk (connect_disk_written_bytes_total): whole"
+        " pages, write-ahead log and what is copied out of it included.",
         more_is_better=False,
         value=lambda r: _durable(r, r.cost.disk_write_bytes),
         absent=_UNREAD,
@@ -208,7 +208,7 @@ FIGURES = (
         "peak_memory_mb",
         "Peak memory",
         "MB",
-        "The most that the service's process held in memory (VmHWM).",
+        "The most that the service held in memory (process_resident_memory_peak_bytes).",
         more_is_better=False,
         value=lambda r: None if r.cost.peak_rss_bytes is None else r.cost.peak_rss_bytes / 1e6,
         absent=_UNREAD,

@@ -6,7 +6,7 @@ from functools import partial
 
 from loadgen.peer import PeerEnd, RefusedByPeerError
 from loadgen.results import Recovery
-from loadgen.sampling import family_cpu_seconds
+from loadgen.sampling import cpu_seconds_of
 from loadgen.service_cost import take
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import LoadSettings
@@ -55,18 +55,18 @@ async def _restore_all(
             )
             for number, end in enumerate(ends)
         ]
-        cpu_before = family_cpu_seconds(service.pid)
+        cpu_before = await cpu_seconds_of(service.metrics)
         begun = time.perf_counter()
         results = await ask_all(transport, operations, patience=settings.timeout_seconds)
         restore_seconds = time.perf_counter() - begun
-        cpu_seconds = family_cpu_seconds(service.pid) - cpu_before
+        cpu_seconds = await cpu_seconds_of(service.metrics) - cpu_before
         for result in results:
             if result.WhichOneof("outcome") != "restore":
                 raise TransportError(
                     "after the restart a channel was not restored:"
                     f" {result.error.message or 'no answer'}"
                 )
-        reading = await take(service.metrics, None)
+        reading = await take(service.metrics)
         recovered = int(reading.metrics["connect_actor_recoveries_total"])
         if recovered < len(ends):
             raise TransportError(

@@ -125,7 +125,7 @@ class Cost(_Record):
     cpu_seconds: float | None
     cpu_share: float | None
     """CPU seconds per second of the whole phase."""
-    peak_rss_bytes: int | None
+    peak_rss_bytes: float | None
     records: float
     record_bytes: float
     """Before sealing."""
@@ -134,10 +134,10 @@ class Cost(_Record):
     snapshot_bytes: float
     journal_growth_bytes: float
     """Growth of the journal by its own account (gauge ``connect_journal_disk_bytes``)."""
-    disk_write_bytes: int | None
-    """Bytes that the process caused to be written (``write_bytes`` of /proc/PID/io)."""
+    disk_write_bytes: float | None
+    """Bytes that the service caused to be written to storage."""
     file_growth_bytes: int | None
-    """Growth of all files in the data directory."""
+    """Growth of all files in the data directory; null of a service that runs elsewhere."""
     duration_seconds: float
     """Between the two moments."""
     gc_collections: float | None

@@ -13,7 +13,7 @@ from loadgen.exporter import LoadExporter
 from loadgen.fleet import open_load
 from loadgen.load import Progress, put_load
 from loadgen.results import RunResult
-from loadgen.service_cost import MeteredProcess, take
+from loadgen.service_cost import take
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import ConfigurationError, RunSettings
 from service.access.client_tls import ClientTls
@@ -27,9 +27,8 @@ class _Target:
 
     endpoint: Endpoint
     metrics: str | None
-    process: MeteredProcess | None
-    directory: Path
-    """Where its data is, or else where we are: whose file system the result names."""
+    data_dir: Path | None
+    """Of a service that was started here."""
 
 
 async def execute_run(settings: RunSettings, progress: Progress) -> RunResult:
@@ -54,19 +53,14 @@ async def execute_run(settings: RunSettings, progress: Progress) -> RunResult:
 async def _run(settings: RunSettings, exporter: LoadExporter, progress: Progress) -> RunResult:
     if settings.target is not None:
         endpoint = _endpoint_of(settings, settings.target)
-        target = _Target(endpoint, settings.target_metrics, None, Path.cwd())
+        target = _Target(endpoint, settings.target_metrics, None)
         return await _load(target, settings, exporter, progress)
     with tempfile.TemporaryDirectory(prefix="loadgen-") as temporary:
         data_dir = settings.data_dir or Path(temporary)
         progress.step(f"starting the service, strategy {settings.strategy}")
         options = ServiceOptions.of(settings, data_dir)
         async with ServiceProcess(options, settings.timeout_seconds) as service:
-            target = _Target(
-                service.endpoint,
-                service.metrics,
-                MeteredProcess.of(service),
-                data_dir,
-            )
+            target = _Target(service.endpoint, service.metrics, data_dir)
             result = await service.while_alive(_load(target, settings, exporter, progress))
             progress.step("stopping the service")
             await service.stop()
@@ -96,12 +90,12 @@ async def _load(
 ) -> RunResult:
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     async with open_load(target.endpoint, settings, progress, exporter.watch) as work:
-        read = None if target.metrics is None else partial(take, target.metrics, target.process)
+        read = None if target.metrics is None else partial(take, target.metrics, target.data_dir)
         load, cost = await put_load(work, read)
     return RunResult(
         started_at=started_at,
         settings=settings.model_dump(mode="json"),
-        environment=describe_environment(target.directory),
+        environment=describe_environment(target.data_dir or Path.cwd()),
         load=load,
         cost=cost,
     )

@@ -1,4 +1,4 @@
-"""What a process holds, sampled while a load runs: memory, descriptors, threads, CPU."""
+"""What a service's processes use, sampled while a load runs: memory, descriptors, threads, CPU."""
 
 import asyncio
 import time
@@ -8,16 +8,19 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-import psutil
+from loadgen.service_cost import MetricsError, scrape
 
-from loadgen.service_cost import MetricsError
+__all__ = ["ProcessSample", "Sampler", "cpu_seconds_of", "sample_process"]
 
-__all__ = ["ProcessSample", "Sampler", "family_cpu_seconds", "sample_process"]
+_CPU = "process_cpu_seconds_total"
+_RSS = "process_resident_memory_bytes"
+_DESCRIPTORS = "process_open_fds"
+_THREADS = "process_threads"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessSample:
-    """One moment of a process."""
+    """One moment of a service, all its processes together."""
 
     at: float
     """Seconds of the monotonic clock."""
@@ -25,42 +28,45 @@ class ProcessSample:
     descriptors: int
     threads: int
     cpu_seconds: float
-    """Since the process began."""
+    """Since it began."""
 
 
-def sample_process(pid: int) -> ProcessSample:
-    """Look at a process.
+async def sample_process(metrics_address: str) -> ProcessSample:
+    """Ask a service what it uses.
 
-    Raises:
-        MetricsError: it can't be read.
-    """
-    try:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            times = process.cpu_times()
-            return ProcessSample(
-                at=time.monotonic(),
-                rss_bytes=process.memory_info().rss,
-                descriptors=process.num_fds(),
-                threads=process.num_threads(),
-                cpu_seconds=times.user + times.system,
-            )
-    except psutil.Error as error:
-        raise MetricsError(f"the service's process can't be read: {error}") from None
-
-
-def family_cpu_seconds(pid: int) -> float:
-    """Return the CPU time of a process and of all that it has started and that still run.
+    Args:
+        metrics_address: HOST:PORT of its metrics.
 
     Raises:
-        MetricsError: it can't be read.
+        MetricsError: it does not tell.
     """
-    try:
-        process = psutil.Process(pid)
-        times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
-    except psutil.Error as error:
-        raise MetricsError(f"the service's process can't be read: {error}") from None
-    return sum(each.user + each.system for each in times)
+    found = await _ask(metrics_address, _RSS, _DESCRIPTORS, _THREADS, _CPU)
+    return ProcessSample(
+        at=time.monotonic(),
+        rss_bytes=int(found[_RSS]),
+        descriptors=int(found[_DESCRIPTORS]),
+        threads=int(found[_THREADS]),
+        cpu_seconds=found[_CPU],
+    )
+
+
+async def cpu_seconds_of(metrics_address: str) -> float:
+    """Return the CPU time that a service has used since it began.
+
+    Args:
+        metrics_address: HOST:PORT of its metrics.
+
+    Raises:
+        MetricsError: it does not tell.
+    """
+    return (await _ask(metrics_address, _CPU))[_CPU]
+
+
+async def _ask(metrics_address: str, *names: str) -> dict[str, float]:
+    found = await scrape(metrics_address, names)
+    if missing := [name for name in names if name not in found]:
+        raise MetricsError(f"the service's metrics lack {', '.join(missing)}")
+    return found
 
 
 class Sampler:

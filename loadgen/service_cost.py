@@ -1,22 +1,24 @@
-"""What the service has spent: its own counters, and what the kernel says about its process.
+"""What the service has spent, by its own metrics, wherever it runs.
 
 Two readings, taken while no work is in flight, and their difference are a cost. A series that is
-missing is an error: an absent counter read as 0 would make any strategy look free.
+missing is an error: an absent counter read as 0 would make any strategy look free. Of a service of
+several workers each series is the sum over all its processes.
 """
 
 import asyncio
-import http.client
 import time
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import urlencode
 
-import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from loadgen.results import Cost
-from loadgen.service_process import ServiceProcess
+from service.connections import http_get
 
-__all__ = ["MeteredProcess", "MetricsError", "Reading", "cost_between", "read_metrics", "take"]
+__all__ = ["MetricsError", "Reading", "cost_between", "read_metrics", "scrape", "take"]
 
 _REQUIRED = (
     "connect_journal_records_total",
@@ -28,8 +30,12 @@ _REQUIRED = (
     "connect_actors_live",
     "connect_actor_recoveries_total",
 )
-# Probes of the runtime, which a service may be built without, and what only the crash run shows.
+# What a kernel may not account for, probes that a service may be built without, and what only the
+# crash run shows.
 _OPTIONAL = (
+    "process_cpu_seconds_total",
+    "process_resident_memory_peak_bytes",
+    "connect_disk_written_bytes_total",
     "connect_actor_passivations_total",
     "connect_recovered_records_total",
     "connect_journal_records_deleted_total",
@@ -41,32 +47,10 @@ _OPTIONAL = (
     "connect_allocations_total",
 )
 _HTTP_TIMEOUT = 10.0
-_HTTP_OK = 200
 
 
 class MetricsError(Exception):
     """The service's metrics can't be read, or lack a series that a figure rests on."""
-
-
-@dataclass(frozen=True, slots=True)
-class MeteredProcess:
-    """A service whose CPU, memory and disk writes can be read: a process and its children."""
-
-    pid: int
-    data_dir: Path
-
-    @classmethod
-    def of(cls, service: ServiceProcess) -> "MeteredProcess":
-        """Return what can be read of a service that we started."""
-        return cls(service.pid, service.options.data_dir)
-
-
-@dataclass(frozen=True, slots=True)
-class _ProcessReading:
-    cpu_seconds: float
-    peak_rss_bytes: int
-    disk_write_bytes: int
-    file_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,57 +60,85 @@ class Reading:
     taken_at: float
     """Seconds of the monotonic clock."""
     metrics: dict[str, float]
-    process: _ProcessReading | None
+    file_bytes: int | None
+    """Size of all files in the data directory, if it is ours."""
 
 
-async def take(metrics_address: str, process: MeteredProcess | None) -> Reading:
+async def take(metrics_address: str, data_dir: Path | None = None) -> Reading:
     """Read the counters of a service.
 
     Args:
         metrics_address: HOST:PORT of its metrics.
-        process: the process itself, if it is ours.
+        data_dir: its data directory, if that is on this machine.
 
     Raises:
-        MetricsError: the metrics can't be had, or not all of them.
+        MetricsError: the metrics can't be read, or one is missing that every service has.
     """
-    metrics = await asyncio.to_thread(_fetch, metrics_address)
+    metrics = await scrape(metrics_address)
+    if missing := [name for name in _REQUIRED if name not in metrics]:
+        raise MetricsError(f"the service's metrics lack {', '.join(missing)}")
     return Reading(
         taken_at=time.monotonic(),
-        metrics=read_metrics(metrics),
-        process=None if process is None else await asyncio.to_thread(_read_process, process),
+        metrics=metrics,
+        file_bytes=None if data_dir is None else await asyncio.to_thread(_size_of_files, data_dir),
     )
 
 
+async def scrape(metrics_address: str, names: Sequence[str] = ()) -> dict[str, float]:
+    """Return the series that figures rest on, each summed over its labels, if it is there.
+
+    Args:
+        metrics_address: HOST:PORT of the metrics.
+        names: the only ones to ask for: of a process's own metrics, which are cheap for it to tell.
+
+    Raises:
+        MetricsError: the metrics can't be read.
+    """
+    query = urlencode([("name[]", name) for name in names])
+    text = await asyncio.to_thread(_fetch, metrics_address, query)
+    if names and not text:
+        # A service of before they could be asked for alone.
+        text = await asyncio.to_thread(_fetch, metrics_address, "")
+    return read_metrics(text, names or (*_REQUIRED, *_OPTIONAL))
+
+
 def cost_between(before: Reading, after: Reading, messages: int) -> Cost:
-    """Return what was spent between two readings, on so many messages."""
+    """Return what was spent between two readings, on so many messages.
+
+    Raises:
+        MetricsError: a counter has fallen, so the second reading lacks a part of the service.
+    """
 
     def grown(name: str) -> float:
-        return after.metrics[name] - before.metrics[name]
+        growth = after.metrics[name] - before.metrics[name]
+        if growth < 0 and name.endswith("_total"):
+            raise MetricsError(
+                f"the service's counter {name} has fallen from {before.metrics[name]:g} to"
+                f" {after.metrics[name]:g}: it has restarted, or a worker did not answer"
+            )
+        return growth
 
     def grown_if_told(name: str) -> float | None:
         told = name in before.metrics and name in after.metrics
         return grown(name) if told else None
 
     seconds = after.taken_at - before.taken_at
-    cpu_seconds = disk_writes = file_growth = peak_rss = cpu_share = None
-    if before.process is not None and after.process is not None:
-        cpu_seconds = after.process.cpu_seconds - before.process.cpu_seconds
-        cpu_share = cpu_seconds / seconds
-        disk_writes = after.process.disk_write_bytes - before.process.disk_write_bytes
-        file_growth = after.process.file_bytes - before.process.file_bytes
-        peak_rss = after.process.peak_rss_bytes
+    cpu_seconds = grown_if_told("process_cpu_seconds_total")
+    file_growth = None
+    if before.file_bytes is not None and after.file_bytes is not None:
+        file_growth = after.file_bytes - before.file_bytes
     return Cost(
         messages=messages,
         cpu_seconds=cpu_seconds,
-        cpu_share=cpu_share,
-        peak_rss_bytes=peak_rss,
+        cpu_share=None if cpu_seconds is None else cpu_seconds / seconds,
+        peak_rss_bytes=after.metrics.get("process_resident_memory_peak_bytes"),
         records=grown("connect_journal_records_total"),
         record_bytes=grown("connect_journal_record_bytes_total"),
         commits=grown("connect_journal_commits_total"),
         snapshots=grown("connect_journal_snapshots_total"),
         snapshot_bytes=grown("connect_journal_snapshot_bytes_total"),
         journal_growth_bytes=grown("connect_journal_disk_bytes"),
-        disk_write_bytes=disk_writes,
+        disk_write_bytes=grown_if_told("connect_disk_written_bytes_total"),
         file_growth_bytes=file_growth,
         duration_seconds=seconds,
         gc_collections=grown_if_told("python_gc_collections_total"),
@@ -136,63 +148,32 @@ def cost_between(before: Reading, after: Reading, messages: int) -> Cost:
     )
 
 
-def read_metrics(text: str) -> dict[str, float]:
-    """Return the series that figures rest on, each summed over its labels.
+def read_metrics(text: str, names: Container[str]) -> dict[str, float]:
+    """Return the series of these names that a text holds, each summed over its labels.
 
     Raises:
-        MetricsError: one of them is missing, or the text is no Prometheus exposition.
+        MetricsError: the text is no Prometheus exposition.
     """
     found: dict[str, float] = {}
     try:
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
-                if sample.name in _REQUIRED or sample.name in _OPTIONAL:
+                if sample.name in names:
                     found[sample.name] = found.get(sample.name, 0.0) + sample.value
     except (ValueError, LookupError) as error:
         # What the parser raises, by where it stumbles.
         raise MetricsError(f"the service's metrics can't be parsed: {error}") from None
-    if missing := [name for name in _REQUIRED if name not in found]:
-        raise MetricsError(f"the service's metrics lack {', '.join(missing)}")
     return found
 
 
-def _fetch(address: str) -> str:
-    connection = http.client.HTTPConnection(address, timeout=_HTTP_TIMEOUT)
+def _fetch(address: str, query: str) -> str:
     try:
-        connection.request("GET", "/metrics")
-        response = connection.getresponse()
-        body = response.read()
-    except (OSError, http.client.HTTPException) as error:
+        status, body = http_get(address, f"/metrics?{query}", _HTTP_TIMEOUT)
+    except OSError as error:
         raise MetricsError(f"no metrics from http://{address}/metrics: {error}") from None
-    finally:
-        connection.close()
-    if response.status != _HTTP_OK:
-        raise MetricsError(f"http://{address}/metrics answered with status {response.status}")
+    if status != HTTPStatus.OK:
+        raise MetricsError(f"http://{address}/metrics answered with status {status}")
     return body.decode(errors="replace")
-
-
-def _read_process(metered: MeteredProcess) -> _ProcessReading:
-    try:
-        process = psutil.Process(metered.pid)
-        processes = [process, *process.children()]
-        times = [one.cpu_times() for one in processes]
-        writes = sum(one.io_counters().write_bytes for one in processes)
-        peak = sum(_peak_rss(one.pid) for one in processes)
-    except (psutil.Error, OSError) as error:
-        raise MetricsError(f"the service's process can't be read: {error}") from None
-    return _ProcessReading(
-        cpu_seconds=sum(one.user + one.system for one in times),
-        peak_rss_bytes=peak,
-        disk_write_bytes=writes,
-        file_bytes=_size_of_files(metered.data_dir),
-    )
-
-
-def _peak_rss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise MetricsError("/proc tells no peak memory of the service")
 
 
 def _size_of_files(directory: Path) -> int:

@@ -1,6 +1,8 @@
 """How single settings are written: each is checked as it is read, and kept as it was written."""
 
 import shlex
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
@@ -10,17 +12,21 @@ from loadgen.arrivals import Arrivals
 from loadgen.draws import Draws
 from loadgen.stops import parse_stops
 from loadgen.storms import parse_storms
+from service.addresses import parse, parse_host_port, parse_target
 
 __all__ = [
     "LONGEST_THOUGHT",
     "MAX_PAYLOAD_BYTES",
-    "Address",
     "Durations",
+    "HttpListen",
+    "HttpTarget",
+    "Listen",
     "PayloadSizes",
     "Rate",
     "ShellCommand",
     "StopConditions",
     "Storms",
+    "Target",
     "comma_separated",
 ]
 
@@ -73,17 +79,25 @@ def _shell_words(value: object) -> object:
     return shlex.split(value) if isinstance(value, str) else value
 
 
-def _address(value: object) -> object:
-    if not isinstance(value, str):
+def _checked_by(parser: Callable[[str], object]) -> AfterValidator:
+    def check(value: str) -> str:
+        parser(value)
         return value
-    host, separator, port = value.rpartition(":")
-    if not (separator and host and port.isdecimal() and int(port) < 1 << 16):
-        raise ValueError("expected HOST:PORT")
-    return value
+
+    return AfterValidator(check)
 
 
-Address = Annotated[str, BeforeValidator(_address)]
-"""HOST:PORT."""
+Listen = Annotated[str, _checked_by(parse)]
+"""Where gRPC listens, as ``service.addresses`` has it."""
+
+Target = Annotated[str, _checked_by(parse_target)]
+"""Where gRPC is found, likewise."""
+
+HttpListen = Annotated[str, _checked_by(parse_host_port)]
+"""HOST:PORT where metrics are served."""
+
+HttpTarget = Annotated[str, _checked_by(partial(parse_target, tcp_only=True))]
+"""HOST:PORT where metrics are found."""
 
 Rate = Annotated[str, BeforeValidator(_one_word), AfterValidator(_rate)]
 """Operations per second over time, as ``loadgen.arrivals`` has it."""

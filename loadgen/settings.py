@@ -27,13 +27,16 @@ from pydantic_settings import (
 )
 
 from loadgen.setting_types import (
-    Address,
     Durations,
+    HttpListen,
+    HttpTarget,
+    Listen,
     PayloadSizes,
     Rate,
     ShellCommand,
     StopConditions,
     Storms,
+    Target,
 )
 from loadgen.storms import parse_storms
 
@@ -233,10 +236,11 @@ class RunSettings(LoadSettings):
     model_config = SettingsConfigDict(cli_prog_name="loadgen run")
     command: ClassVar[str] = "run"
 
-    target: Address | None = Field(
-        None, description="HOST:PORT of a running service; without it, one is started and stopped"
+    target: Target | None = Field(
+        None,
+        description="HOST:PORT or unix:PATH of a running service; without it, one is started",
     )
-    target_metrics: Address | None = Field(
+    target_metrics: HttpTarget | None = Field(
         None, description="HOST:PORT of its metrics, for the figures of cost per message"
     )
     target_tls_ca: Path | None = Field(
@@ -266,14 +270,14 @@ class RunSettings(LoadSettings):
         0, ge=0, description="started service: answers that a channel keeps to give again"
     )
     workers: int = Field(1, ge=1, description="started service: processes that share the channels")
-    listen: Address = Field("127.0.0.1:0", description="started service: where it listens")
-    metrics_listen: Address = Field(
+    listen: Listen = Field("127.0.0.1:0", description="started service: where it listens")
+    metrics_listen: HttpListen = Field(
         "127.0.0.1:0", description="started service: where it serves its metrics"
     )
     data_dir: Path | None = Field(
         None, description="started service: data directory; without it, one that is removed after"
     )
-    serve_metrics: Address | None = Field(
+    serve_metrics: HttpListen | None = Field(
         None, description="HOST:PORT where to serve the generator's own metrics to Prometheus"
     )
     dry_run: bool = Field(default=False, description="only say what would be done")

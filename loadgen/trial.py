@@ -11,7 +11,7 @@ from loadgen.load import Progress, put_load
 from loadgen.peer import PeerEnd
 from loadgen.recovery import recover
 from loadgen.results import Cost, LoadFigures, Recovery
-from loadgen.service_cost import MeteredProcess, MetricsError, take
+from loadgen.service_cost import MetricsError, take
 from loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
 from loadgen.settings import JournalName, LoadSettings, RouterName, StrategyName
 
@@ -100,7 +100,7 @@ async def _load(
     service: ServiceProcess, settings: LoadSettings, progress: Progress
 ) -> tuple[LoadFigures, Cost, Sequence[PeerEnd]]:
     async with open_load(service.endpoint, settings, progress) as work:
-        read = partial(take, service.metrics, MeteredProcess.of(service))
+        read = partial(take, service.metrics, service.options.data_dir)
         load, cost = await put_load(work, read)
     if cost is None:
         raise MetricsError("the service's counters were not read")

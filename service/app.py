@@ -15,6 +15,7 @@ from service.actors.environment import ConnectEnvironment
 from service.actors.expiry import ending_expired_channels
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings, Routes
+from service.addresses import ListenError, parse_host_port
 from service.announcement import announce_ready
 from service.descriptors import raise_descriptor_limit
 from service.key_pairs import PreparedKeyPairs
@@ -29,7 +30,7 @@ from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
 from service.randomness import BlockRandom
-from service.rpc.server import ConnectionBounds, ListenError, RpcServer
+from service.rpc.server import ConnectionBounds, RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.rpc.supervision import SupervisedServer
 from service.settings import Settings
@@ -243,7 +244,7 @@ async def _serve_calls(settings: Settings, started: _Started, *, share_address: 
     try:
         metrics = serve_metrics(collector, settings.metrics_listen)
     except OSError as error:
-        raise ListenError(f"can't listen on {settings.metrics_listen}: is it in use?") from error
+        raise ListenError.of("metrics_listen", settings.metrics_listen, error) from error
     listen = partial(
         RpcServer.start,
         started.servicer,
@@ -258,7 +259,7 @@ async def _serve_calls(settings: Settings, started: _Started, *, share_address: 
     gc.set_threshold(*_COLLECT_AFTER)
     announce_ready(
         listen=server.address,
-        metrics=f"{settings.metrics_listen.rpartition(':')[0]}:{metrics.server_port}",
+        metrics=str(parse_host_port(settings.metrics_listen).with_port(metrics.server_port)),
         identity=started.identity.hex(),
     )
     waits = [asyncio.ensure_future(event.wait()) for event in (ends.stopping, ends.fenced)]

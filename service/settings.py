@@ -29,7 +29,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from service.access.loopback import is_loopback
+from service.addresses import UnixSocket, parse, parse_host_port
 from service.keyfiles import KeySource
 from service.persistence.strategies import STRATEGIES
 from service.protocol.delivery import MAX_REDELIVERY_WINDOW
@@ -49,7 +49,6 @@ _Rate = Annotated[float, Field(ge=0, le=1e12)]
 # gRPC's own limits are signed 32-bit integers, and its times are in milliseconds.
 _GrpcCount = Annotated[int, Field(gt=0, lt=2**31)]
 _GrpcSeconds = Annotated[float, Field(gt=0, le=24 * 24 * 60 * 60)]
-_MAX_PORT = 2**16 - 1
 # Each two of them are linked.
 _MAX_WORKERS = 64
 
@@ -78,10 +77,11 @@ class Settings(BaseSettings):
 
     listen: str = Field(
         "127.0.0.1:50051",
-        description="host:port for gRPC, or unix:path; port 0 picks a free one",
+        description="host:port for gRPC (IPv6 in brackets), or unix:path; port 0 picks a free one",
     )
     metrics_listen: str = Field(
-        "127.0.0.1:9464", description="host:port for Prometheus; port 0 picks a free one"
+        "127.0.0.1:9464",
+        description="host:port for Prometheus (IPv6 in brackets); port 0 picks a free one",
     )
     tls_certificate: Path | None = Field(
         None, description="PEM file, the server's certificate first; with it gRPC is TLS only"
@@ -242,13 +242,8 @@ class Settings(BaseSettings):
     @field_validator("listen", "metrics_listen")
     @classmethod
     def _an_address(cls, value: str, info: ValidationInfo) -> str:
-        if info.field_name == "listen" and value.startswith(("unix:", "unix-abstract:")):
-            return value
-        host, _, port = value.rpartition(":")
-        if not (host and port.isascii() and port.isdecimal() and len(port) <= 5):
-            raise ValueError("expected host:port")
-        if int(port) > _MAX_PORT:
-            raise ValueError(f"ports go up to {_MAX_PORT}")
+        # Sockets of the metrics are TCP: Prometheus asks for nothing else.
+        (parse if info.field_name == "listen" else parse_host_port)(value)
         return value
 
     @field_validator("strategy")
@@ -274,7 +269,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _workers_can_share(self) -> Self:
-        if self.workers > 1 and self.listen.startswith("unix"):
+        if self.workers > 1 and isinstance(parse(self.listen), UnixSocket):
             raise ValueError("workers share a host:port, not a unix socket: give one to listen on")
         if self.workers > 1 and self.router == "awaiting":
             raise ValueError("router awaiting is for one worker: leave workers out")
@@ -291,7 +286,7 @@ class Settings(BaseSettings):
                 "max_channels_per_principal needs to know who calls: give a token_file or a"
                 " tls_client_ca"
             )
-        in_clear = self.tls_certificate is None and not is_loopback(self.listen)
+        in_clear = self.tls_certificate is None and not parse(self.listen).is_loopback
         if in_clear and not self.allow_plaintext:
             raise ValueError(
                 f"listen {self.listen} would be in clear text beyond this machine: give a"

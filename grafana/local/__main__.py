@@ -58,7 +58,7 @@ async def _run(options: StackOptions) -> None:
     programs = await asyncio.to_thread(find_programs)
     _say(f"starting {len(STRATEGIES)} services, a load on each, and Prometheus")
     async with LocalStack(programs, options) as stack:
-        _say(f"Prometheus  {stack.prometheus.url}")
+        _say(f"Prometheus  http://{stack.prometheus.address}")
         for strategy, service in stack.services.items():
             _say(f"{strategy:<12} gRPC {service.listen}, metrics http://{service.metrics}/metrics")
             _say(f"{'':<12} its load: http://{stack.loads[strategy]}/metrics")

@@ -2,15 +2,15 @@
 
 import json
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from grafana.local.listener import Listener
 from grafana.local.programs import Programs
+from service.connections import http_get
 
 __all__ = ["PrometheusApi", "PrometheusError", "Series", "prometheus_process"]
 
@@ -40,9 +40,9 @@ class Series:
 class PrometheusApi:
     """Prometheus's HTTP API, as far as we need it. Calls block."""
 
-    def __init__(self, url: str) -> None:
-        """Ask at this URL."""
-        self.url = url.rstrip("/")
+    def __init__(self, address: str) -> None:
+        """Ask at HOST:PORT."""
+        self.address = address
 
     def query(self, expression: str, at: float | None = None) -> list[Series]:
         """Evaluate an expression at a time, in seconds since the epoch, or else now.
@@ -75,15 +75,14 @@ class PrometheusApi:
         Raises:
             PrometheusError: it was refused, or nobody answers.
         """
-        url = f"{self.url}/api/v1/{resource}?{urllib.parse.urlencode(parameters)}"
+        path = f"/api/v1/{resource}?{urlencode(parameters)}"
         try:
-            with urllib.request.urlopen(url, timeout=_PATIENCE) as answer:  # noqa: S310 - http
-                return json.load(answer)["data"]
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")
-            raise PrometheusError(f"{parameters}: {said}") from None
-        except urllib.error.URLError as error:
-            raise PrometheusError(f"no Prometheus answers at {self.url}: {error.reason}") from None
+            status, body = http_get(self.address, path, _PATIENCE)
+        except OSError as error:
+            raise PrometheusError(f"no Prometheus answers at {self.address}: {error}") from None
+        if status != HTTPStatus.OK:
+            raise PrometheusError(f"{parameters}: {body.decode(errors='replace')}")
+        return json.loads(body)["data"]
 
 
 def _series(data: Any) -> list[Series]:  # noqa: ANN401 - JSON of two shapes

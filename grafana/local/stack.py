@@ -129,7 +129,7 @@ class LocalStack:
                 self._programs, config, directory / "prometheus", self._options.prometheus_listen
             )
             self._listeners.append(await exits.enter_async_context(prometheus))
-            self.prometheus = PrometheusApi(f"http://{prometheus.address}")
+            self.prometheus = PrometheusApi(prometheus.address)
             self._exits = exits.pop_all()
         return self
 

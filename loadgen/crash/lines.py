@@ -10,14 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from grpc import aio
-
 from loadgen.crash.faults import FaultKind
 from loadgen.crash.ledger import Ledger
 from loadgen.crash.rules import Rule, Verdict
 from loadgen.transport import StreamTransport, Transport, TransportError, UnaryTransport
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
+from service.connections import connect
 
 if TYPE_CHECKING:
     # Known to the type checker only.
@@ -178,7 +177,7 @@ async def open_lines(address: str, ledger: Ledger, hang_limit: float) -> AsyncIt
         hang_limit: seconds within which every operation ends.
     """
     clock = asyncio.get_running_loop().time
-    async with aio.insecure_channel(address) as channel:
+    async with connect(address) as channel:
         stub: ConnectServiceAsyncStub = ConnectServiceStub(channel)
         stream = StreamTransport(stub, _FRAME_OPERATIONS)
         # The deadline of a call is later than the limit: it is for us to see what hangs.

@@ -195,7 +195,7 @@ class CrashRun:
 
     async def _read_work(self, service: ServiceProcess) -> None:
         with suppress(MetricsError):
-            reading = await take(service.metrics, None)
+            reading = await take(service.metrics)
             for name, series in _WORK.items():
                 if series in reading.metrics:
                     self._work[name] += int(reading.metrics[series])

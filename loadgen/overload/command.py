@@ -50,7 +50,7 @@ async def execute_overload(settings: OverloadSettings, progress: Progress) -> Ov
         ConfigurationError: more connections are asked for than this user may open.
         ServiceError: the service did not start, or died.
         TransportError: it could not be reached, or has ended a stream.
-        MetricsError: its process can't be read.
+        MetricsError: its metrics can't be read.
     """
     require_descriptors(settings.idle_connections)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -176,7 +176,7 @@ class _Run:
         )
 
     async def _sample(self) -> None:
-        self._samples.append(sample_process(self._service.pid))
+        self._samples.append(await sample_process(self._service.metrics))
 
     def _phases(self) -> list[Phase]:
         names = ("normal", "sustainable", "overload", "normal again")

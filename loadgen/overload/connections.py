@@ -48,7 +48,7 @@ async def try_connections(
 
     Raises:
         TransportError: a connection failed, or the service does not take as many.
-        MetricsError: the service's process can't be read.
+        MetricsError: the service's metrics can't be read.
     """
     errors: Counter[str] = Counter()
 
@@ -61,10 +61,10 @@ async def try_connections(
     count = settings.idle_connections
     progress.step("a light load alone")
     alone = await light()
-    before = sample_process(service.pid).rss_bytes
+    before = (await sample_process(service.metrics)).rss_bytes
     progress.step(f"opening {count} idle connections")
     async with hold_connections(service.listen, count):
-        grown = sample_process(service.pid).rss_bytes - before
+        grown = (await sample_process(service.metrics)).rss_bytes - before
         progress.step(f"the same load beside {count} idle connections")
         with_idle = await light()
     progress.step("the same load in a flood of connections")

@@ -9,6 +9,8 @@ import struct
 import sys
 import time
 
+from service.addresses import parse_host_port
+
 __all__ = ["flood"]
 
 _GARBAGE_BYTES = 64
@@ -19,11 +21,12 @@ _RESET = struct.pack("ii", 1, 0)
 
 def flood(address: str, seconds: float) -> int:
     """Connect for so long; return how often."""
-    host, _, port = address.rpartition(":")
+    target = parse_host_port(address)
+    where = target.host, target.port
     end, count = time.monotonic() + seconds, 0
     while time.monotonic() < end:
         try:
-            with socket.create_connection((host, int(port)), _PATIENCE) as connection:
+            with socket.create_connection(where, _PATIENCE) as connection:
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
                 if count % 2:
                     connection.sendall(os.urandom(_GARBAGE_BYTES))

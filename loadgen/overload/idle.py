@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import cast
 
 from loadgen.transport import TransportError
+from service.addresses import parse_host_port
 
 __all__ = ["hold_connections"]
 
@@ -70,13 +71,13 @@ async def hold_connections(address: str, count: int) -> AsyncIterator[None]:
     Raises:
         TransportError: the service does not take them.
     """
-    host, _, port = address.rpartition(":")
+    listens_at = parse_host_port(address)
     loop = asyncio.get_running_loop()
     held: list[_Idle] = []
 
     async def connect() -> None:
         try:
-            _, idle = await loop.create_connection(_Idle, host, int(port))
+            _, idle = await loop.create_connection(_Idle, listens_at.host, listens_at.port)
         except OSError as error:
             raise TransportError(f"connection {len(held) + 1} can't be opened: {error}") from None
         held.append(idle)

@@ -29,6 +29,7 @@ from loadgen.transport import OWN_CONNECTION, TransportError
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from service.client import Identity
+from service.connections import connect
 from service.protocol.handshake import Initiation
 
 if TYPE_CHECKING:
@@ -252,8 +253,7 @@ async def _main() -> None:
     )
     pressure = Pressure.model_validate_json(await lines.readline())
     connections = [
-        aio.insecure_channel(pressure.address, options=OWN_CONNECTION)
-        for _ in range(pressure.connections)
+        connect(pressure.address, options=OWN_CONNECTION) for _ in range(pressure.connections)
     ]
     stubs: list[ConnectServiceAsyncStub] = [ConnectServiceStub(each) for each in connections]
     share = max(pressure.channels // pressure.connections, 1)

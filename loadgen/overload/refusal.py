@@ -16,7 +16,7 @@ from loadgen.echo import ECHO_COMMAND
 from loadgen.load import Progress
 from loadgen.overload.results import RefusalCost
 from loadgen.overload.settings import OverloadSettings
-from loadgen.sampling import sample_process
+from loadgen.sampling import cpu_seconds_of
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.statistics import ratio_to
 from loadgen.transport import Transport, ask_all, open_transport
@@ -153,12 +153,12 @@ async def _cpu_us_of(
     """Return what one of many Encrypts costs a server, and how it answered."""
     request = wire.EncryptRequest(connect_id=connect_id, plaintext=bytes(_PLAINTEXT_BYTES))
     results: list[wire.OperationResult] = []
-    before = sample_process(server.pid).cpu_seconds
+    before = await cpu_seconds_of(server.metrics)
     for _ in range(_FRAMES[settings.transport]):
         operations = [
             wire.Operation(operation_id=number, encrypt=request)
             for number in range(1, _FRAME_OPERATIONS + 1)
         ]
         results += await ask_all(transport, operations, patience=settings.timeout_seconds)
-    cpu_us = (sample_process(server.pid).cpu_seconds - before) * 1e6
+    cpu_us = (await cpu_seconds_of(server.metrics) - before) * 1e6
     return cpu_us / len(results), results

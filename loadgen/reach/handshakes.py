@@ -18,7 +18,7 @@ from loadgen.load import Progress
 from loadgen.reach.fresh import on_fresh_service
 from loadgen.reach.results import Seen
 from loadgen.reach.rows import MeasureError, Side
-from loadgen.sampling import family_cpu_seconds
+from loadgen.sampling import cpu_seconds_of
 from loadgen.self_check import SelfCheck, verdict_on
 from loadgen.service_process import ServiceProcess
 from loadgen.settings import LoadSettings
@@ -73,11 +73,11 @@ async def _establish_all(service: ServiceProcess, load: LoadSettings, progress: 
         )
         await _ask(transport, warm_up, numbers, load)
         progress.step(f"establishing {load.channels} channels")
-        before, begun = family_cpu_seconds(service.pid), time.perf_counter()
+        before, begun = await cpu_seconds_of(service.metrics), time.perf_counter()
         async with SelfCheck() as check:
             answers = await _ask(transport, initiations, numbers, load)
         seconds = time.perf_counter() - begun
-        cpu_seconds = family_cpu_seconds(service.pid) - before
+        cpu_seconds = await cpu_seconds_of(service.metrics) - before
         for initiation, answer in zip(initiations, answers, strict=True):
             _complete(client, initiation, answer)
     generator = verdict_on(check.cpu_share, check.loop_lag, None, 0, cpu_seconds / seconds)

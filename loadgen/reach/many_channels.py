@@ -121,7 +121,7 @@ async def _saturate(
     async with _all_alive(service, planted, load, progress) as (transport, ends):
         gunners = [Gunner(transport, ends, load)]
         seen = await measure_saturated(service, gunners, load, messages, progress)
-    live = (await take(service.metrics, None)).metrics["connect_actors_live"]
+    live = (await take(service.metrics)).metrics["connect_actors_live"]
     if live < load.channels:
         raise MeasureError(f"of {load.channels} channels only {live:,.0f} were live")
     return seen

@@ -11,9 +11,9 @@ from loadgen.reach.fresh import on_fresh_service
 from loadgen.reach.results import Seen
 from loadgen.reach.rows import Side
 from loadgen.reach.salvo import Gunner, fire
-from loadgen.sampling import family_cpu_seconds
+from loadgen.sampling import cpu_seconds_of
 from loadgen.self_check import verdict_on
-from loadgen.service_cost import Reading, take
+from loadgen.service_cost import scrape
 from loadgen.service_process import ServiceProcess
 from loadgen.settings import LoadSettings
 from loadgen.transport import open_transport
@@ -25,6 +25,8 @@ __all__ = ["echo_side", "measure_saturated", "saturated_side"]
 _WARM_UP_SHARE = 5
 # A hundred thousand answers may take so many times as long as one.
 _PATIENCE = 5
+
+_JOURNAL = {"connect_journal_records_total": "", "connect_journal_commits_total": ""}.keys()
 
 _Opening = Callable[[ServiceProcess], AbstractAsyncContextManager[list[Gunner]]]
 
@@ -107,10 +109,6 @@ async def measure_saturated(
         TransportError: a connection failed.
         MetricsError: its counters can't be read.
     """
-
-    async def read() -> Reading | None:
-        return await take(service.metrics, None) if service.metrics else None
-
     count, patience = len(gunners), load.timeout_seconds * _PATIENCE
     progress.step(f"making {messages} messages")
     warm_up, salvos = (
@@ -120,9 +118,10 @@ async def measure_saturated(
     progress.step("warm-up")
     await fire(warm_up, patience)
     progress.step(f"measuring {messages} messages")
-    before, cpu_before = await read(), family_cpu_seconds(service.pid)
+    before, cpu_before = await scrape(service.metrics), await cpu_seconds_of(service.metrics)
     fired = await fire(salvos, patience)
-    cpu, after = family_cpu_seconds(service.pid) - cpu_before, await read()
+    cpu = await cpu_seconds_of(service.metrics) - cpu_before
+    after = await scrape(service.metrics)
     progress.step("checking every answer")
     for salvo in (*warm_up, *salvos):
         salvo.check()
@@ -135,11 +134,9 @@ async def measure_saturated(
         "service_cpu_share": cpu / fired.seconds,
         "generator_cpu_share": check.cpu_share,
     }
-    if before is not None and after is not None:
-        records, commits = (
-            after.metrics[name] - before.metrics[name]
-            for name in ("connect_journal_records_total", "connect_journal_commits_total")
-        )
+    # A bare server has no journal.
+    if before.keys() >= _JOURNAL:
+        records, commits = (after[name] - before[name] for name in _JOURNAL)
         figures["records"] = records / fired.messages
         figures["messages_per_commit"] = fired.messages / commits if commits else None
     return Seen(figures=figures, generator_bound=bool(verdict.warnings))

@@ -81,14 +81,15 @@ def cost_table(result: RunResult) -> Table:
     if cost is None:
         notes = ("The service's metrics were not read: give --target-metrics.",)
     else:
-        unread = "the service's process is not ours to read"
+        unread = "the service does not tell"
+        elsewhere = "its data directory is its own: known of a service that was started here"
         each = cost.messages
         rows = (
             _per("CPU", cost.cpu_seconds, each, "s / 1,000 messages", unread, scale=1000),
             _per("Record", cost.record_bytes, each, "B/message", ""),
             _per("Snapshots", cost.snapshot_bytes, each, "B/message", ""),
             _per("Disk writes", cost.disk_write_bytes, each, "B/message", unread),
-            _per("File growth", cost.file_growth_bytes, each, "B/message", unread),
+            _per("File growth", cost.file_growth_bytes, each, "B/message", elsewhere),
             _total("Commits", cost.commits, "in all"),
             _total("Snapshots", cost.snapshots, "in all"),
             _fact("CPU share", cost.cpu_share, "cores", unread),

@@ -12,7 +12,7 @@ from pathlib import Path
 from loadgen.compare import shuffled_rounds
 from loadgen.load import Progress
 from loadgen.overload.lines import Lines, open_lines, p50_of, p99_of
-from loadgen.sampling import sample_process
+from loadgen.sampling import cpu_seconds_of
 from loadgen.service_process import ServiceProcess
 from loadgen.soak.results import Ageing
 from loadgen.soak.settings import SoakSettings
@@ -55,7 +55,7 @@ async def compare_with_fresh(
     Raises:
         ServiceError: the fresh service did not start, or died.
         TransportError: one of them could not be reached.
-        MetricsError: a process can't be read.
+        MetricsError: a service does not tell what it uses.
     """
     progress.step("starting a fresh service beside it")
     with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
@@ -89,9 +89,9 @@ async def _take_turns(
 
 async def _turn(side: _Side, rate: float, settings: SoakSettings) -> _Turn:
     phase = side.lines.begin(settings.fresh_seconds, min(1.0, settings.fresh_seconds))
-    before = sample_process(side.service.pid).cpu_seconds
+    before = await cpu_seconds_of(side.service.metrics)
     await side.lines.open(phase, str(rate), settings)
-    spent = sample_process(side.service.pid).cpu_seconds - before
+    spent = await cpu_seconds_of(side.service.metrics) - before
     windows = phase.windows()
     answered = sum(each.finished for each in phase.recorders)
     return _Turn(

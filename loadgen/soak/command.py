@@ -35,7 +35,7 @@ async def execute_soak(settings: SoakSettings, progress: Progress) -> SoakResult
     Raises:
         ServiceError: the service did not start, or died.
         TransportError: it could not be reached, or has ended a stream.
-        MetricsError: its process or its metrics can't be read.
+        MetricsError: its metrics can't be read.
     """
     with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
         progress.step("starting the service")
@@ -60,8 +60,7 @@ class _Soak:
         self._service = service
         self._settings = settings
         self._progress = progress
-        self._before = sample_process(service.pid)
-        self._began = self._before.at
+        self._began = 0.0
         self._own_cpu_before = time.process_time()
         self._check = SelfCheck()
         self._samples: list[SoakSample] = []
@@ -135,11 +134,11 @@ class _Soak:
         part = settings.model_copy(update={"churn_rate": settings.churn_rate / len(lines.lines)})
         phase = lines.begin(settings.duration, settings.sample_seconds)
         self._began = phase.begins_at / 1e9
-        self._before = sample_process(self._service.pid)
+        self._before = await sample_process(self._service.metrics)
         self._own_cpu_before = time.process_time()
 
         async def look() -> None:
-            if (now := sample_process(self._service.pid)).at > self._before.at + 1e-3:
+            if (now := await sample_process(self._service.metrics)).at > self._before.at + 1e-3:
                 windows = [each for each in phase.take() if each.right]
                 self._samples.append(await self._sample(now, windows))
                 self._before = now
@@ -152,7 +151,7 @@ class _Soak:
         return phase
 
     async def _sample(self, now: ProcessSample, windows: list[Window]) -> SoakSample:
-        reading = await take(self._service.metrics, None)
+        reading = await take(self._service.metrics)
         metrics = reading.metrics
         seconds = now.at - self._before.at
         errors: Counter[str] = Counter()

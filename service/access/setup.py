@@ -9,9 +9,9 @@ from functools import partial
 from service.access.certificates import CertificateFiles, ServerCertificate
 from service.access.files import Reloader
 from service.access.gate import Gate
-from service.access.loopback import is_loopback
 from service.access.quotas import Accounts, Rates
 from service.access.tokens import TokenFile
+from service.addresses import parse
 from service.settings import Settings
 
 __all__ = ["Access"]
@@ -43,7 +43,7 @@ class Access:
                     settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca
                 )
             )
-        elif not is_loopback(settings.listen):
+        elif not parse(settings.listen).is_loopback:
             _log.warning(
                 "gRPC is in clear text on %s: whoever is on the way reads it, tokens included",
                 settings.listen,

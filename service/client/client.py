@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Self
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from service.access.client_tls import ClientTls
+from service.client.bearer import send_token
 from service.client.channel import Channel, wall_clock
-from service.client.connection import connect, send_token
 from service.client.errors import translated
 from service.client.exchange import ExchangeStream
+from service.connections import connect
 from service.protocol.handshake import Initiation
 from service.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
 from service.protocol.primitives import Random
@@ -48,24 +49,28 @@ class ConnectClient:
         pinned_identity: bytes | None = None,
         tls: ClientTls | None = None,
         token: str | None = None,
+        use_proxy: bool = False,
         clock: Callable[[], int] = wall_clock,
         random: Random = os.urandom,
     ) -> None:
         """Connect lazily.
 
         Args:
-            target: host:port of the service.
+            target: the service's address: host:port, with an IPv6 host in brackets, or unix:path.
             pinned_identity: the service's Ed25519 identity key, 32 bytes. Without it whoever
                 answers is believed.
             tls: whom to trust, and what to show; without it the connection is in clear text.
             token: sent with every call, to say who calls.
+            use_proxy: whether to connect by the HTTP proxy that the environment names
+                (``grpc_proxy``, ``https_proxy`` or ``http_proxy``, in this order, unless
+                ``no_proxy`` excludes the target). Otherwise the connection is direct.
             clock: microseconds since the epoch.
             random: source of all key material of the peer's end.
         """
         self._pinned_identity = pinned_identity
         self._clock = clock
         self._random = random
-        self._connection = connect(target, tls, _OPTIONS)
+        self._connection = connect(target, tls, _OPTIONS, use_proxy=use_proxy)
         self.stub: ConnectServiceAsyncStub = ConnectServiceStub(self._connection)
         if token is not None:
             send_token(self.stub, token)

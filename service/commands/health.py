@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service.access.client_tls import ClientTls
+from service.addresses import AddressError, parse, parse_target
 from service.exit_codes import RIGHT, UNHEALTHY, USAGE
-from service.rpc.probe import ask_health, reachable
+from service.rpc.probe import ask_health
 
 __all__ = ["run"]
 
@@ -19,7 +20,7 @@ def run(flags: Sequence[str]) -> int:
     """Print the service's status; return 0 if it serves."""
     parser = argparse.ArgumentParser("connect-actor health")
     parser.add_argument(
-        "--target", help="host:port; default: where this environment's serve listens"
+        "--target", help="host:port or unix:path; default: where this environment's serve listens"
     )
     parser.add_argument("--timeout", type=float, default=3.0, help="seconds (default: 3)")
     parser.add_argument(
@@ -35,12 +36,14 @@ def run(flags: Sequence[str]) -> int:
 
     target, ca, name = asked.target, asked.tls_ca, asked.tls_server_name
     try:
-        if target is None:
+        if target is not None:
+            parse_target(target)
+        else:
             # Settings are most of this command's cost: only if they are needed.
             from service.settings import load_settings  # noqa: PLC0415
 
             settings = load_settings([])
-            target = reachable(settings.listen)
+            target = str(parse(settings.listen).reachable)
             if ca is None and settings.tls_certificate is not None:
                 from service.access.certificates import name_in  # noqa: PLC0415 - likewise
 
@@ -50,6 +53,9 @@ def run(flags: Sequence[str]) -> int:
         tls = None
         if ca is not None:
             tls = ClientTls.from_files(ca, asked.tls_certificate, asked.tls_private_key, name)
+    except AddressError as error:
+        sys.stderr.write(f"connect-actor: --target {target}: {error}\n")
+        return USAGE
     except (OSError, ValueError) as error:
         sys.stderr.write(f"connect-actor: {error}\n")
         return USAGE

@@ -9,13 +9,13 @@ from typing import Any
 import uvloop
 
 from service.access.files import AccessFileError
+from service.addresses import ListenError
 from service.app import serve
 from service.exit_codes import CANNOT_START, RIGHT, USAGE
 from service.keyfiles import KeyFileError
 from service.logs import configure_logging
 from service.persistence.contract import JournalError, JournalHangsError
 from service.process_hardening import forbid_dumps
-from service.rpc.server import ListenError
 from service.settings import Settings, SettingsError, load_settings
 
 __all__ = ["run", "run_process"]

@@ -1,6 +1,7 @@
 """The gRPC server: the service itself, health, reflection and their limits."""
 
 import contextlib
+import errno
 from dataclasses import dataclass
 
 import grpc
@@ -11,9 +12,10 @@ from grpc_reflection.v1alpha import reflection
 from protos.connect_actor.v1 import connect_pb2
 from protos.connect_actor.v1.connect_pb2_grpc import add_ConnectServiceServicer_to_server
 from service.access.certificates import ServerCertificate
+from service.addresses import ListenError, UnixSocket, parse, why_not_listening
 from service.rpc.servicer import ConnectServicer
 
-__all__ = ["ConnectionBounds", "ListenError", "RpcServer"]
+__all__ = ["ConnectionBounds", "RpcServer"]
 
 _SERVICE = connect_pb2.DESCRIPTOR.services_by_name["ConnectService"].full_name
 
@@ -63,16 +65,12 @@ def _millis(seconds: float) -> int:
     return max(round(seconds * 1_000), 1)
 
 
-class ListenError(Exception):
-    """The address can't be listened on; the message says which."""
-
-
 @dataclass(slots=True)
 class RpcServer:
     """A server that listens, and can be stopped gracefully."""
 
     address: str
-    """host:port, with the port that was really taken."""
+    """Where it listens, with the port that was really taken."""
     _server: grpc.aio.Server
     _health: HealthServicer
     _servicer: ConnectServicer
@@ -94,15 +92,19 @@ class RpcServer:
 
         Args:
             servicer: serves the calls.
-            listen: host:port.
+            listen: as ``service.addresses`` has it.
             max_frame_bytes: of one message.
             certificate: what the service shows; without it everything is in clear text.
             connections: what they may do; the bounds' defaults if not given.
             share_address: with whatever else of this user listens there and shares it.
 
         Raises:
-            ListenError: the address is malformed or taken.
+            ListenError: the address can't be listened on.
         """
+        address = parse(listen)
+        if isinstance(address, UnixSocket) and address.is_served:
+            # gRPC would take the path over unasked.
+            raise ListenError.of("listen", listen, OSError(errno.EADDRINUSE, ""))
         bounds = connections or ConnectionBounds()
         server = grpc.aio.server(
             maximum_concurrent_rpcs=bounds.max_calls,
@@ -126,13 +128,12 @@ class RpcServer:
             else:
                 port = server.add_secure_port(listen, certificate.credentials())
         except RuntimeError as error:
-            raise ListenError(f"can't listen on {listen}: is it in use?") from error
+            why = why_not_listening(address) or OSError("gRPC gives no reason")
+            raise ListenError.of("listen", listen, why) from error
         await server.start()
         for name in ("", _SERVICE):
             await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        # A path has no port.
-        address = listen if listen.startswith("unix") else f"{listen.rpartition(':')[0]}:{port}"
-        return cls(address, server, health_servicer, servicer)
+        return cls(str(address.with_port(port)), server, health_servicer, servicer)
 
     async def ended(self) -> None:
         """Wait until the server serves no more, told to or not, and has let go of its address."""

@@ -9,7 +9,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from service.rpc.server import ListenError, RpcServer
+from service.addresses import ListenError
+from service.rpc.server import RpcServer
 
 __all__ = ["SupervisedServer"]
 

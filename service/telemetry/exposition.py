@@ -5,8 +5,10 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
-from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+
+from service.addresses import parse_host_port
+from service.telemetry.process import OwnProcess
 
 __all__ = ["serve_collector", "serve_metrics"]
 
@@ -23,7 +25,7 @@ def serve_metrics(collector: Collector, address: str) -> WSGIServer:
         OSError: the address can't be listened on.
     """
     registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    OwnProcess(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     registry.register(collector)
@@ -42,6 +44,6 @@ def serve_collector(collector: Collector, address: str) -> WSGIServer:
 
 
 def _serve(registry: CollectorRegistry, address: str) -> WSGIServer:
-    host, _, port = address.rpartition(":")
-    server, _ = start_http_server(int(port), host, registry)
+    listen = parse_host_port(address)
+    server, _ = start_http_server(listen.port, listen.host, registry)
     return server

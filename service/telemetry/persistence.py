@@ -1,17 +1,15 @@
 """Persistence metrics: what the committer, the journal and the kernel have counted."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from prometheus_client.core import Metric
 
 from service.persistence.committer import CommitterStatistics
 from service.persistence.contract import JournalStatistics
 from service.telemetry.families import Families
+from service.telemetry.process import disk_bytes
 
 __all__ = ["persistence_metrics"]
-
-_PROCESS_IO = Path("/proc/self/io")
 
 
 def persistence_metrics(
@@ -46,15 +44,11 @@ def persistence_metrics(
     yield counter("journal_records_deleted", "Records physically deleted.", journal.records_deleted)
     yield counter("journal_snapshots_deleted", "Snapshots deleted.", journal.snapshots_deleted)
     yield gauge("journal_disk_bytes", "Size of the journal's files.", journal.bytes_on_disk)
-    written = disk_written_bytes(_PROCESS_IO)
-    if written is not None:
-        yield counter("disk_written_bytes", "Bytes that the process caused to be written.", written)
-
-
-def disk_written_bytes(process_io: Path) -> int | None:
-    """Return ``write_bytes`` of a /proc/PID/io, or None if the kernel doesn't tell."""
-    try:
-        lines = process_io.read_text().splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) for line in lines if line.startswith("write_bytes:")), None)
+    disk = disk_bytes()
+    if disk is not None:
+        yield counter(
+            "disk_read_bytes", "Bytes that the process caused to be read from storage.", disk.read
+        )
+        yield counter(
+            "disk_written_bytes", "Bytes that the process caused to be written.", disk.written
+        )

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from service.rpc.server import ListenError
+from service.addresses import ListenError, parse_host_port
 
 __all__ = ["reserved"]
 
@@ -21,26 +21,23 @@ def reserved(listen: str) -> Iterator[str]:
     """Keep host:port for the workers; yield it with the port that was really taken.
 
     Raises:
-        ListenError: it is in use, or there is no such address.
+        ListenError: the address can't be listened on.
     """
-    host, _, port = listen.rpartition(":")
+    wanted = parse_host_port(listen)
     with ExitStack() as sockets:
-        taken = int(port)
+        taken = wanted.port
         try:
-            found = socket.getaddrinfo(
-                host.strip("[]"), taken, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )
-            for family, kind, protocol, _, address in found:
-                bound = sockets.enter_context(socket.socket(family, kind, protocol))
+            for family, (host, _, *rest) in wanted.resolved():
+                bound = sockets.enter_context(socket.socket(family, socket.SOCK_STREAM))
                 # Connections of a service before that are not quite gone are no reason to wait.
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if family == socket.AF_INET6:
                     bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                bound.bind((address[0], taken, *address[2:]))
+                bound.bind((host, taken, *rest))
                 taken = bound.getsockname()[1]
                 name = sockets.enter_context(socket.socket(socket.AF_UNIX))
-                name.bind(f"\0connect-actor workers {address[0]} {taken}")
+                name.bind(f"\0connect-actor workers {host} {taken}")
                 bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         except OSError as error:
-            raise ListenError(f"can't listen on {listen}: is it in use?") from error
-        yield f"{host}:{taken}"
+            raise ListenError.of("listen", listen, error) from error
+        yield str(wanted.with_port(taken))

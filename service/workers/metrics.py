@@ -4,14 +4,16 @@ Each worker serves its own on a free port of the loopback address; they are aske
 is. The supervisor adds what it costs itself, as ``worker="supervisor"``.
 """
 
-import http.client
 import logging
 from collections.abc import Iterable, Iterator
+from http import HTTPStatus
 
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+
+from service.connections import http_get
+from service.telemetry.process import OwnProcess
 
 __all__ = ["WorkersCollector"]
 
@@ -27,11 +29,15 @@ class WorkersCollector(Collector):
     def __init__(self) -> None:
         """Begin with no worker."""
         self._addresses: dict[int, str] = {}
-        self._own = ProcessCollector(registry=None)
+        self._own = OwnProcess(registry=None)
 
     def add(self, worker: int, address: str) -> None:
         """Ask a worker, at host:port, from now on."""
         self._addresses[worker] = address
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield what a scrape can ask for by name: the processes' own metrics."""
+        return self._own.describe()
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family once, with the series of all workers that answer."""
@@ -40,7 +46,7 @@ class WorkersCollector(Collector):
         for worker, address in list(self._addresses.items()):
             try:
                 found = list(text_string_to_metric_families(_fetch(address)))
-            except (OSError, http.client.HTTPException, ValueError) as error:
+            except (OSError, ValueError) as error:
                 _log.warning("worker %d tells no metrics: %r", worker, error)
                 continue
             _merge(families, str(worker), found)
@@ -57,9 +63,7 @@ def _merge(families: dict[str, Metric], worker: str, found: Iterable[Metric]) ->
 
 
 def _fetch(address: str) -> str:
-    connection = http.client.HTTPConnection(address, timeout=_PATIENCE)
-    try:
-        connection.request("GET", "/metrics")
-        return connection.getresponse().read().decode()
-    finally:
-        connection.close()
+    status, body = http_get(address, "/metrics", _PATIENCE)
+    if status != HTTPStatus.OK:
+        raise OSError(f"it answered with status {status}")
+    return body.decode()

@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import service
+from service.addresses import ListenError, parse_host_port
 from service.announcement import announce_ready
 from service.exit_codes import RIGHT, UNHEALTHY
-from service.rpc.server import ListenError
 from service.settings import Settings
 from service.telemetry.exposition import serve_collector
 from service.workers.address import reserved
@@ -58,13 +58,11 @@ async def supervise(settings: Settings, flags: Sequence[str]) -> int:
         try:
             server = serve_collector(metrics, settings.metrics_listen)
         except OSError as error:
-            raise ListenError(
-                f"can't listen on {settings.metrics_listen}: is it in use?"
-            ) from error
-        host = settings.metrics_listen.rpartition(":")[0]
+            raise ListenError.of("metrics_listen", settings.metrics_listen, error) from error
+        listens_at = parse_host_port(settings.metrics_listen).with_port(server.server_port)
         workers = _Workers(settings, flags, listen, metrics)
         try:
-            return await workers.run(f"{host}:{server.server_port}")
+            return await workers.run(str(listens_at))
         finally:
             server.shutdown()
 

@@ -11,7 +11,7 @@ import pytest
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.access.client_tls import ClientTls
-from service.access.loopback import is_loopback
+from service.addresses import parse
 from service.client import ConnectClient, Identity
 from service.errors import UnauthenticatedError
 from service.settings import SettingsError, load_settings
@@ -28,6 +28,8 @@ from tests.support.process import PATIENCE, RunningService, Start
         ("127.3.2.1:0", True),
         ("localhost:50051", True),
         ("[::1]:50051", True),
+        ("[::ffff:127.0.0.1]:50051", True),
+        ("LOCALHOST.:50051", True),
         ("unix:/run/service.sock", True),
         ("unix-abstract:name", True),
         ("0.0.0.0:50051", False),
@@ -42,7 +44,7 @@ def test_clear_text_is_for_this_machine_unless_told_otherwise(
     listen: str,
     safe: bool,  # noqa: FBT001 - a test's parameter
 ) -> None:
-    assert is_loopback(listen) is safe
+    assert parse(listen).is_loopback is safe
     flag = f"--listen={listen}"
     if safe:
         assert load_settings([flag]).listen == listen

@@ -4,7 +4,6 @@ import asyncio
 import os
 import sqlite3
 import sys
-import urllib.request
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from service.protocol.handshake import DEFAULT_LIFETIME, ChannelLimits
 from tests.support.channels import NOW
 from tests.support.house import House, answer, until
 from tests.support.journals import ScriptedJournal, sqlite_journal
+from tests.support.process import scrape
 from tests.support.virtual_time import NoThread, VirtualClock, run_virtually
 
 ALICE, BOB = b"a" * 16, b"b" * 16
@@ -348,14 +348,8 @@ async def test_the_service_does_it_while_it_runs(tmp_path: Path) -> None:
         await service.stop()
     ahead = replace(options, command=(sys.executable, "-c", _SERVICE))
     async with ServiceProcess(ahead, 30) as service:
-        await until(lambda: 'expired_total{strategy="differential"} 3.0' in metrics_of(service))
+        await until(lambda: 'expired_total{strategy="differential"} 3.0' in scrape(service.metrics))
         await service.stop()
     with sqlite3.connect(tmp_path / journal_file(0, 1)) as connection:
         assert connection.execute("SELECT count(*) FROM snapshots").fetchone() == (0,)
     connection.close()
-
-
-def metrics_of(service: ServiceProcess) -> str:
-    with urllib.request.urlopen(f"http://{service.metrics}/metrics") as response:
-        text: str = response.read().decode()
-    return text

@@ -17,6 +17,7 @@ import psutil
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
+from service.connections import connect_blocking
 from tests.fuzz.target import FaultError, require
 from tests.support.channels import establish_request
 from tests.support.process import RunningService
@@ -97,7 +98,7 @@ class ConnectionTarget:
         self._process = psutil.Process(self._service.process.pid)
         host, _, port = self._service.ready["listen"].rpartition(":")
         self._address = (host, int(port))
-        self._channel = grpc.insecure_channel(self._service.ready["listen"])
+        self._channel = connect_blocking(self._service.ready["listen"])
         self._stub = ConnectServiceStub(self._channel)
         request = establish_request(1)[1]
         self._connect_id = self._stub.Establish(request, timeout=_PATIENCE).connect_id

@@ -336,8 +336,8 @@ def test_the_stack_says_where_it_is_and_ctrl_c_ends_all_of_it(programs: Programs
     said = read_until(process, "Ctrl-C ends everything")
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 2 * len(STRATEGIES) + 1
-    (url,) = re.findall(r"Prometheus +(http://\S+)", said)
-    assert PrometheusApi(url).query("vector(1)")[0].value == 1
+    (address,) = re.findall(r"Prometheus +http://(\S+)", said)
+    assert PrometheusApi(address).query("vector(1)")[0].value == 1
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE * 2)
     assert (process.returncode, err) == (0, "")

@@ -16,12 +16,12 @@ import subprocess
 import sys
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient, Identity
+from service.connections import http_get
 from tests.images.engine import (
     IMAGE,
     PROJECT,
@@ -46,6 +46,7 @@ LOADS = tuple(f"load-{strategy}" for strategy in STRATEGIES)
 GRPC_PORT = 50051
 PORT_VARIABLES = ("FULL_PORT", "CACHED_PORT", "DIFFERENTIAL_PORT", "PROMETHEUS_PORT")
 CHANNELS = 20
+_PATIENCE = 30
 
 Events = Callable[[], list[Event]]
 
@@ -58,9 +59,8 @@ def address(service: str, port: int = GRPC_PORT) -> str:
 def query(expression: str, by: str = "strategy") -> dict[str, float]:
     """Ask Prometheus, and return the value of each series by one of its labels."""
     text = urllib.parse.urlencode({"query": expression})
-    url = f"http://{address('prometheus', 9090)}/api/v1/query?{text}"
-    with urllib.request.urlopen(url) as reply:
-        found = json.load(reply)["data"]["result"]
+    _, body = http_get(address("prometheus", 9090), f"/api/v1/query?{text}", _PATIENCE)
+    found = json.loads(body)["data"]["result"]
     return {series["metric"].get(by, ""): float(series["value"][1]) for series in found}
 
 

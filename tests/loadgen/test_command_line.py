@@ -14,6 +14,7 @@ import pytest
 
 from service.access.tokens import new_token, token_line
 from tests.support.certificates import make_authority
+from tests.support.plain_user import as_plain_user, plain_users_directory
 from tests.support.process import PATIENCE, Start, child_of, none_left
 
 # A load that is over in a moment.
@@ -24,6 +25,8 @@ SMALL = (
     "--warm-up-seconds=0",
     "--duration-seconds=0.3",
 )
+# What the service tells of its own processes. Writes are 0 where the data is on a tmpfs.
+USED = ("cpu_seconds", "cpu_share", "peak_rss_bytes")
 LONG = ("--channels=5", "--duration-seconds=600")
 
 
@@ -100,9 +103,32 @@ def test_the_same_load_reaches_a_service_that_runs(start: Start, tmp_path: Path)
     assert loadgen("run", *SMALL, *target, f"--output={output}").returncode == 0
     result = json.loads(output.read_text())
     assert result["cost"]["records"] == result["load"]["messages"]
-    # Nobody but the process's owner can read its CPU time.
-    assert result["cost"]["cpu_seconds"] is None
+    told = {name: result["cost"][name] for name in USED}
+    assert all(figure > 0 for figure in told.values()), told
+    # Where its data is, is its own.
+    assert result["cost"]["file_growth_bytes"] is None
     assert service.signal(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_plain_user_learns_what_the_service_used(workers: int) -> None:
+    with plain_users_directory() as directory:
+        output = directory / "run.json"
+        ran = subprocess.run(  # noqa: S603 - our own command
+            as_plain_user(
+                *(sys.executable, "-m", "loadgen.cli", "run", *SMALL),
+                *(f"--workers={workers}", f"--output={output}"),
+            ),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE * 2,
+            check=False,
+            env={**os.environ, "HOME": str(directory)},
+        )
+        assert ran.returncode == 0, ran.stderr
+        cost = json.loads(output.read_text())["cost"]
+    told = {name: cost[name] for name in (*USED, "file_growth_bytes")}
+    assert all(figure > 0 for figure in told.values()), told
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -165,7 +191,7 @@ def test_a_run_in_a_pipe_tells_where_it_serves_metrics_and_else_nothing() -> Non
         (("run", "--channels=0"), "--channels"),
         (("run", "--strategy=fastest"), "--strategy"),
         (("run", "--payload-bytes=64,huge"), "--payload-bytes"),
-        (("run", "--target=nowhere"), "expected HOST:PORT"),
+        (("run", "--target=nowhere"), "--target: expected host:port"),
         (("run", "--target=127.0.0.1:1", "--strategy=full"), "--strategy can't be obeyed"),
         (
             ("run", "--target=127.0.0.1:1", "--target-token-file=/no/token"),

@@ -2,7 +2,6 @@
 
 import re
 import socket
-import urllib.request
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -20,6 +19,7 @@ from loadgen.settings import RunSettings, load_settings
 from loadgen.workload import Kind
 from protos.connect_actor.v1 import connect_pb2 as wire
 from tests.support.loads import EchoEnd, PacedService, plan_of
+from tests.support.process import scrape
 
 MILLISECOND = 1_000_000
 
@@ -133,8 +133,7 @@ class Listening(Progress):
         if text.startswith("stopping"):
             told = re.search(r"http://([\d.:]+)/metrics", self.steps[0])
             assert told is not None
-            with urllib.request.urlopen(f"http://{told[1]}/metrics", timeout=10) as response:
-                self.text = response.read().decode()
+            self.text = scrape(told[1])
 
     def tick(self, share: float, text: str) -> None:
         """Nothing to show."""
@@ -171,5 +170,5 @@ def test_an_address_in_use_is_one_clear_line(capsys: pytest.CaptureFixture[str])
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         assert main(["run", f"--serve-metrics={address}"]) == 2
     assert capsys.readouterr().err == (
-        f"loadgen run: --serve-metrics: can't listen on {address}: is it in use?\n"
+        f"loadgen run: --serve-metrics: can't listen on {address}: the address is in use\n"
     )

@@ -2,13 +2,10 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import psutil
 import pytest
 from rich.console import Console
 
@@ -31,7 +28,6 @@ from loadgen.report.blocks import Bullets, Cell, Column, Page, Prose, Section, T
 from loadgen.report.html import render
 from loadgen.report.markdown import render_markdown
 from loadgen.results import Recovery, Spread
-from loadgen.sampling import family_cpu_seconds
 from loadgen.settings import load_settings
 from loadgen.transport import TransportError
 from protos.connect_actor.v1 import connect_pb2 as wire
@@ -384,25 +380,6 @@ async def test_planted_channels_are_many_and_each_has_an_end_of_its_own(tmp_path
     keys = Path(flag.partition("=")[2])
     assert keys.stat().st_mode & 0o077 == 0  # noqa: ASYNC240 - nothing else runs here
     assert planted.key.hex() not in repr(planted)
-
-
-def cpu_seconds(pid: int) -> float:
-    times = psutil.Process(pid).cpu_times()
-    total: float = times.user + times.system
-    return total
-
-
-def test_the_cpu_of_a_family_is_that_of_its_children_too() -> None:
-    program = "sum(range(10_000_000)); print(); input()"
-    with subprocess.Popen(  # noqa: S603 - our own program
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        theirs, own = cpu_seconds(child.pid), cpu_seconds(os.getpid())
-        assert theirs > 0.1
-        assert family_cpu_seconds(os.getpid()) >= own + theirs
-        child.communicate(b"\n")
 
 
 # --- Salvos ---------------------------------------------------------------------------------------

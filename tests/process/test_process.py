@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
 import grpc
@@ -14,7 +13,7 @@ import pytest
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient, Identity
-from tests.support.process import PATIENCE, RunningService, Start, run_python
+from tests.support.process import PATIENCE, RunningService, Start, run_python, scrape
 
 
 def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -222,8 +221,7 @@ async def test_logs_are_lines_of_json_without_secrets(start: Start) -> None:
 
 
 def metric(service: RunningService, name: str) -> float:
-    with urllib.request.urlopen(f"http://{service.ready['metrics']}/metrics") as response:
-        for line in response.read().decode().splitlines():
-            if line.startswith(f"{name}{{"):
-                return float(line.rpartition(" ")[2])
+    for line in scrape(service.ready["metrics"]).splitlines():
+        if line.startswith(f"{name}{{"):
+            return float(line.rpartition(" ")[2])
     raise AssertionError(f"no series {name}")

@@ -8,7 +8,6 @@ import json
 import os
 import pkgutil
 import signal
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from service.persistence.sqlite import SqliteJournal
 from service.protocol import primitives
 from tests.process.test_process import client_of
 from tests.protocol.test_secrecy import secrets_of
-from tests.support.process import RunningService, Start
+from tests.support.process import RunningService, Start, scrape
 
 _MASTER_KEY = bytes(range(100, 132))
 _PLAINTEXTS = [b"plaintext of the peer %d" % number for number in range(30)]
@@ -115,12 +114,6 @@ class _Witness:
         self.secrets.add(identity.private_key)
 
 
-def _metrics_of(service: RunningService) -> bytes:
-    with urllib.request.urlopen(f"http://{service.ready['metrics']}/metrics") as response:
-        text: bytes = response.read()
-    return text
-
-
 async def _talk(witness: _Witness, service: RunningService, channels: list[Channel]) -> None:
     async with client_of(service) as client:
         stub = client.stub
@@ -164,7 +157,8 @@ async def _talk(witness: _Witness, service: RunningService, channels: list[Chann
         witness.peer(other)
         await other.decrypt(other.seal(_PLAINTEXTS[26]))
         await other.close()
-        witness.texts.append(await asyncio.to_thread(_metrics_of, service))
+        told = await asyncio.to_thread(scrape, service.ready["metrics"])
+        witness.texts.append(told.encode())
 
 
 async def test_a_mixed_session_tells_no_secret_whatever_happens(

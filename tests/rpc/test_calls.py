@@ -17,9 +17,11 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from service import errors
 from service.actors import dispatcher
+from service.addresses import ListenError
 from service.client import ConnectClient, Identity, error_of, require_success
+from service.connections import connect
 from service.rpc.exchange import MAX_OPERATIONS
-from service.rpc.server import ListenError, RpcServer
+from service.rpc.server import RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.rpc.status import STATUSES, status_of
 from service.rpc.supervision import SupervisedServer
@@ -279,7 +281,7 @@ async def test_a_stream_of_a_stopping_service_ends_once_all_is_answered(
 
 
 async def test_the_health_service_says_serving(server: RpcServer) -> None:
-    async with grpc.aio.insecure_channel(server.address) as connection:
+    async with connect(server.address) as connection:
         stub = health_pb2_grpc.HealthStub(connection)
         for name in ("", "connect_actor.v1.ConnectService"):
             answer = await stub.Check(health_pb2.HealthCheckRequest(service=name))
@@ -287,7 +289,7 @@ async def test_the_health_service_says_serving(server: RpcServer) -> None:
 
 
 async def test_reflection_lists_the_service(server: RpcServer) -> None:
-    async with grpc.aio.insecure_channel(server.address) as connection:
+    async with connect(server.address) as connection:
         stub = reflection_pb2_grpc.ServerReflectionStub(connection)
         call = stub.ServerReflectionInfo(
             iter([reflection_pb2.ServerReflectionRequest(list_services="")])
@@ -302,7 +304,7 @@ async def test_a_port_in_use_is_a_clear_error(server: RpcServer, house: House) -
     servicer = ConnectServicer(
         house.router, max_message_bytes=1, max_frame_bytes=1, max_in_flight=1
     )
-    with pytest.raises(ListenError, match=server.address):
+    with pytest.raises(ListenError, match=f"{server.address}: the address is in use"):
         await RpcServer.start(servicer, server.address, max_frame_bytes=1)
 
 
@@ -336,7 +338,7 @@ async def test_a_stub_of_any_language_needs_nothing_but_the_proto(
     server: RpcServer, client: ConnectClient, identity: Identity
 ) -> None:
     channel = await client.establish(identity)
-    async with grpc.aio.insecure_channel(server.address) as connection:
+    async with connect(server.address) as connection:
         stub = ConnectServiceStub(connection)
         answer = await stub.Encrypt(
             wire.EncryptRequest(connect_id=channel.connect_id, plaintext=b"x")

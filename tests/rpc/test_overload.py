@@ -13,6 +13,7 @@ from google.rpc.status_pb2 import Status
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient, Identity, error_of, require_success
+from service.connections import connect
 from service.errors import OverloadedError
 from service.rpc.admission import Bounds
 from service.rpc.server import ConnectionBounds, RpcServer
@@ -228,7 +229,7 @@ class Deaf:
     """A stream whose peer sends and never reads."""
 
     def __init__(self, address: str) -> None:
-        self._connection = grpc.aio.insecure_channel(
+        self._connection = connect(
             address,
             options=[
                 ("grpc.use_local_subchannel_pool", 1),

@@ -13,6 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
+from service.connections import http_get
+
 Start = Callable[..., "RunningService"]
 
 # Long enough for a loaded machine; a test that gets here has failed.
@@ -43,6 +45,13 @@ class RunningService:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
+
+
+def scrape(address: str) -> str:
+    """Return what is told at the metrics address, host:port."""
+    status, body = http_get(address, "/metrics", PATIENCE)
+    assert status == 200
+    return body.decode()
 
 
 def child_of(

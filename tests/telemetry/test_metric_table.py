@@ -4,8 +4,6 @@ import asyncio
 import os
 import re
 import subprocess
-import tempfile
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +14,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from grafana.local.programs import Programs
 from loadgen.load import Progress
 from loadgen.run import execute_run
-from loadgen.service_process import ServiceOptions, ServiceProcess
+from loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
 from loadgen.settings import RunSettings, load_settings
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import ConnectClient, Identity
 from service.errors import MalformedRequestError
 from tests.support.compiler import HOOK_EXPECTED
 from tests.support.metric_table import TABLE, Row, documented
-from tests.support.process import PATIENCE
+from tests.support.plain_user import as_plain_user, plain_users_directory
+from tests.support.process import PATIENCE, scrape
 
 CHANNELS = 40
 
@@ -75,12 +74,6 @@ class MixedRun:
     connect_ids: set[int]
 
 
-def fetch(address: str) -> str:
-    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
-        text: str = response.read().decode()
-    return text
-
-
 class Watcher(Progress):
     """Reads the generator's metrics whenever the load says how it goes."""
 
@@ -94,7 +87,7 @@ class Watcher(Progress):
 
     def tick(self, share: float, text: str) -> None:
         del share, text
-        self.text = fetch(self._address)
+        self.text = scrape(self._address)
 
 
 async def provoke(client: ConnectClient) -> set[int]:
@@ -115,7 +108,9 @@ async def provoke(client: ConnectClient) -> set[int]:
 
 
 async def run_mixed_load(directory: Path) -> MixedRun:
-    options = ServiceOptions("differential", "sqlite", directory)
+    # A plain user's process is told less of itself by the kernel than root's is.
+    command = as_plain_user(*DEFAULT_COMMAND)
+    options = ServiceOptions("differential", "sqlite", directory, command=command)
     async with ServiceProcess(options, PATIENCE) as service:
         settings = load_settings(
             RunSettings,
@@ -134,17 +129,17 @@ async def run_mixed_load(directory: Path) -> MixedRun:
         await execute_run(settings, watcher)
         async with ConnectClient(service.listen) as client:
             connect_ids = await provoke(client)
-            first = await asyncio.to_thread(fetch, service.metrics)
+            first = await asyncio.to_thread(scrape, service.metrics)
             connect_ids |= await provoke(client)
-            second = await asyncio.to_thread(fetch, service.metrics)
+            second = await asyncio.to_thread(scrape, service.metrics)
         await service.stop()
     return MixedRun(Exposed(first), Exposed(second), Exposed(watcher.text), connect_ids)
 
 
 @pytest.fixture(scope="module")
 def mixed_run() -> MixedRun:
-    with tempfile.TemporaryDirectory() as directory:
-        return asyncio.run(run_mixed_load(Path(directory)))
+    with plain_users_directory() as directory:
+        return asyncio.run(run_mixed_load(directory))
 
 
 # The table says that these are absent without the hook.

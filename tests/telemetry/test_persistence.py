@@ -10,7 +10,6 @@ from service.errors import WriteRejectedError, WriteUncertainError
 from service.persistence.contract import Batch, Record, RecordKind
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
-from service.telemetry.persistence import disk_written_bytes
 from tests.support.house import House, answer, until
 from tests.support.journals import ScriptedJournal
 from tests.support.meter import Meter
@@ -120,19 +119,3 @@ async def test_the_size_of_the_journals_files_is_told(tmp_path: Path) -> None:
     told = Meter.of(house).value("connect_journal_disk_bytes")
     assert told == size_of(directory) > 0
     await house.close()
-
-
-def test_what_the_process_wrote_to_disk_is_read_from_the_kernel(tmp_path: Path) -> None:
-    told = tmp_path / "io"
-    told.write_text("rchar: 1\nwrite_bytes: 4096\ncancelled_write_bytes: 12\n")
-    assert disk_written_bytes(told) == 4096
-
-
-@pytest.mark.parametrize("text", ["", "rchar: 1\n", None])
-def test_where_the_kernel_does_not_tell_there_is_no_figure(
-    tmp_path: Path, text: str | None
-) -> None:
-    told = tmp_path / "io"
-    if text is not None:
-        told.write_text(text)
-    assert disk_written_bytes(told) is None

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from service.rpc.server import ListenError
+from service.addresses import ListenError
 from service.workers.address import reserved
 
 
@@ -20,7 +20,7 @@ def listener(address: str) -> socket.socket:
 
 def test_workers_share_an_address_that_a_second_service_does_not_get() -> None:
     with reserved("127.0.0.1:0") as address, listener(address), listener(address):
-        with pytest.raises(ListenError, match=f"can't listen on {address}: is it in use"):
+        with pytest.raises(ListenError, match=f"can't listen on {address}: the address is in use"):
             reserved(address).__enter__()
         with socket.socket() as alone, pytest.raises(OSError, match="in use"):
             alone.bind(("127.0.0.1", int(address.rpartition(":")[2])))
@@ -49,7 +49,13 @@ def test_a_name_has_one_port_on_all_its_addresses() -> None:
             reserved(address).__enter__()
 
 
-@pytest.mark.parametrize("listen", ["no.such.host.invalid:0", "192.0.2.1:0"])
-def test_an_address_of_another_machine_is_refused(listen: str) -> None:
-    with pytest.raises(ListenError, match=f"can't listen on {listen}"):
+@pytest.mark.parametrize(
+    ("listen", "why"),
+    [
+        ("no.such.host.invalid:0", "the host name can't be resolved"),
+        ("203.0.113.5:0", "no interface of this machine has the address"),
+    ],
+)
+def test_an_address_of_another_machine_is_refused(listen: str, why: str) -> None:
+    with pytest.raises(ListenError, match=f"listen: can't listen on {listen}: {why}"):
         reserved(listen).__enter__()

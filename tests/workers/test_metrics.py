@@ -1,18 +1,18 @@
 """The metrics of all workers as one exposition."""
 
 import logging
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from service.telemetry.exposition import serve_collector, serve_metrics
 from service.workers.metrics import WorkersCollector
+from tests.support.process import scrape
 
 
 class Counted(Collector):
@@ -41,9 +41,8 @@ def scraped(*counts: int) -> Iterator[dict[str, Metric]]:
         servers.append(server)
         collector.add(worker, f"127.0.0.1:{server.server_port}")
     servers.append(serve_collector(collector, "127.0.0.1:0"))
-    url = f"http://127.0.0.1:{servers[-1].server_port}/metrics"
-    with urllib.request.urlopen(url) as response:
-        families = list(text_string_to_metric_families(response.read().decode()))
+    told = scrape(f"127.0.0.1:{servers[-1].server_port}")
+    families = list(text_string_to_metric_families(told))
     names = [family.name for family in families]
     assert len(set(names)) == len(names)
     yield {family.name: family for family in families}
@@ -74,6 +73,20 @@ def test_what_the_supervisor_itself_costs_is_told_beside_the_workers() -> None:
     with scraped(3, 5) as families:
         workers = [s.labels["worker"] for s in families["process_cpu_seconds"].samples]
         assert sorted(workers) == ["0", "1", "supervisor"]
+
+
+def test_the_processes_own_metrics_can_be_asked_for_alone() -> None:
+    collector = WorkersCollector()
+    worker = serve_metrics(Counted(1), "127.0.0.1:0")
+    collector.add(0, f"127.0.0.1:{worker.server_port}")
+    registry = CollectorRegistry()
+    registry.register(collector)
+    asked = registry.restricted_registry(["process_cpu_seconds_total"])
+    (family,) = asked.collect()
+    worker.shutdown()
+    worker.server_close()
+    assert {sample.labels["worker"] for sample in family.samples} == {"0", "supervisor"}
+    assert {sample.name for sample in family.samples} == {"process_cpu_seconds_total"}
 
 
 def test_a_worker_that_does_not_answer_is_absent_and_hides_no_other(

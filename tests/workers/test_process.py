@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import urllib.request
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from service.workers.shares import worker_of
 from tests.process.test_operator import command
 from tests.process.test_process import run_cli
 from tests.support.house import until
-from tests.support.process import PATIENCE, RunningService, Start
+from tests.support.process import PATIENCE, RunningService, Start, scrape
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -103,12 +102,6 @@ def refusal(data: Path, *flags: str) -> str:
     assert refused.returncode == 3
     assert "Traceback" not in refused.stderr
     return refused.stderr
-
-
-def scrape(service: RunningService) -> str:
-    with urllib.request.urlopen(f"http://{service.ready['metrics']}/metrics") as response:
-        told: str = response.read().decode()
-    return told
 
 
 def workers_of(service: RunningService) -> list[psutil.Process]:
@@ -262,7 +255,7 @@ async def test_the_metrics_are_those_of_all_workers(start: Start) -> None:
     service = start("--workers=2")
     async with connected(service, 4) as clients:
         await establish(clients)
-    told = await asyncio.to_thread(scrape, service)
+    told = await asyncio.to_thread(scrape, service.ready["metrics"])
     (made,) = [
         family.samples
         for family in text_string_to_metric_families(told)
