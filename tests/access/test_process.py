@@ -148,7 +148,7 @@ async def test_sighup_has_tokens_and_certificates_read_anew(
     write(tmp_path / "tokens", bobs)
     stranger.issue("service").write(tmp_path, "service")
     service.process.send_signal(signal.SIGHUP)
-    await until(lambda: service.log.count("read anew") == 2)
+    await until(lambda: service.log.count("read anew: ") == 3)  # the keys, too
     assert await is_let_in(service, bob, after)
     assert not await is_let_in(service, alice, after)
     # A stream of a caller whose token has gone has ended, too.
