@@ -145,8 +145,8 @@ class ClientCertificates:
             self._kept[digest] = certificate
         if not certificate.is_valid():
             raise UnauthenticatedError(
-                "the client certificate has expired, or its root is no longer trusted: connect"
-                " with a valid one"
+                "the client certificate has expired, or no root that is trusted now verifies it:"
+                " connect with a valid one"
             )
         return certificate
 
@@ -211,4 +211,10 @@ def fault_of_root(root: x509.Certificate, now: datetime) -> str | None:
         or (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES))
     ):
         return f"has no key of RSA with {MIN_RSA_BITS} bits or more, P-256, P-384 or P-521"
-    return fault_of_dates(root, now)
+    fault = fault_of_dates(root, now)
+    if fault is None:
+        try:
+            _POLICY.store(Store([root])).time(now).build_client_verifier().verify(root, [])
+        except VerificationError:
+            return "is not as RFC 5280 has it, such as its serial number: issue it anew"
+    return fault

@@ -49,8 +49,14 @@ class Reads:
 
 @pytest.mark.parametrize("failure", [AccessFileError("it can't be read"), ZeroDivisionError()])
 async def test_what_fails_is_tried_until_it_succeeds_and_shows_meanwhile(
-    reloader: Reloader, path: Path, caplog: pytest.LogCaptureFixture, failure: Exception
+    reloader: Reloader,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: Exception,
 ) -> None:
+    # As if all had been written long ago: it is only the failure that has it read again.
+    monkeypatch.setattr(files, "_COARSENESS", -1_000_000_000_000)
     reads = Reads(path, failure)
     reloader.follow("tokens", [path], reads, retry=0.01)
     write(path, "revoked")

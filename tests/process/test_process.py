@@ -200,6 +200,14 @@ def test_a_damaged_key_file_is_refused(tmp_path: Path) -> None:
     assert "does not hold master keys" in refused.stderr
 
 
+def test_a_librarys_warning_is_a_line_of_json_too() -> None:
+    program = (
+        "import sys, warnings; sys.stderr = sys.stdout; from service.logs import configure_logging;"
+        "configure_logging('info'); warnings.warn('a serial number is odd')"
+    )
+    assert "a serial number is odd" in json.loads(run_python(program))["event"]
+
+
 async def test_logs_are_lines_of_json_without_secrets(start: Start) -> None:
     service = start("--log-level=debug")
     async with client_of(service) as client:
