@@ -19,7 +19,7 @@ from service.addresses import ListenError, parse_host_port
 from service.announcement import announce_ready
 from service.descriptors import raise_descriptor_limit
 from service.key_pairs import PreparedKeyPairs
-from service.key_reload import KeyReload
+from service.key_reload import KEY_RETRY, KeyReload
 from service.keyfiles import load_identity
 from service.paths import IDENTITY_FILE, journal_file
 from service.persistence.committer import Committer
@@ -122,13 +122,15 @@ class _Ends:
 async def _serve_with(settings: Settings, member: Member, probes: Probes) -> None:
     loop = asyncio.get_running_loop()
     # Before any file of the service's own is touched.
-    access = Access.open(settings, loop)
+    access = await Access.open(settings, loop)
     random = BlockRandom()
     require_layout(settings.data_dir, member.workers)
     identity_file = settings.data_dir / IDENTITY_FILE
     journal_path = settings.data_dir / journal_file(member.number, member.workers)
     sealed = (identity_file, journal_path)
-    keys = settings.key_source.load(random, may_make=not any(path.exists() for path in sealed))
+    keys = await settings.key_source.read(
+        random, may_make=not any(path.exists() for path in sealed)
+    )
     identity = load_identity(identity_file, keys, random)
     journal = _open_journal(settings, journal_path, keys)
     ends = _Ends()
@@ -184,7 +186,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             gate=access.gate,
             bounds=settings.bounds,
         )
-        access.on_tokens_changed = servicer.end_revoked
+        access.on_changed = servicer.end_revoked
         sources = Sources(
             requests=servicer.statistics,
             admission=servicer.admission,
@@ -196,13 +198,14 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             waiting_writes=lambda: committer.waiting,
             journal=journal.statistics,
             probes=probes,
+            reloads_failing=access.reloader.failing,
         )
-        access.reloader.on_request(key_reload.begin)
+        access.reloader.follow("keys", [], key_reload.reload, retry=KEY_RETRY)
         started = _Started(access, routes, servicer, sources, identity.public_key, ends)
         async with ending_expired_channels(router, environment):
             await _serve_calls(settings, started, share_address=not member.alone)
     finally:
-        access.reloader.stop()
+        await access.reloader.stop()
         key_pairs.stop()
         await committer.close()
 

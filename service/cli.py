@@ -5,6 +5,7 @@ at that service's cost, and must not load a second one to do it.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -32,8 +33,22 @@ _USAGE = (
 )
 
 
+# The setting by its name, or a key wherever it stands, as a word of its own.
+_SEALING_KEY = re.compile(
+    r"--?sealing[-_]keys|(?:^|[\s=,\"'])[0-9a-f]{64}(?:$|[\s,\"'])", re.IGNORECASE
+)
+
+
 def main() -> int:
     """Run the command that the arguments name; return the process's exit code."""
+    if any(map(_SEALING_KEY.search, sys.argv[1:])):
+        sys.stderr.write(
+            "connect-actor: every user of this machine can read a sealing key on a command line:"
+            " give it by sealing_key_file, sealing_key_command or the environment"
+            " (CONNECT_ACTOR_SEALING_KEYS), and replace the one that was shown"
+            " (docs/operations.md, rotation)\n"
+        )
+        return USAGE
     # Read when gRPC is imported. Its core writes lines of its own to standard error, which are no
     # JSON, and as many as a stranger likes: of every handshake that fails, and of every bad header.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -7,6 +7,7 @@ bit by bit (``service.persistence.resealing``). Keys that can't be used change n
 import asyncio
 import logging
 
+from service.access.files import require_rereadable
 from service.keyfiles import KeyFileError, load_identity
 from service.paths import IDENTITY_FILE
 from service.persistence.committer import Committer
@@ -14,7 +15,10 @@ from service.persistence.contract import JournalError
 from service.protocol.primitives import Random
 from service.settings import Settings
 
-__all__ = ["KeyReload"]
+__all__ = ["KEY_RETRY", "KeyReload"]
+
+KEY_RETRY = 30.0
+"""Seconds until keys that could not be used are read again: a command may ask a secret store."""
 
 _log = logging.getLogger(__name__)
 
@@ -37,25 +41,24 @@ class KeyReload:
         self._seals_identity = seals_identity
         self._committer = committer
         self._random = random
-        self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
-        """Begin, unless it is under way."""
-        if self._task is None or self._task.done():
-            self._task = asyncio.get_running_loop().create_task(self._reload())
+    async def reload(self) -> bool:
+        """Read the keys and seal under the first one from now on; return True.
 
-    async def _reload(self) -> None:
+        Raises:
+            AccessFileError: they can't be used; the old ones stay.
+        """
         settings = self._settings
+        if settings.sealing_key_file is not None:
+            require_rereadable(settings.sealing_key_file)
+        keys = await settings.key_source.read(self._random, may_make=False)
         try:
-            keys = await asyncio.to_thread(
-                lambda: settings.key_source.load(self._random, may_make=False)
-            )
             await self._committer.perform(lambda journal: journal.use_keys(keys))
-            if self._seals_identity:
-                await asyncio.to_thread(
-                    load_identity, settings.data_dir / IDENTITY_FILE, keys, self._random
-                )
-        except (KeyFileError, JournalError) as error:
-            _log.error("the sealing keys were not changed: %s", error)
-        else:
-            _log.info("sealing under master key %s from now on", keys.sealing.id.hex())
+        except JournalError as error:
+            raise KeyFileError(f"the sealing keys were not changed: {error}") from error
+        if self._seals_identity:
+            await asyncio.to_thread(
+                load_identity, settings.data_dir / IDENTITY_FILE, keys, self._random
+            )
+        _log.info("sealing under master key %s from now on", keys.sealing.id.hex())
+        return True

@@ -7,12 +7,15 @@ sealed under them. Without any of it, both are made at the first start, readable
 only.
 """
 
+import asyncio
 import os
 import shlex
-import subprocess
+import signal
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.access.files import AccessFileError, read_file
 from service.persistence.keyring import KEY_ID_SIZE, KeyRing, MasterKey
 from service.protocol import primitives
 from service.protocol.keys import Identity
@@ -23,9 +26,14 @@ __all__ = ["KeyFileError", "KeySource", "identity_key_id", "load_identity"]
 
 _IDENTITY_LABEL = b"connect-actor identity v2"
 _COMMAND_TIMEOUT = 30.0
+# Seconds for a command that was killed to be gone.
+_REAP_TIMEOUT = 1.0
+# Of a key file, or of a command's output: a thousand keys.
+_MAX_BYTES = 65_536
+_COMMAND_OUTPUT = "the output of sealing_key_command"
 
 
-class KeyFileError(Exception):
+class KeyFileError(AccessFileError):
     """A key can't be used; the message says which and why, and never what it is."""
 
 
@@ -40,7 +48,7 @@ class KeySource:
     command: str | None = None
 
     def load(self, random: Random, *, may_make: bool = True) -> KeyRing:
-        """Read the keys.
+        """Read the keys; not where an event loop runs.
 
         Args:
             random: source of a key that is made.
@@ -49,10 +57,19 @@ class KeySource:
         Raises:
             KeyFileError: there are none, or they can't be read.
         """
+        if self.command is not None:
+            return _parse(asyncio.run(_output_of(self.command)), _COMMAND_OUTPUT)
+        return self._without_command(random, may_make=may_make)
+
+    async def read(self, random: Random, *, may_make: bool = True) -> KeyRing:
+        """Read the keys: as ``load``, on an event loop. Cancelled, it ends the command."""
+        if self.command is not None:
+            return _parse(await _output_of(self.command), _COMMAND_OUTPUT)
+        return await asyncio.to_thread(self._without_command, random, may_make=may_make)
+
+    def _without_command(self, random: Random, *, may_make: bool) -> KeyRing:
         if self.keys is not None:
             return _parse(self.keys, "sealing_keys")
-        if self.command is not None:
-            return _parse(_output_of(self.command), "the output of sealing_key_command")
         path = self.file or self.made_file
         if self.file is None and not path.exists():
             if not may_make:
@@ -61,7 +78,7 @@ class KeySource:
                     " put it back, or say where the keys are (sealing_key_file)"
                 )
             _write_durably(path, f"{random(primitives.KEY_SIZE).hex()}\n".encode())
-        return _parse(_read(path).decode(errors="replace"), str(path))
+        return _parse(_read(path, secret=True).decode(errors="replace"), str(path))
 
 
 def _parse(text: str, source: str) -> KeyRing:
@@ -80,27 +97,61 @@ def _parse(text: str, source: str) -> KeyRing:
         ) from None
 
 
-def _output_of(command: str) -> str:
+async def _output_of(command: str) -> str:
+    """Run the operator's command, without a shell; return what it prints.
+
+    If it is no longer waited for, it is killed, with what it has started in its process group.
+
+    Raises:
+        KeyFileError: it can't be run, fails, takes too long, or prints nothing or too much.
+    """
     try:
-        done = subprocess.run(  # noqa: S603 - the operator's own command, run without a shell
-            shlex.split(command),
-            check=True,
-            timeout=_COMMAND_TIMEOUT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            errors="replace",
+        words = shlex.split(command)
+        if not words:
+            raise KeyFileError("sealing_key_command is empty: leave it out, or name a program")
+        process = await asyncio.create_subprocess_exec(
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+            limit=_MAX_BYTES,
         )
-    except subprocess.CalledProcessError as error:
-        # From None: the exception holds the output, too.
-        raise KeyFileError(
-            f"sealing_key_command failed with exit code {error.returncode}"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise KeyFileError(f"sealing_key_command took over {_COMMAND_TIMEOUT:g} s") from None
     except (OSError, ValueError) as error:
         raise KeyFileError(f"sealing_key_command can't be run: {error}") from None
-    return done.stdout
+    try:
+        async with asyncio.timeout(_COMMAND_TIMEOUT):
+            output = await _read_out(process)
+            code = await process.wait()
+    except BaseException as error:
+        # Also when cancelled, since the service stops.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_REAP_TIMEOUT):
+                await process.wait()
+        if isinstance(error, TimeoutError):
+            raise KeyFileError(f"sealing_key_command took over {_COMMAND_TIMEOUT:g} s") from None
+        raise
+    if code:
+        raise KeyFileError(f"sealing_key_command failed with exit code {code}")
+    if not output.strip():
+        raise KeyFileError("sealing_key_command printed nothing: expected the master keys")
+    return output.decode(errors="replace")
+
+
+async def _read_out(process: asyncio.subprocess.Process) -> bytes:
+    """Return what a process prints, to the end.
+
+    Raises:
+        KeyFileError: it prints too much.
+    """
+    assert process.stdout is not None  # noqa: S101 - asked for when it was started
+    output = b""
+    while chunk := await process.stdout.read(_MAX_BYTES):
+        output += chunk
+        if len(output) > _MAX_BYTES:
+            raise KeyFileError(f"sealing_key_command prints over {_MAX_BYTES:,} bytes")
+    return output
 
 
 def load_identity(path: Path, keys: KeyRing, random: Random) -> Identity:
@@ -157,11 +208,11 @@ def _seal(identity: Identity, key: MasterKey, random: Random) -> bytes:
     )
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, *, secret: bool = False) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise KeyFileError(f"{path} can't be read: {error.strerror}") from error
+        return read_file(path, secret=secret, max_bytes=_MAX_BYTES)
+    except AccessFileError as error:
+        raise KeyFileError(str(error)) from error
 
 
 def _write_durably(path: Path, content: bytes) -> None:
@@ -169,7 +220,9 @@ def _write_durably(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Under another name first: a crash must not leave half a key behind.
         draft = path.with_name(path.name + ".new")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        # Made here and now, so that its mode is ours and nobody else has it open.
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()

@@ -49,6 +49,8 @@ def configure_logging(level: str, **always: int) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    # A library's warning, such as one about a caller's certificate, is a line of JSON as well.
+    logging.captureWarnings(capture=True)
     # Pykka tells at "info" of every refusal that it hands to a caller; the caller has been told.
     logging.getLogger("pykka").setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_echo)

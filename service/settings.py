@@ -5,6 +5,7 @@ environment variables (``CONNECT_ACTOR_…``), flags.
 """
 
 import os
+import re
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +25,13 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     CliApp,
+    CliSuppress,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
+from service.access.files import AccessFileError, forbid_reading_by_others
 from service.addresses import UnixSocket, parse, parse_host_port
 from service.keyfiles import KeySource
 from service.persistence.strategies import STRATEGIES
@@ -56,6 +59,7 @@ _MAX_WORKERS = 64
 # Settings have no parts at all. Python's TOML parser takes memory by the square of a key's: 6 KB of
 # dots had it hold 37 MB.
 _MAX_KEY_DEPTH = 100
+_SETS_KEYS = re.compile(rb"""\s*["']?sealing_keys["']?\s*=""", re.IGNORECASE)
 
 
 class SettingsError(ValueError):
@@ -126,8 +130,10 @@ class Settings(BaseSettings):
         description="file with the master keys of everything at rest: lines of 64 hex digits, the"
         " first one seals; default: sealing.key in data_dir, made at the first start",
     )
-    sealing_keys: SecretStr | None = Field(
-        None, description="the master keys themselves; for the environment, not for a command line"
+    sealing_keys: CliSuppress[SecretStr | None] = Field(
+        None,
+        description="the master keys themselves, in the environment; refused on a command line, and"
+        " in a file that others may read",
     )
     sealing_key_command: str | None = Field(
         None, description="command that prints the master keys, run without a shell"
@@ -387,7 +393,7 @@ def load_settings(arguments: Sequence[str]) -> Settings:
 
     try:
         if file is not None:
-            _require_shallow(Path(file))
+            _check_file(Path(file))
         return CliApp.run(FromFile, cli_args=list(arguments))
     except ValidationError as error:
         raise SettingsError(
@@ -401,16 +407,22 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     except ValueError as error:
         # Also what a TOML parser lets through: bytes that are no text, very long numbers.
         raise SettingsError(f"configuration file {file} is not TOML: {error}") from None
+    except AccessFileError as error:
+        raise SettingsError(f"{error} (it sets sealing_keys)") from None
     except OSError as error:
         raise SettingsError(f"configuration file {file} can't be read: {error.strerror}") from None
 
 
-def _require_shallow(file: Path) -> None:
-    """Check that no key of a TOML file has too many parts.
+def _check_file(file: Path) -> None:
+    """Check that a TOML file is private if it holds keys, and that no key of it has too many parts.
 
     Raises:
+        AccessFileError: others may read the sealing keys in it.
         OSError: it can't be read.
-        RecursionError: one has.
+        RecursionError: a key has too many parts.
     """
-    if any(line.count(b".") > _MAX_KEY_DEPTH for line in file.read_bytes().splitlines()):
+    lines = file.read_bytes().splitlines()
+    if any(_SETS_KEYS.match(line) for line in lines):
+        forbid_reading_by_others(file, file.stat())
+    if any(line.count(b".") > _MAX_KEY_DEPTH for line in lines):
         raise RecursionError

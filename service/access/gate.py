@@ -1,14 +1,15 @@
 """The gate: says who a caller is, once for each call or stream, before anything else is done.
 
 By bearer token where there is a token file, else by client certificate where these are asked for,
-else everybody is the anonymous principal. With both, a connection needs a certificate and each call
-a token, which names the principal. Refusals don't say what was wrong with what was shown.
+else everybody is the anonymous principal. With both, each call needs a valid certificate of its
+connection and a token, which names the principal. Refusals don't say what was wrong with a token.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Protocol
 
-from service.access.principals import ANONYMOUS, Principal, principal_named
+from service.access.client_certificates import ClientCertificate, ClientCertificates, SecuredCall
+from service.access.principals import ANONYMOUS, Principal
 from service.access.quotas import Account, Accounts
 from service.access.tokens import Holder, TokenFile
 from service.errors import UnauthenticatedError
@@ -18,27 +19,36 @@ __all__ = ["Call", "Caller", "Gate"]
 _SCHEME = "bearer"
 
 
-class Call(Protocol):
+class Call(SecuredCall, Protocol):
     """What the gate wants to know of a call: gRPC's ``ServicerContext`` has it."""
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
         """Return what the caller sent beside the request."""
 
-    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
-        """Return what the transport has verified."""
-
 
 class Caller:
     """Whoever makes a call, for as long as it lasts."""
 
-    __slots__ = ("account", "holder", "owner")
+    __slots__ = ("account", "certificate", "holder", "owner")
 
-    def __init__(self, owner: bytes, account: Account | None, holder: Holder | None) -> None:
+    def __init__(
+        self,
+        owner: bytes,
+        account: Account | None,
+        holder: Holder | None = None,
+        certificate: ClientCertificate | None = None,
+    ) -> None:
         self.owner = owner
         self.account = account
         """None if nothing of this caller is counted."""
         self.holder = holder
         """The token that was shown."""
+        self.certificate = certificate
+        """The certificate that the connection has shown."""
+
+    def certificate_is_valid(self) -> bool:
+        """Say whether the certificate, if there is one, is valid now. It may end at any time."""
+        return self.certificate is None or self.certificate.is_valid()
 
 
 class Gate:
@@ -48,7 +58,7 @@ class Gate:
         self,
         *,
         tokens: TokenFile | None = None,
-        certificates: bool = False,
+        certificates: ClientCertificates | None = None,
         accounts: Accounts | None = None,
     ) -> None:
         """Authenticate by tokens, by client certificates, or not at all; count in ``accounts``."""
@@ -63,23 +73,38 @@ class Gate:
         Raises:
             UnauthenticatedError: they have not shown it.
         """
+        certificate = None
+        if self._certificates is not None:
+            certificate = self._certificates.shown_by(call)
         if self._tokens is not None:
             token = _token_of(call)
             holder = None if token is None else self._tokens.holder_of(token)
             if holder is None:
                 raise UnauthenticatedError("send 'authorization: Bearer TOKEN' with a valid token")
-            return self._caller(holder.principal, holder)
-        if self._certificates:
-            return self._caller(_certified(call))
+            return self._caller(holder.principal, holder, certificate)
+        if certificate is not None:
+            if certificate.principal is None:
+                raise UnauthenticatedError(
+                    "the client certificate names no principal: it needs exactly one URI or,"
+                    " without any, exactly one common name, of visible characters and no spaces"
+                )
+            return self._caller(certificate.principal, None, certificate)
         return self._anonymous
 
     def still_admits(self, caller: Caller) -> bool:
         """Say whether what a caller has shown is good enough still."""
+        if not caller.certificate_is_valid():
+            return False
         return caller.holder is None or self._tokens is None or self._tokens.holds(caller.holder)
 
-    def _caller(self, principal: Principal, holder: Holder | None = None) -> Caller:
+    def _caller(
+        self,
+        principal: Principal,
+        holder: Holder | None = None,
+        certificate: ClientCertificate | None = None,
+    ) -> Caller:
         account = None if self._accounts is None else self._accounts.of(principal)
-        return Caller(principal.owner, account, holder)
+        return Caller(principal.owner, account, holder, certificate)
 
 
 def _token_of(call: Call) -> str | None:
@@ -89,15 +114,3 @@ def _token_of(call: Call) -> str | None:
         return None
     scheme, _, token = values[0].partition(" ")
     return token.strip() if scheme.lower() == _SCHEME else None
-
-
-def _certified(call: Call) -> Principal:
-    """Return the principal that a client certificate names: its first URI, or its common name."""
-    verified = call.auth_context()
-    names = [*verified.get("peer_uri", ()), *verified.get("x509_common_name", ())]
-    try:
-        return principal_named(names[0].decode())
-    except (IndexError, ValueError):
-        raise UnauthenticatedError(
-            "the client certificate names nobody: it needs a URI, or a common name without spaces"
-        ) from None

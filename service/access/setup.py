@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,11 +26,11 @@ class Access:
     gate: Gate
     certificate: ServerCertificate | None
     reloader: Reloader
-    on_tokens_changed: Callable[[], None] = lambda: None
+    on_changed: Callable[[], None] = lambda: None
     """Told whenever some callers may no longer be let in."""
 
     @classmethod
-    def open(cls, settings: Settings, loop: asyncio.AbstractEventLoop) -> "Access":
+    async def open(cls, settings: Settings, loop: asyncio.AbstractEventLoop) -> "Access":
         """Read what the settings name.
 
         Raises:
@@ -38,7 +38,7 @@ class Access:
         """
         certificate = tokens = accounts = None
         if settings.tls_certificate is not None and settings.tls_private_key is not None:
-            certificate = ServerCertificate(
+            certificate = await ServerCertificate.open(
                 CertificateFiles(
                     settings.tls_certificate, settings.tls_private_key, settings.tls_client_ca
                 )
@@ -57,16 +57,20 @@ class Access:
             # Half of the writes that may wait: those below their share add at most as much again,
             # and never meet the journal's own bound, which knows no principals.
             accounts = Accounts(rates, max(1, settings.max_waiting_writes // 2), loop.time)
-        gate = Gate(
-            tokens=tokens, certificates=settings.tls_client_ca is not None, accounts=accounts
-        )
-        access = cls(gate, certificate, Reloader(loop))
+        clients = None if certificate is None else certificate.clients
+        gate = Gate(tokens=tokens, certificates=clients, accounts=accounts)
+        access = cls(gate, certificate, Reloader())
         if certificate is not None:
-            access.reloader.watch(certificate.paths, certificate.reload)
+            paths, reload = certificate.paths, certificate.reload
+            access.reloader.follow("certificates", paths, partial(access._reload, reload))
         if tokens is not None:
-            access.reloader.watch([tokens.path], partial(access._reload_tokens, tokens))
+            # On another thread: a file of many tokens takes a while to read.
+            reload = partial(asyncio.to_thread, tokens.reload)
+            access.reloader.follow("tokens", [tokens.path], partial(access._reload, reload))
         return access
 
-    def _reload_tokens(self, tokens: TokenFile) -> None:
-        tokens.reload()
-        self.on_tokens_changed()
+    async def _reload(self, reload: Callable[[], Awaitable[bool]]) -> bool:
+        is_new = await reload()
+        if is_new:
+            self.on_changed()
+        return is_new

@@ -59,8 +59,11 @@ class TokenFile:
         self._holders: dict[bytes, list[Holder]] = {}
         self.reload()
 
-    def reload(self) -> None:
+    def reload(self) -> bool:
         """Read the file anew; if it can't be used, what was read before stays.
+
+        Returns:
+            Whether there was anything new in it.
 
         Raises:
             AccessFileError: it can't be used; the message has a line's number, never its content.
@@ -75,7 +78,9 @@ class TokenFile:
             if fields:
                 holder = self._holder(number, fields)
                 holders.setdefault(holder.digest[:_PREFIX], []).append(holder)
+        is_new = holders != self._holders
         self._holders = holders
+        return is_new
 
     def _holder(self, number: int, fields: list[str]) -> Holder:
         try:

@@ -197,6 +197,8 @@ class Exchange:
         pause = min(bounds.slow_reader_timeout, bounds.stream_idle_timeout) / _LOOKS_PER_TIMEOUT
         while True:
             await asyncio.sleep(pause)
+            if not self.caller.certificate_is_valid():
+                self.revoke()
             now = self._now()
             if self._writing_since is not None:
                 self._active_at = now
@@ -224,13 +226,18 @@ class Exchange:
 
     def revoke(self) -> None:
         """End the stream once what it has sent so far is answered: its caller is let in no more."""
-        self.refusal = UnauthenticatedError("the stream's token is no longer valid: use another")
+        self.refusal = UnauthenticatedError(
+            "the stream's token or certificate is no longer valid: open a stream with a valid one"
+        )
         self.stop_reading()
 
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
         max_bytes = self._admission.bounds.max_stream_bytes
         async for frame in frames:
             self._active_at = self._now()
+            if not self.caller.certificate_is_valid():
+                self.revoke()
+                return
             count = len(frame.operations)
             if count > MAX_OPERATIONS:
                 self.refusal = MessageTooLargeError(

@@ -1,6 +1,6 @@
 """The collector: puts together what is published of the whole service."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -37,6 +37,7 @@ class Sources:
     waiting_writes: Callable[[], int]
     journal: Callable[[], JournalStatistics]
     probes: Probes
+    reloads_failing: Callable[[], Mapping[str, bool]]
 
 
 class ServiceCollector(Collector):
@@ -52,6 +53,12 @@ class ServiceCollector(Collector):
         """Yield one family for each metric."""
         families, sources = self._families, self._sources
         yield families.info("service", "What runs.", self._facts)
+        yield families.gauges(
+            "reload_failing",
+            "1 while files on disk can't be used, so that older content is in force.",
+            ("what",),
+            [((what,), int(failing)) for what, failing in sources.reloads_failing().items()],
+        )
         yield from request_metrics(families, sources.requests, sources.admission)
         yield from actor_metrics(
             families, sources.actors, sources.mailboxes, sources.permits, sources.live_actors()

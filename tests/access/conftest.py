@@ -1,13 +1,16 @@
 """A server that is as open, or as closed, as a test wants it."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from service.access.certificates import CertificateFiles, ServerCertificate
+from service.access.client_tls import ClientTls
 from service.access.gate import Gate
+from service.rpc.admission import Bounds
 from service.rpc.server import RpcServer
 from service.rpc.servicer import ConnectServicer
 from tests.support.certificates import Certificate, make_authority
@@ -51,13 +54,30 @@ def certificate_files(tmp_path: Path, authority: Certificate) -> CertificateFile
 
 
 @pytest.fixture
+def mutual(certificate_files: CertificateFiles, authority: Certificate) -> CertificateFiles:
+    """Files of a service that asks its clients for certificates."""
+    roots = certificate_files.certificate.with_name("clients.pem")
+    roots.write_bytes(authority.pem)
+    return replace(certificate_files, client_ca=roots)
+
+
+def trusting(authority: Certificate, own: Certificate | None = None) -> ClientTls:
+    """Return what a client needs that trusts an authority, and shows a certificate of its own."""
+    if own is None:
+        return ClientTls(authority.pem)
+    return ClientTls(authority.pem, own.pem, own.key_pem)
+
+
+@pytest.fixture
 async def open_door() -> AsyncIterator[Open]:
     journal = ScriptedJournal()
     house = House(journal, wall_clock=True)
     doors: list[Door] = []
 
     async def open_door(
-        gate: Gate | None = None, certificate: ServerCertificate | None = None
+        gate: Gate | None = None,
+        certificate: ServerCertificate | None = None,
+        bounds: Bounds | None = None,
     ) -> Door:
         servicer = ConnectServicer(
             house.router,
@@ -65,6 +85,7 @@ async def open_door() -> AsyncIterator[Open]:
             max_frame_bytes=1_048_576,
             max_in_flight=256,
             gate=gate,
+            bounds=bounds,
         )
         server = await RpcServer.start(
             servicer, "127.0.0.1:0", max_frame_bytes=1_048_576, certificate=certificate

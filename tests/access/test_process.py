@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.access.client_tls import ClientTls
@@ -16,7 +17,7 @@ from service.client import ConnectClient, Identity
 from service.errors import UnauthenticatedError
 from service.settings import SettingsError, load_settings
 from tests.process.test_process import run_cli
-from tests.support.certificates import Certificate
+from tests.support.certificates import Certificate, Parts
 from tests.support.house import until
 from tests.support.process import PATIENCE, RunningService, Start
 
@@ -94,6 +95,32 @@ def test_a_file_that_cannot_be_used_stops_the_start_and_touches_nothing(
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"days": (-2, -1)}, "expired at"),
+        ({"days": (1, 2)}, "is not valid before"),
+        ({"key": ed25519.Ed25519PrivateKey.generate()}, "no client of gRPC can reach the service"),
+    ],
+    ids=["expired", "of the future", "Ed25519"],
+)
+def test_a_certificate_that_no_client_can_use_stops_the_start_with_one_line(
+    tmp_path: Path, authority: Certificate, parts: Parts, said: str
+) -> None:
+    certificate, key = authority.issue("service", **parts).write(tmp_path, "service")
+    refused = run_cli(
+        "serve",
+        "--listen=127.0.0.1:0",
+        f"--data-dir={tmp_path / 'data'}",
+        f"--tls-certificate={certificate}",
+        f"--tls-private-key={key}",
+    )
+    assert refused.returncode == 3
+    assert said in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert not (tmp_path / "data").exists()
+
+
 def make_token(name: str) -> tuple[str, str]:
     """Return a token and its line, as the command prints them."""
     printed = run_cli("token", name)
@@ -150,7 +177,7 @@ async def test_sighup_has_tokens_and_certificates_read_anew(
     write(tmp_path / "tokens", bobs)
     stranger.issue("service").write(tmp_path, "service")
     service.process.send_signal(signal.SIGHUP)
-    await until(lambda: service.log.count("read anew") == 2)
+    await until(lambda: service.log.count("read anew: ") == 3)  # the keys, too
     assert await is_let_in(service, bob, after)
     assert not await is_let_in(service, alice, after)
     # A stream of a caller whose token has gone has ended, too.

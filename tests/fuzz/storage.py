@@ -12,6 +12,7 @@ from service.persistence.log_rows import RowWriter, entries_of, first_place, rec
 from service.persistence.sealing import SALT_SIZE, Sealer, payloads_context
 from tests.fuzz.target import require
 from tests.support.channels import seeded
+from tests.support.secret_files import write_secret
 
 __all__ = ["STORAGE_TARGETS"]
 
@@ -103,7 +104,7 @@ class KeyFileTarget(_BytesTarget):
         return {"master": keys.encode(), "identity": self._path.read_bytes()}
 
     def run(self, data: bytes) -> bool:
-        self._path.write_bytes(data)
+        write_secret(self._path, data)
         loaders: tuple[Callable[[], object], ...] = (
             lambda: KeySource(self._path, file=self._path).load(seeded(1)),
             lambda: load_identity(self._path, _KEYS, seeded(1)),

@@ -14,6 +14,7 @@ import pytest
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import Channel, ConnectClient, Identity
 from tests.support.process import PATIENCE, RunningService, Start, run_python, scrape
+from tests.support.secret_files import write_secret
 
 
 def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -192,10 +193,18 @@ def test_asking_for_health_does_not_load_a_service() -> None:
 def test_a_damaged_key_file_is_refused(tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir()
-    (data / "sealing.key").write_bytes(b"too short")
+    write_secret(data / "sealing.key", b"too short")
     refused = run_cli("serve", "--listen=127.0.0.1:0", f"--data-dir={data}")
     assert refused.returncode == 3
     assert "does not hold master keys" in refused.stderr
+
+
+def test_a_librarys_warning_is_a_line_of_json_too() -> None:
+    program = (
+        "import sys, warnings; sys.stderr = sys.stdout; from service.logs import configure_logging;"
+        "configure_logging('info'); warnings.warn('a serial number is odd')"
+    )
+    assert "a serial number is odd" in json.loads(run_python(program))["event"]
 
 
 async def test_logs_are_lines_of_json_without_secrets(start: Start) -> None:

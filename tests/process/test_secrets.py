@@ -27,6 +27,7 @@ from service.protocol import primitives
 from tests.process.test_process import client_of
 from tests.protocol.test_secrecy import secrets_of
 from tests.support.process import RunningService, Start, scrape
+from tests.support.secret_files import write_secret
 
 _MASTER_KEY = bytes(range(100, 132))
 _PLAINTEXTS = [b"plaintext of the peer %d" % number for number in range(30)]
@@ -167,8 +168,7 @@ async def test_a_mixed_session_tells_no_secret_whatever_happens(
     (tmp_path / "sabotage").mkdir()
     (tmp_path / "sabotage" / "sitecustomize.py").write_text(_SABOTAGE)
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'sabotage'}:{Path.cwd()}")
-    key_file = tmp_path / "master.key"
-    key_file.write_text(_MASTER_KEY.hex())
+    key_file = write_secret(tmp_path / "master.key", _MASTER_KEY.hex())
     witness = _Witness(tmp_path / "data", monkeypatch)
     flags = (
         "--log-level=debug",

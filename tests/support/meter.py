@@ -44,6 +44,7 @@ class Meter:
             waiting_writes=lambda: house.committer.waiting,
             journal=house.journal.statistics,
             probes=probes or Probes(None, GcPauses(), LoopLag(house.dispatcher.loop)),
+            reloads_failing=dict,
         )
         return cls(ServiceCollector(strategy="s", journal="j", router="r", sources=sources))
 

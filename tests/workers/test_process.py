@@ -24,6 +24,7 @@ from tests.process.test_operator import command
 from tests.process.test_process import run_cli
 from tests.support.house import until
 from tests.support.process import PATIENCE, RunningService, Start, scrape
+from tests.support.secret_files import write_secret
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -272,7 +273,7 @@ async def test_the_keys_are_rotated_in_every_journal(start: Start, tmp_path: Pat
         await establish(clients)
     old, new = (data / "sealing.key").read_text().strip(), os.urandom(32).hex()
     sealed_by = identity_key_id(data / "identity.sealed")
-    (data / "new.key").write_text(f"{new}\n{old}\n")
+    write_secret(data / "new.key", f"{new}\n{old}\n")
     (data / "new.key").rename(data / "sealing.key")
     service.process.send_signal(signal.SIGHUP)
     await until(lambda: service.log.count("sealing under master key") == 2)
