@@ -1,5 +1,6 @@
 """What a user sees while a command works: a live bar on a terminal, lines or nothing in a pipe."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -7,6 +8,8 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from loadgen.streams import Stream, console_on
 
 __all__ = ["CommandProgress"]
 
@@ -18,7 +21,8 @@ class CommandProgress:
     """
 
     def __init__(self, *, lines_in_pipe: bool, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        # Whatever becomes of standard error, it must not end the run.
+        self._console = console or console_on(Stream(sys.stderr))
         self._lines = lines_in_pipe and not self._console.is_terminal
         self._prefix = ""
         self._bar = Progress(
