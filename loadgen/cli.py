@@ -1,8 +1,9 @@
 """The command line: ``loadgen run``, ``compare`` and the others below."""
 
-import signal
 import sys
 from collections.abc import Sequence
+
+from service.program import run_program
 
 __all__ = ["main"]
 
@@ -28,39 +29,32 @@ exit codes:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command that the arguments name and return the exit code, one of ``Exit``."""
+    """Run the command that the arguments name and return the exit code, one of ``Exit``.
+
+    Args:
+        arguments: by default the process's own, and all of it is this program.
+    """
     if arguments is None:
-        # Imports take a second or two: Ctrl-C meanwhile ends the process without a traceback.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from loadgen.ending import Ended, heeding_signals  # noqa: PLC0415
-    from loadgen.exits import Exit  # noqa: PLC0415
-    from loadgen.streams import complain, open_missing_descriptors  # noqa: PLC0415
-
-    open_missing_descriptors()
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        with heeding_signals():
-            return _main(given)
-    except Ended as error:
-        complain(f"loadgen: {error}")
-        return Exit.INTERRUPTED
+        return run_program("loadgen", lambda: _run(sys.argv[1:]))
+    return _run(list(arguments))
 
 
-def _main(given: list[str]) -> int:
+def _run(given: list[str]) -> int:
+    # Only here, since they take a second or two: a signal meanwhile is no traceback.
     from loadgen.commands import COMMANDS  # noqa: PLC0415
     from loadgen.exits import Exit, exit_table  # noqa: PLC0415
-    from loadgen.runner import run_command, show_text  # noqa: PLC0415
-    from loadgen.streams import complain  # noqa: PLC0415
+    from loadgen.runner import run_command  # noqa: PLC0415
 
     match given:
         case ["-h" | "--help"]:
-            return show_text("loadgen", f"{_USAGE}{exit_table()}")
+            sys.stdout.write(f"{_USAGE}{exit_table()}")
+            return Exit.RIGHT
         case [name, *flags] if name in COMMANDS:
             return run_command(f"loadgen {name}", COMMANDS[name], flags)
         case [name, *_]:
-            complain(f"loadgen: no command {name!r}: {', '.join(COMMANDS)}")
+            sys.stderr.write(f"loadgen: no command {name!r}: {', '.join(COMMANDS)}\n")
         case _:
-            complain(f"{_USAGE}{exit_table()}")
+            sys.stderr.write(f"{_USAGE}{exit_table()}")
     return Exit.CONFIGURATION
 
 
