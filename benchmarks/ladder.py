@@ -44,6 +44,7 @@ from loadgen.settings import (
     load_settings,
 )
 from loadgen.trial import Variant
+from service.program import run_program
 
 __all__ = ["Step", "main", "parse_steps", "rotated"]
 
@@ -249,7 +250,9 @@ _LADDER = Command(_read, _climb, _markdown, _files)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code, one of loadgen's."""
-    return run_command("ladder", _LADDER, sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        return run_program("ladder", lambda: run_command("ladder", _LADDER, sys.argv[1:]))
+    return run_command("ladder", _LADDER, arguments)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(given: list[str]) -> int:
-    # Only here, since they take a second or two: a signal meanwhile is no traceback.
+    # Imports take a second or two: a signal meanwhile ends the program in order, too.
+    from loadgen.ending import Ended, heeding_signals  # noqa: PLC0415
+    from loadgen.exits import Exit  # noqa: PLC0415
+
+    try:
+        with heeding_signals():
+            return _run_command(given)
+    except Ended as error:
+        sys.stderr.write(f"loadgen: {error}\n")
+        return Exit.INTERRUPTED
+
+
+def _run_command(given: list[str]) -> int:
     from loadgen.commands import COMMANDS  # noqa: PLC0415
     from loadgen.exits import Exit, exit_table  # noqa: PLC0415
     from loadgen.runner import run_command  # noqa: PLC0415

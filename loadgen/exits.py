@@ -3,6 +3,8 @@
 from enum import IntEnum
 from typing import Self
 
+from service import exit_codes
+
 __all__ = ["Exit", "exit_table"]
 
 
@@ -34,7 +36,13 @@ class Exit(IntEnum):
             " the run needed (disk space, file descriptors)"
         ),
     )
-    UNWRITTEN = 4, "the run is over, but a file of its result could not be written"
+    UNSHOWN = (
+        exit_codes.UNSHOWN,
+        (
+            "everything was measured and nothing was wrong, but standard output could not be"
+            " written; a closed pipe doesn't count"
+        ),
+    )
     INVALID = 5, "the generator, not the service, was the limit: no verdict"
     NO_VERDICT = (
         6,
@@ -43,13 +51,8 @@ class Exit(IntEnum):
             " (overload), no figure in common (diff)"
         ),
     )
-    UNSHOWN = (
-        7,
-        (
-            "everything was measured and nothing was wrong, but standard output could not be"
-            " written; a closed pipe doesn't count"
-        ),
-    )
+    UNWRITTEN = 7, "the run is over, but a file of its result could not be written"
+    DEFECT = exit_codes.DEFECT, "a defect of loadgen itself, which the traceback shows"
     INTERRUPTED = (
         130,
         (

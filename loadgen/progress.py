@@ -1,6 +1,5 @@
 """What a user sees while a command works: a live bar on a terminal, lines or nothing in a pipe."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -8,8 +7,6 @@ from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-from loadgen.streams import Stream, console_on
 
 __all__ = ["CommandProgress"]
 
@@ -21,8 +18,7 @@ class CommandProgress:
     """
 
     def __init__(self, *, lines_in_pipe: bool, console: Console | None = None) -> None:
-        # Whatever becomes of standard error, it must not end the run.
-        self._console = console or console_on(Stream(sys.stderr))
+        self._console = console or Console(stderr=True)
         self._lines = lines_in_pipe and not self._console.is_terminal
         self._prefix = ""
         self._bar = Progress(

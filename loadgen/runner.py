@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import uvloop
+from rich.console import Console
 
 from loadgen.bench.workers import BenchError
 from loadgen.child import kill_all_children
@@ -26,10 +27,10 @@ from loadgen.scratch import remove_scratch
 from loadgen.service_cost import MetricsError
 from loadgen.service_process import ServiceError
 from loadgen.settings import ConfigurationError
-from loadgen.streams import Stream, complain, console_on, open_missing_descriptors
 from loadgen.transport import TransportError
+from service.program import in_words
 
-__all__ = ["Command", "Outcome", "Render", "html", "run_command", "show_text", "with_notices"]
+__all__ = ["Command", "Outcome", "Render", "html", "run_command", "with_notices"]
 
 
 class Outcome(Protocol):
@@ -97,10 +98,9 @@ def run_command(name: str, command: Command[_Settings, _Outcome], flags: Sequenc
     Raises:
         SystemExit: after ``--help``.
     """
-    open_missing_descriptors()
 
     def fail(code: Exit, error: BaseException | str) -> Exit:
-        complain(f"{name}: {error}")
+        sys.stderr.write(f"{name}: {error}\n")
         return code
 
     with heeding_signals() as ending:
@@ -115,14 +115,11 @@ def run_command(name: str, command: Command[_Settings, _Outcome], flags: Sequenc
         except BenchError as error:
             return fail(Exit.WRONG, error)
         except OSError as error:
-            where = "" if error.filename is None else f"{error.filename}: "
-            return fail(Exit.SERVICE, f"{where}{error.strerror or error}")
+            return fail(Exit.SERVICE, in_words(error))
         finally:
             with ending.put_off():
                 kill_all_children()
                 remove_scratch()
-                # What is buffered must not fail when the interpreter exits.
-                Stream(sys.stdout).flush()
 
 
 def _run(
@@ -133,7 +130,8 @@ def _run(
 ) -> Exit:
     settings = command.read(flags)
     if (lines := command.preview(settings)) is not None:
-        return _show(name, Exit.RIGHT, lines)
+        show_all(Console(), lines)
+        return Exit.RIGHT
     files = command.files(settings)
     try:
         for path in files:
@@ -144,11 +142,6 @@ def _run(
     with CommandProgress(lines_in_pipe=command.lines_in_pipe(settings)) as progress:
         outcome = uvloop.run(ending.part(command.execute(settings, progress)))
     return _deliver(name, command, files, outcome, ending)
-
-
-def show_text(name: str, text: str) -> Exit:
-    """Show a text as it is, and return the exit code."""
-    return _show(name, Exit.RIGHT, text.splitlines())
 
 
 def _deliver(
@@ -164,30 +157,21 @@ def _deliver(
             try:
                 write_whole(path, rendered(outcome))
             except ReportError as error:
-                complain(f"{name}: {error}")
+                sys.stderr.write(f"{name}: {error}\n")
                 code = Exit.UNWRITTEN
             else:
                 written.append(f"written: {path}")
     if ending.by_signal:
         code = Exit.INTERRUPTED
-        complain(f"{name}: {ending.reason}; the result holds what was measured until then")
+        sys.stderr.write(
+            f"{name}: {ending.reason}; the result holds what was measured until then\n"
+        )
     with suppress(Ended):
         notices = [_alarm(outcome)] if outcome.notices else []
-        return _show(name, code, [*notices, *command.blocks(outcome)], written)
+        show_all(Console(), [*notices, *command.blocks(outcome), *written])
+        return code
     return Exit.INTERRUPTED
 
 
 def _alarm(outcome: Outcome) -> Bullets:
     return Bullets(tuple(outcome.notices), is_alarm=True)
-
-
-def _show(name: str, code: Exit, shown: Iterable[Block | str], lines: Sequence[str] = ()) -> Exit:
-    """Show it on standard output, and return the exit code."""
-    stream = Stream(sys.stdout)
-    show_all(console_on(stream), [*shown, *lines])
-    stream.flush()
-    if stream.failure is None or isinstance(stream.failure, BrokenPipeError):
-        # Whoever reads a pipe may have enough of it.
-        return code
-    complain(f"{name}: standard output can't be written: {stream.failure.strerror}")
-    return Exit.UNSHOWN if code is Exit.RIGHT else code
