@@ -33,7 +33,13 @@ from loadgen.report.run_page import run_page
 from loadgen.results import Result, RunResult
 from loadgen.run import execute_run
 from loadgen.runner import Command, Render, html, with_notices
-from loadgen.settings import CompareSettings, DiffSettings, RunSettings, load_settings
+from loadgen.settings import (
+    CompareSettings,
+    ConfigurationError,
+    DiffSettings,
+    RunSettings,
+    load_settings,
+)
 from loadgen.soak.command import execute_soak
 from loadgen.soak.picture import picture
 from loadgen.soak.report import soak_blocks, soak_page
@@ -74,6 +80,8 @@ def _files_of_run(settings: RunSettings) -> Mapping[Path, Render[RunResult]]:
     if settings.output is not None:
         files[settings.output] = _json
     if settings.report is not None:
+        if settings.report in files:
+            raise ConfigurationError(f"--output and --report are both {settings.report}")
         files[settings.report] = html(run_page)
     return files
 

@@ -15,7 +15,6 @@ import uvloop
 from rich.console import Console
 
 from loadgen.bench.workers import BenchError
-from loadgen.child import kill_all_children
 from loadgen.ending import Ended, Ending, heeding_signals
 from loadgen.exits import Exit
 from loadgen.progress import CommandProgress
@@ -23,7 +22,6 @@ from loadgen.report.blocks import Block, Bullets, Page, Section
 from loadgen.report.files import ReportError, require_writable, write_whole
 from loadgen.report.html import render
 from loadgen.report.terminal import show_all
-from loadgen.scratch import remove_scratch
 from loadgen.service_cost import MetricsError
 from loadgen.service_process import ServiceError
 from loadgen.settings import ConfigurationError
@@ -116,10 +114,6 @@ def run_command(name: str, command: Command[_Settings, _Outcome], flags: Sequenc
             return fail(Exit.WRONG, error)
         except OSError as error:
             return fail(Exit.SERVICE, in_words(error))
-        finally:
-            with ending.put_off():
-                kill_all_children()
-                remove_scratch()
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -295,18 +296,22 @@ def test_what_the_saved_run_lacks_is_told() -> None:
 
 
 def test_a_run_that_is_ended_leaves_no_worker_behind(tmp_path: Path) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
     # Paced, so that a worker left alone lasts 20 seconds, however fast the machine.
     flags = ("--only=GC pressure*full", "--rounds=1", "--values=100", f"--output={tmp_path}")
     bench = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-m", "loadgen.cli", "bench", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
     try:
         worker = worker_of(bench)
         bench.send_signal(signal.SIGTERM)
         assert bench.wait(PATIENCE) == Exit.INTERRUPTED
         assert none_left([worker])
+        # Its journal, and the key to it, lay there.
+        assert list(temporary.iterdir()) == []
     finally:
         bench.kill()
         bench.wait()

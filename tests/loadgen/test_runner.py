@@ -217,6 +217,14 @@ def test_every_command_finds_out_first_that_it_can_not_write(
         assert str(output) in line
 
 
+def test_two_results_can_not_go_into_one_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = [f"--output={tmp_path / 'a'}", f"--report={tmp_path / 'a'}"]
+    assert run_command("run", COMMANDS["run"], flags) is Exit.CONFIGURATION
+    assert "--output and --report are both" in capsys.readouterr().err
+
+
 # --- Files ----------------------------------------------------------------------------------------
 
 
