@@ -133,8 +133,11 @@ def _lead(result: AuditResult) -> str:
         f" {verdicts[Verdict.HOLDS.value]} hold, {verdicts[Verdict.PARTLY.value]} hold partly,"
         f" {verdicts[Verdict.DOES_NOT_HOLD.value]} do not hold."
         + "".join(
-            f" {verdicts[verdict.value]}: {verdict.value}."
-            for verdict in (Verdict.NO_VERDICT, Verdict.LEFT_OUT)
+            f" {words}: {verdicts[verdict.value]}."
+            for verdict, words in (
+                (Verdict.NO_VERDICT, "Without a verdict"),
+                (Verdict.LEFT_OUT, "Left out"),
+            )
             if verdicts[verdict.value]
         )
     )

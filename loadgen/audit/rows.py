@@ -12,6 +12,7 @@ __all__ = ["claim_rows", "missed_rows"]
 
 _NOT_HAD = "The figure could not be had in this run: see the warnings."
 
+_ENDED = "The command ended before it was measured."
 _GENERATOR = "The generator was the limit in"
 
 FORWARDING, AWAITING = "forwarding", "awaiting"
@@ -40,7 +41,7 @@ def _row(claim: Claim, figures: FigureBook, *, is_complete: bool) -> AuditRow:
     elif claim.figure is not None and figures.is_invalid(claim.figure):
         verdict, remark = Verdict.NO_VERDICT, f"{_GENERATOR} every round."
     elif not is_complete:
-        verdict, remark = Verdict.LEFT_OUT, "The command ended before it was measured."
+        verdict, remark = Verdict.LEFT_OUT, _ENDED
     else:
         remark = _NOT_HAD
     return AuditRow(
@@ -61,6 +62,11 @@ def missed_rows(routers: dict[str, list[Round]]) -> list[AuditRow]:
     done = routers[AWAITING]
     summary = summarise(done, routers[FORWARDING])
     valid = len(valid_pairs(routers[FORWARDING], done)[0])
+    verdict, remark = "", ""
+    if not done:
+        verdict, remark = Verdict.LEFT_OUT.value, _ENDED
+    elif not valid:
+        verdict, remark = Verdict.NO_VERDICT.value, f"{_GENERATOR} every round."
     rows = []
     for figure, text in (
         ("messages_per_second", "Throughput behind a router that awaits each operation"),
@@ -85,8 +91,8 @@ def missed_rows(routers: dict[str, list[Round]]) -> list[AuditRow]:
                     rounds_left_out=len(done) - valid,
                     how="strategy full, closed loop, router awaiting against forwarding",
                 ),
-                verdict=Verdict.NO_VERDICT.value if done and not valid else "",
-                remark=f"{_GENERATOR} every round." if done and not valid else "",
+                verdict=verdict,
+                remark=remark,
             )
         )
     return rows

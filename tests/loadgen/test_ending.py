@@ -237,6 +237,8 @@ def test_an_audit_that_is_ended_judges_what_it_has_and_says_what_is_left_out(
     verdicts = {row.verdict for row in result.rows if row.figure}
     assert (Verdict.LEFT_OUT.value in verdicts) == bool(left_out)
     assert Verdict.NO_VERDICT.value not in verdicts
+    routed = Verdict.LEFT_OUT.value if "routers" in left_out else ""
+    assert {row.verdict for row in result.missed} == {routed}
     page = html(audit_page)(result)
     for text in (page, shown_of("audit", result)):
         assert "Left out: DH ratchet every: 1" in text
