@@ -251,8 +251,8 @@ _LADDER = Command(_read, _climb, _markdown, _files)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code, one of loadgen's."""
     if arguments is None:
-        return run_program("ladder", lambda: run_command("ladder", _LADDER, sys.argv[1:]))
-    return run_command("ladder", _LADDER, arguments)
+        return run_program("ladder", lambda: run_command("loadgen ladder", _LADDER, sys.argv[1:]))
+    return run_command("loadgen ladder", _LADDER, arguments)
 
 
 if __name__ == "__main__":
