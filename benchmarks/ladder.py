@@ -31,13 +31,12 @@ from benchmarks.ladder_table import (
     figures_of,
     markdown_of,
 )
-from loadgen.cli import EXIT_RIGHT, EXIT_WRONG, guarded
 from loadgen.compare import run_in_order, summarise, warnings_of
+from loadgen.ending import Ended, ending
 from loadgen.environment import describe_environment
 from loadgen.progress import CommandProgress
-from loadgen.report import require_writable, went_right
-from loadgen.report.files import write_whole
 from loadgen.results import Round
+from loadgen.runner import Command, Render, run_command
 from loadgen.settings import (
     CompareSettings,
     ConfigurationError,
@@ -45,6 +44,7 @@ from loadgen.settings import (
     load_settings,
 )
 from loadgen.trial import Variant
+from service.program import run_program
 
 __all__ = ["Step", "main", "parse_steps", "rotated"]
 
@@ -112,39 +112,40 @@ def rotated(variants: Sequence[Variant], rounds: int) -> list[list[Variant]]:
     return [[*variants[start:], *variants[:start]] for start in starts]
 
 
-async def _climb(
-    steps: Sequence[Step], settings: CompareSettings, arguments: argparse.Namespace
-) -> LadderResult:
+async def _climb(asked: "_Asked", progress: CommandProgress) -> LadderResult:
+    arguments, settings, steps = asked.arguments, asked.settings, asked.steps
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     begun = time.monotonic()
     serve = _words(arguments.serve)
-    with CommandProgress(lines_in_pipe=True) as progress:
-        progress.step("checking the revisions out")
-        with checked_out([step.commit for step in steps]) as trees:
-            for tree in trees.values():
-                require_own(python_of(tree), tree)
-            variants = [
-                Variant(
-                    step.label,
-                    "differential",
-                    command=(*python_of(trees[step.commit]), "-m", "service.cli"),
-                    flags=serve + step.flags,
-                )
-                for step in steps
-            ]
-            saturated = await _measure(variants, settings.rounds, settings, progress)
-            paced_rate, paced = None, None
-            if arguments.paced:
-                paced_rate = PACED_SHARE * _throughput(saturated[steps[0].label])
-                at_rate = settings.model_copy(update={"rate": str(paced_rate)})
-                with progress.within("paced, "):
-                    paced = await _measure(variants, settings.rounds, at_rate, progress)
+    progress.step("checking the revisions out")
+    with checked_out([step.commit for step in steps]) as trees:
+        for tree in trees.values():
+            require_own(python_of(tree), tree)
+        variants = [
+            Variant(
+                step.label,
+                "differential",
+                command=(*python_of(trees[step.commit]), "-m", "service.cli"),
+                flags=serve + step.flags,
+            )
+            for step in steps
+        ]
+        saturated = await _measure(variants, settings.rounds, settings, progress)
+        if not saturated[steps[0].label]:
+            raise Ended(ending().reason)
+        paced_rate, paced = None, None
+        if arguments.paced:
+            paced_rate = PACED_SHARE * _throughput(saturated[steps[0].label])
+            at_rate = settings.model_copy(update={"rate": str(paced_rate)})
+            with progress.within("paced, "):
+                paced = await _measure(variants, settings.rounds, at_rate, progress)
     of_saturated, of_paced = figures_of(saturated), figures_of(paced) if paced else {}
     return LadderResult(
         started_at=started_at,
         seconds=time.monotonic() - begun,
         settings={**settings.model_dump(mode="json", exclude=_NOT_OF_LADDER), "serve": serve},
         environment=describe_environment(Path(tempfile.gettempdir())),
+        cut_short=ending().reason,
         paced_rate=paced_rate,
         steps=[
             StepResult(
@@ -223,23 +224,35 @@ def _settings(arguments: argparse.Namespace) -> CompareSettings:
     return settings
 
 
-async def _run(flags: list[str]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    arguments: argparse.Namespace
+    settings: CompareSettings
+    steps: Sequence[Step]
+
+
+def _read(flags: Sequence[str]) -> _Asked:
     arguments = _parser().parse_args(flags)
-    settings, steps = _settings(arguments), parse_steps(arguments.steps)
-    if arguments.output is not None:
-        require_writable(arguments.output)
-    result = await _climb(steps, settings, arguments)
-    print(markdown_of(result))
-    if arguments.output is not None:
-        write_whole(arguments.output, f"{result.model_dump_json(indent=2)}\n")
-    measured = [shape for step in result.steps for shape in (step.saturated, step.paced) if shape]
-    right = all(went_right(round_.load) for figures in measured for round_ in figures.rounds)
-    return EXIT_RIGHT if right else EXIT_WRONG
+    return _Asked(arguments, _settings(arguments), parse_steps(arguments.steps))
+
+
+def _files(asked: _Asked) -> Mapping[Path, Render[LadderResult]]:
+    output = asked.arguments.output
+    return {} if output is None else {output: lambda result: result.model_dump_json(indent=2)}
+
+
+def _markdown(result: LadderResult) -> Sequence[str]:
+    return markdown_of(result).splitlines()
+
+
+_LADDER = Command(_read, _climb, _markdown, _files)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code, one of loadgen's."""
-    return guarded(_run, "ladder", list(sys.argv[1:] if arguments is None else arguments))
+    if arguments is None:
+        return run_program("ladder", lambda: run_command("loadgen ladder", _LADDER, sys.argv[1:]))
+    return run_command("loadgen ladder", _LADDER, arguments)
 
 
 if __name__ == "__main__":

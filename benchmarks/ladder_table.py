@@ -3,14 +3,15 @@
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from loadgen.compare import summarise
+from loadgen.exits import Exit
 from loadgen.figures import FIGURES
 from loadgen.report.numbers import figure, ratio_with_spread, with_spread
-from loadgen.results import Environment, Ratio, Round, Spread
+from loadgen.results import Ratio, Result, Round, Spread
 
 __all__ = [
     "PACED_SHARE",
@@ -55,20 +56,33 @@ class StepResult(_Record):
     """Null if it was not asked for."""
 
 
-class LadderResult(_Record):
+class LadderResult(Result):
     """What a whole run showed."""
 
     schema_version: Literal["connect-actor.ladder/1"] = _SCHEMA
-    started_at: str
-    """UTC, ISO 8601."""
     seconds: float
-    settings: dict[str, Any]
-    environment: Environment
-    """Its revision is the generator's."""
     paced_rate: float | None
     """Operations per second."""
     steps: list[StepResult]
     warnings: list[str]
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether an answer was wrong or missing."""
+        return not all(each.is_right for figures in self._measured() for each in figures.rounds)
+
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield the steps that no round says anything about."""
+        for step in self.steps:
+            for figures in (step.saturated, step.paced):
+                if figures and figures.rounds and not any(each.is_valid for each in figures.rounds):
+                    yield (
+                        Exit.INVALID,
+                        f"{step.label}: the generator was the limit in every round: no verdict",
+                    )
+
+    def _measured(self) -> list[StepFigures]:
+        return [each for step in self.steps for each in (step.saturated, step.paced) if each]
 
 
 def figures_of(done: Mapping[str, Sequence[Round]]) -> dict[str, StepFigures]:

@@ -9,13 +9,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-__all__ = ["end_child", "how_ended", "kill_child", "start_child"]
+from loadgen.scratch import helpers_directory
+
+__all__ = ["end_child", "how_ended", "kill_all_children", "kill_child", "start_child"]
 
 _LAUNCHER = Path(__file__).with_name("_bound_to_parent.py")
 
 
 # Of asyncio's streams, unless more is asked for.
 _LONGEST_LINE = 1 << 16
+
+_children: "set[asyncio.subprocess.Process]" = set()
 
 
 async def start_child(
@@ -34,7 +38,8 @@ async def start_child(
         stderr: likewise.
         longest_line: bytes that a line read from it may have.
     """
-    return await asyncio.create_subprocess_exec(
+    _children.difference_update([each for each in _children if each.returncode is not None])
+    child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
         "-S",
@@ -45,10 +50,14 @@ async def start_child(
         stdout=stdout,
         stderr=stderr,
         limit=longest_line,
+        # What it leaves behind when it is killed is removed with ours.
+        env={**os.environ, "TMPDIR": str(helpers_directory())},
         # A session, so a process group, of its own: Ctrl-C reaches us alone, and we end it in
         # order.
         start_new_session=True,
     )
+    _children.add(child)
+    return child
 
 
 async def end_child(process: asyncio.subprocess.Process, patience: float) -> int:
@@ -70,6 +79,13 @@ def kill_child(process: asyncio.subprocess.Process) -> None:
     """Kill its whole group, in case the command was a wrapper that started another process."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def kill_all_children() -> None:
+    """Kill the groups of all children that still run, and return at once."""
+    for process in list(_children):
+        if process.returncode is None:
+            kill_child(process)
 
 
 def how_ended(code: int) -> str:

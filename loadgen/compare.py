@@ -8,16 +8,18 @@ import random
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from loadgen.ending import Ended, ending
 from loadgen.environment import describe_environment
 from loadgen.figures import FIGURES, latency_of
 from loadgen.progress import CommandProgress
 from loadgen.results import CompareResult, Round, VariantFigures, VariantSummary
 from loadgen.settings import CompareSettings, LoadSettings
-from loadgen.statistics import ratio_to, spread_of
+from loadgen.statistics import ratio_to, spread_of, valid_pairs
 from loadgen.trial import Variant, run_trial
 
 __all__ = [
@@ -67,6 +69,8 @@ async def run_rounds(
 ) -> dict[str, list[Round]]:
     """Run every variant once in every round; return the rounds by the variants' names.
 
+    If the command ends early, these are the complete rounds until then, or none.
+
     Raises:
         ServiceError: a service did not start, or died.
         TransportError: a service could not be reached, or did not recover what it held.
@@ -86,17 +90,21 @@ async def run_in_order(
 ) -> dict[str, list[Round]]:
     """Run rounds, each with the same variants in an order of its own; return them by name.
 
+    If the command ends early, these are the complete rounds until then, or none.
+
     Raises:
         ServiceError: a service did not start, or died.
         TransportError: a service could not be reached, or did not recover what it held.
         MetricsError: a service's counters could not be read.
     """
     done: dict[str, list[Round]] = {variant.name: [] for variant in orders[0]}
-    for number, order in enumerate(orders, 1):
+
+    async def run_round(number: int, order: Sequence[Variant]) -> list[Round]:
+        rounds = []
         for position, variant in enumerate(order, 1):
             with progress.within(f"round {number} of {len(orders)}, {variant.name}: "):
                 trial = await run_trial(variant, settings, progress, recovers=recovers)
-            done[variant.name].append(
+            rounds.append(
                 Round(
                     number=number,
                     position=position,
@@ -105,6 +113,13 @@ async def run_in_order(
                     recovery=trial.recovery,
                 )
             )
+        return rounds
+
+    with suppress(Ended):
+        for number, order in enumerate(orders, 1):
+            rounds = await ending().part(run_round(number, order))
+            for variant, round_ in zip(order, rounds, strict=True):
+                done[variant.name].append(round_)
     return done
 
 
@@ -112,6 +127,7 @@ async def execute_compare(settings: CompareSettings, progress: CommandProgress) 
     """Run all rounds and return what they showed.
 
     Raises:
+        Ended: the command ended before a round was complete.
         ServiceError: a service did not start, or died.
         TransportError: a service could not be reached, or did not recover what it held.
         MetricsError: a service's counters could not be read.
@@ -119,11 +135,14 @@ async def execute_compare(settings: CompareSettings, progress: CommandProgress) 
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     begun = time.monotonic()
     done = await run_rounds(VARIANTS, settings.rounds, settings, progress)
+    if not done[BASELINE]:
+        raise Ended(ending().reason)
     return CompareResult(
         started_at=started_at,
         seconds=time.monotonic() - begun,
         settings=settings.model_dump(mode="json"),
         environment=describe_environment(Path(tempfile.gettempdir())),
+        cut_short=ending().reason,
         baseline=BASELINE,
         variants=[
             VariantFigures(
@@ -140,13 +159,21 @@ async def execute_compare(settings: CompareSettings, progress: CommandProgress) 
 
 
 def summarise(rounds: Sequence[Round], baseline: Sequence[Round]) -> VariantSummary:
-    """Return one variant's figures over the rounds, and their ratios to the baseline's."""
+    """Return one variant's figures over its valid rounds, and their ratios to the baseline's."""
+    valid = [round_ for round_ in rounds if round_.is_valid]
+    bases, beside = valid_pairs(baseline, rounds)
     figures, ratios = {}, {}
     for figure in FIGURES:
-        values = [figure.value(round_) for round_ in rounds]
-        figures[figure.name] = spread_of(values)
-        ratios[figure.name] = ratio_to([figure.value(round_) for round_ in baseline], values)
-    return VariantSummary(figures=figures, ratios=ratios, latency_all_rounds=latency_of(rounds))
+        figures[figure.name] = spread_of([figure.value(round_) for round_ in valid])
+        ratios[figure.name] = ratio_to(
+            [figure.value(round_) for round_ in bases], [figure.value(round_) for round_ in beside]
+        )
+    return VariantSummary(
+        figures=figures,
+        ratios=ratios,
+        latency_all_rounds=latency_of(valid),
+        rounds_left_out=len(rounds) - len(valid),
+    )
 
 
 def warnings_of(done: Mapping[str, Sequence[Round]]) -> list[str]:
@@ -157,8 +184,8 @@ def warnings_of(done: Mapping[str, Sequence[Round]]) -> list[str]:
             load, where = round_.load, f"{name}, round {round_.number}"
             if load.stopped is not None:
                 warnings.append(f"{where}: stopped early: {load.stopped}")
-            if load.generator.warnings:
-                warnings.append(f"{where}: {load.generator.verdict}")
+            if not round_.is_valid:
+                warnings.append(f"{where}: {load.generator.verdict}; the round is left out")
             warnings.extend(f"{where}: {text}" for text in load.generator.warnings)
             if load.skipped_at_cap:
                 warnings.append(

@@ -6,13 +6,15 @@ differ by: the two ranges have no value in common.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from loadgen.exits import Exit
 from loadgen.figures import FIGURES, Figure
+from loadgen.load import Progress
 from loadgen.results import (
     COMPARE_SCHEMA,
     RUN_SCHEMA,
@@ -24,10 +26,10 @@ from loadgen.results import (
     RunResult,
     Spread,
 )
-from loadgen.settings import ConfigurationError
+from loadgen.settings import ConfigurationError, DiffSettings
 from loadgen.statistics import spread_of
 
-__all__ = ["Change", "Diff", "Difference", "diff_results", "read_result"]
+__all__ = ["Change", "Diff", "Difference", "diff_results", "execute_diff", "read_result"]
 
 Result = RunResult | CompareResult
 
@@ -93,11 +95,41 @@ class Diff:
     environment: list[Difference]
     changes: list[Change]
     notes: list[str]
+    threshold: float
+    """Share by which a figure may be worse."""
+    is_invalid: bool
+    """Whether there are no changes since the generator was the limit in every round."""
+    is_nothing: bool
+    """Whether the two results are the same."""
 
     @property
-    def got_worse(self) -> bool:
-        """Whether any figure did."""
-        return any(change.is_worse for change in self.changes)
+    def exit(self) -> Exit:
+        """Whether a figure got worse, or nothing could be compared."""
+        if any(change.is_worse for change in self.changes):
+            return Exit.WRONG
+        if self.changes:
+            return Exit.RIGHT
+        return Exit.INVALID if self.is_invalid else Exit.NO_VERDICT
+
+    @property
+    def notices(self) -> Sequence[str]:
+        """What stands above all else."""
+        if self.is_nothing:
+            return ["Nothing differs: the two results are the same"]
+        if self.changes:
+            return []
+        why = "the generator was the limit" if self.is_invalid else "no figure is in both results"
+        return [f"Nothing can be compared, {why}: no verdict"]
+
+
+async def execute_diff(settings: DiffSettings, _: Progress) -> Diff:
+    """Read two results and put them beside each other.
+
+    Raises:
+        ConfigurationError: a file can't be read or is no result, or they are of two kinds.
+    """
+    before, after = read_result(settings.before), read_result(settings.after)
+    return diff_results(before, after, settings.threshold)
 
 
 def read_result(path: Path) -> Result:
@@ -136,6 +168,7 @@ def diff_results(before: Result, after: Result, threshold: float) -> Diff:
     if type(before) is not type(after):
         raise ConfigurationError("a run and a comparison can't be compared: give two of a kind")
     old, new = _rounds(before), _rounds(after)
+    known_old, known_new = _valid(old), _valid(new)
     return Diff(
         settings=_differences(
             {name: value for name, value in before.settings.items() if name not in _IMMATERIAL},
@@ -144,11 +177,18 @@ def diff_results(before: Result, after: Result, threshold: float) -> Diff:
         environment=_differences(_facts(before.environment), _facts(after.environment)),
         changes=[
             change
-            for variant in old
-            if variant in new
-            for change in _changes(variant, old[variant], new[variant], threshold)
+            for variant in known_old
+            if variant in known_new
+            for change in _changes(variant, known_old[variant], known_new[variant], threshold)
         ],
-        notes=[*_doubts("before", old), *_doubts("after", new), *_spread_note(old, new)],
+        notes=[
+            *_doubts("before", before, old),
+            *_doubts("after", after, new),
+            *_spread_note(old, new),
+        ],
+        threshold=threshold,
+        is_invalid=any(variant in new for variant in old),
+        is_nothing=before == after,
     )
 
 
@@ -172,6 +212,15 @@ def _rounds(result: Result) -> _Rounds:
     cost = result.cost or _NO_COST
     round_ = Round(number=1, position=1, load=result.load, cost=cost, recovery=None)
     return {"run": _Measured([round_], knows_cost=result.cost is not None)}
+
+
+def _valid(rounds: _Rounds) -> _Rounds:
+    """Return what says something about the service: the generator was not the limit."""
+    valid = {
+        name: replace(measured, rounds=[each for each in measured.rounds if each.is_valid])
+        for name, measured in rounds.items()
+    }
+    return {name: measured for name, measured in valid.items() if measured.rounds}
 
 
 def _changes(variant: str, old: _Measured, new: _Measured, threshold: float) -> list[Change]:
@@ -220,13 +269,15 @@ def _facts(environment: Environment) -> dict[str, Any]:
     return {**facts.pop("versions"), **facts}
 
 
-def _doubts(which: str, rounds: _Rounds) -> list[str]:
+def _doubts(which: str, result: Result, rounds: _Rounds) -> list[str]:
     """Return what makes a result doubtful, each once."""
-    doubts = []
+    doubts = [] if result.cut_short is None else [f"cut short: {result.cut_short}"]
     for variant, measured in rounds.items():
         loads = [round_.load for round_ in measured.rounds]
         doubts += [
-            f"{variant}: {load.generator.verdict}" for load in loads if load.generator.warnings
+            f"{variant}: {load.generator.verdict}; such rounds are left out"
+            for load in loads
+            if not load.generator.is_valid
         ]
         doubts += [f"{variant}: answers were WRONG" for load in loads if load.verification_failures]
         doubts += [f"{variant}: operations failed" for load in loads if load.errors]

@@ -158,6 +158,10 @@ class Fleet:
         self._figures = [LoadFigures.model_validate(each["figures"]) for each in news]
         self._ends = [decode_end(end, self._client) for each in news for end in each["ends"]]
 
+    def stop(self, reason: str) -> None:
+        """Let all workers end the measuring now."""
+        self._tell_all("stop", reason=reason)
+
     def figures(self, service_cpu_share: float | None) -> LoadFigures:
         """Return what all workers measured together."""
         return merge_loads(self._figures, service_cpu_share)
@@ -174,7 +178,7 @@ class Fleet:
         for tally in tallies[1:]:
             total += tally
         if (reason := reason_to_stop(self._conditions, total)) is not None:
-            self._tell_all("stop", reason=reason)
+            self.stop(reason)
 
     def _tell_all(self, order: str, **details: str | None) -> None:
         for worker in self._workers:

@@ -13,7 +13,7 @@ from grpc import aio
 
 from loadgen.channels import ChannelEnd
 from loadgen.endpoint import Endpoint
-from loadgen.pacing import NO_ANSWER, SECOND, Line
+from loadgen.pacing import LONGEST_NAP, NO_ANSWER, SECOND, Line
 from loadgen.peer import PeerEnd, status_name
 from loadgen.recording import Recorder
 from loadgen.settings import LoadSettings
@@ -72,7 +72,7 @@ class Lifecycle:
                 if not due or min(due) >= recorder.ends_at:
                     return
                 if (wait := min(due) - self._line.now()) > 0:
-                    await asyncio.sleep(wait / SECOND)
+                    await asyncio.sleep(min(wait, LONGEST_NAP) / SECOND)
                     # The phase may have been ended early meanwhile.
                     continue
                 if churn_gap and replacement_at == min(due):

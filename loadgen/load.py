@@ -16,6 +16,7 @@ from typing import Protocol
 from loadgen.arrivals import Arrivals, Schedule
 from loadgen.channels import ChannelEnd
 from loadgen.draws import Draws
+from loadgen.ending import ending
 from loadgen.endpoint import Endpoint
 from loadgen.lifecycle import Lifecycle
 from loadgen.pacing import SECOND, Line, closed_loop, drain, open_loop
@@ -66,6 +67,9 @@ class Loading(Protocol):
         Args:
             rate: instead of that of the settings, written as theirs.
         """
+
+    def stop(self, reason: str) -> None:
+        """End the measuring now; nothing if it is over. What was measured stays."""
 
     def figures(self, service_cpu_share: float | None) -> LoadFigures:
         """Return what was measured."""
@@ -167,6 +171,10 @@ class Load:
         finally:
             gc.unfreeze()
 
+    def stop(self, reason: str) -> None:
+        """End the measuring now; nothing if it is over. What was measured stays."""
+        self.line.stop(reason)
+
     def figures(self, service_cpu_share: float | None) -> LoadFigures:
         """Return what was measured.
 
@@ -243,13 +251,18 @@ class Load:
 
 
 async def put_load(
-    load: Loading, read: Callable[[], Awaitable[Reading]] | None
+    load: Loading,
+    read: Callable[[], Awaitable[Reading]] | None,
+    *,
+    keeps_what_it_has: bool = False,
 ) -> tuple[LoadFigures, Cost | None]:
     """Warm up, measure, and return what the load did and what it cost.
 
     Args:
         load: not begun yet.
         read: reads the service's counters; without it there is no cost.
+        keeps_what_it_has: whether an early end of the command, once the measuring has begun, only
+            makes it shorter.
 
     Raises:
         TransportError: the transport failed.
@@ -257,6 +270,8 @@ async def put_load(
     """
     await load.warm_up()
     before = None if read is None else await read()
+    if keeps_what_it_has:
+        ending().rather(load.stop)
     await load.measure()
     after = None if read is None else await read()
     cost = None

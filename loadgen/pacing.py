@@ -16,7 +16,7 @@ from loadgen.recording import Recorder
 from loadgen.transport import Transport
 from protos.connect_actor.v1 import connect_pb2 as wire
 
-__all__ = ["NO_ANSWER", "Line", "closed_loop", "drain", "open_loop"]
+__all__ = ["LONGEST_NAP", "NO_ANSWER", "Line", "closed_loop", "drain", "open_loop"]
 
 SECOND = 1_000_000_000
 
@@ -27,7 +27,7 @@ NO_ANSWER = "NO_ANSWER"
 _TICK = SECOND // 1000
 
 # However long nothing is due, a broken transport and an early end are seen.
-_LONGEST_NAP = SECOND // 4
+LONGEST_NAP = SECOND // 4
 
 # A send that the generator itself missed by this much is skipped and counted, like those at the
 # cap: made up for later, it would be a burst. Users of wrk2 and k6 see pauses below this as noise.
@@ -77,10 +77,11 @@ class Line:
             self.submit([self.peers.follow_up() for _ in range(count)])
 
     def stop(self, reason: str) -> None:
-        """End the current phase now."""
-        if self.stopped is None:
+        """End the current phase now, unless it is over."""
+        now = self.now()
+        if self.stopped is None and now < self.recorder.ends_at:
             self.stopped = reason
-            self.recorder.ends_at = self.now()
+            self.recorder.ends_at = now
             self.changed.set()
 
     def ask(self, operation: wire.Operation) -> "asyncio.Future[wire.OperationResult]":
@@ -200,7 +201,7 @@ async def open_loop(line: Line, *, schedule: Schedule, max_in_flight: int) -> No
                 operations.append(pending)
         _submit_in_batches(line, operations)
         pause = min(schedule.next_at, recorder.ends_at) - line.now()
-        await asyncio.sleep(min(max(pause, _TICK), _LONGEST_NAP) / SECOND)
+        await asyncio.sleep(min(max(pause, _TICK), LONGEST_NAP) / SECOND)
 
 
 async def drain(line: Line, *, patience: float) -> None:

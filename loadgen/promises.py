@@ -8,7 +8,16 @@ from pydantic import BaseModel, ConfigDict
 from loadgen.report.blocks import Cell, Column, Table, Tone, missing
 from loadgen.report.numbers import figure
 
-__all__ = ["Promise", "promise_table", "verdict_on_all"]
+__all__ = ["OPERATIONS", "Promise", "promise_table", "verdict_on_all", "withhold_verdicts"]
+
+OPERATIONS = "operations"
+"""Unit of what went wrong: such a figure is true whatever load was put on."""
+
+_VERDICTS = {
+    True: Cell("kept", tone=Tone.BETTER),
+    False: Cell("BROKEN", tone=Tone.WORSE),
+    None: Cell("no verdict"),
+}
 
 
 class Promise(BaseModel):
@@ -22,8 +31,14 @@ class Promise(BaseModel):
     value: float | None
     """What was measured; null if it could not be had, which keeps no promise."""
     unit: str
-    kept: bool
+    kept: bool | None
+    """Null if there is no verdict: the run did not show what the promise is about."""
     remark: str = ""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it was shown to be broken."""
+        return self.kept is False
 
     @classmethod
     def at_most(
@@ -51,9 +66,22 @@ class Promise(BaseModel):
         return cls(name=name, bound=words, value=value, unit=unit, kept=kept, remark=remark)
 
 
+def withhold_verdicts(promises: Sequence[Promise]) -> list[Promise]:
+    """Return the promises without their verdicts; an operation gone wrong stays one."""
+    return [
+        promise
+        if promise.is_broken and promise.unit == OPERATIONS
+        else promise.model_copy(update={"kept": None})
+        for promise in promises
+    ]
+
+
 def verdict_on_all(promises: Sequence[Promise]) -> str:
     """Say in one clause how many were kept, or which were not."""
-    broken = [promise.name for promise in promises if not promise.kept]
+    broken = [promise.name for promise in promises if promise.is_broken]
+    undecided = sum(promise.kept is None for promise in promises)
+    if undecided and not broken:
+        return f"No verdict on {undecided} of {len(promises)} promises"
     if not broken:
         return f"All {len(promises)} promises were kept"
     return f"{len(broken)} of {len(promises)} promises were broken: {'; '.join(broken)}"
@@ -79,10 +107,7 @@ def promise_table(promises: Sequence[Promise]) -> Table:
                 if promise.value is None
                 else Cell(figure(promise.value), promise.value),
                 Cell(promise.unit),
-                Cell(
-                    "kept" if promise.kept else "BROKEN",
-                    tone=Tone.BETTER if promise.kept else Tone.WORSE,
-                ),
+                _VERDICTS[promise.kept],
                 Cell(promise.remark),
             )
             for promise in promises

@@ -4,9 +4,12 @@
 carry their unit. A figure that could not be had is null, never 0.
 """
 
+from collections.abc import Iterator
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from loadgen.exits import Exit
 
 __all__ = [
     "COMPARE_SCHEMA",
@@ -20,6 +23,7 @@ __all__ = [
     "OperationLatency",
     "Ratio",
     "Recovery",
+    "Result",
     "Round",
     "RunResult",
     "Spread",
@@ -72,6 +76,11 @@ class Generator(_Record):
     """Why the generator, not the service, may have set the figures; empty if nothing says so."""
     verdict: Literal["valid", "INVALID: generator saturated"] = "valid"
     """Follows from the warnings, whatever is given."""
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether nothing says that the generator was the limit."""
+        return not self.warnings
 
     @model_validator(mode="before")
     @classmethod
@@ -165,17 +174,62 @@ class Environment(_Record):
     """Of the service's data directory."""
 
 
-class RunResult(_Record):
-    """Result of ``loadgen run``."""
+class Result(_Record):
+    """What the result of every command has."""
 
-    schema_version: Literal["connect-actor.loadgen.run/1"] = RUN_SCHEMA
+    schema_version: str
     started_at: str
     """UTC, ISO 8601."""
     settings: dict[str, Any]
     environment: Environment
+    cut_short: str | None = None
+    """Why the command ended before it was done; the result holds what was measured until then."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether an answer, a promise or a bound was broken, however much was measured."""
+        return False
+
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield why there is no verdict, INVALID or NO_VERDICT each with a sentence."""
+        yield from ()
+
+    @property
+    def exit(self) -> Exit:
+        """What the command's exit code says of what was measured."""
+        if self.is_wrong:
+            return Exit.WRONG
+        # A generator that was the limit may be why nothing else was shown.
+        return min((code for code, _ in self.withheld()), default=Exit.RIGHT)
+
+    @property
+    def notices(self) -> list[str]:
+        """What stands above every answer, in sentences."""
+        cut_short = [] if self.cut_short is None else [f"CUT SHORT: {self.cut_short}"]
+        return [*cut_short, *(why for _, why in self.withheld())]
+
+
+class RunResult(Result):
+    """Result of ``loadgen run``."""
+
+    schema_version: Literal["connect-actor.loadgen.run/1"] = RUN_SCHEMA
     load: LoadFigures
     cost: Cost | None
     """Null without access to the service's metrics."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether an answer was wrong or missing, or a bound ended the load."""
+        load = self.load
+        is_stopped = load.stopped is not None and self.cut_short is None
+        return bool(load.verification_failures or load.errors or is_stopped)
+
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield why the figures say nothing about the service."""
+        if not self.load.generator.is_valid:
+            yield Exit.INVALID, f"{self.load.generator.verdict}: no verdict on the service"
+        if not self.load.operations_finished:
+            yield Exit.NO_VERDICT, "No operation was finished: no verdict"
 
 
 class Recovery(_Record):
@@ -207,6 +261,22 @@ class Round(_Record):
     recovery: Recovery | None
     """Null for the memory journal: it has nothing to recover from."""
 
+    @property
+    def is_valid(self) -> bool:
+        """Whether it says something about the service: the generator was not the limit."""
+        return self.load.generator.is_valid
+
+    @property
+    def is_right(self) -> bool:
+        """Whether every answer came and was right, to the end, and every channel came back."""
+        load, back = self.load, self.recovery
+        return (
+            not load.verification_failures
+            and not load.errors
+            and load.stopped is None
+            and (back is None or back.verified_channels == back.channels)
+        )
+
 
 class Spread(_Record):
     """A figure over the rounds."""
@@ -221,13 +291,15 @@ class Ratio(Spread):
 
 
 class VariantSummary(_Record):
-    """One variant's figures over all rounds; null where a figure can't be had."""
+    """One variant's figures over its valid rounds; null where a figure can't be had."""
 
     figures: dict[str, Spread | None]
     ratios: dict[str, Ratio | None]
-    """To the baseline; null for the baseline itself too."""
+    """To the baseline, over rounds in which both are valid; null for the baseline itself too."""
     latency_all_rounds: Latency | None
-    """Of all operations of all rounds, from their merged histograms."""
+    """Of all operations of all valid rounds, from their merged histograms."""
+    rounds_left_out: int = 0
+    """Rounds in which the generator was the limit: no figure holds them."""
 
 
 class VariantFigures(_Record):
@@ -240,15 +312,25 @@ class VariantFigures(_Record):
     summary: VariantSummary
 
 
-class CompareResult(_Record):
+class CompareResult(Result):
     """Result of ``loadgen compare``."""
 
     schema_version: Literal["connect-actor.loadgen.compare/1"] = COMPARE_SCHEMA
-    started_at: str
-    """UTC, ISO 8601."""
     seconds: float
-    settings: dict[str, Any]
-    environment: Environment
     baseline: str
     variants: list[VariantFigures]
     warnings: list[str]
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a round went wrong."""
+        return not all(each.is_right for variant in self.variants for each in variant.rounds)
+
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield the variants that no round says anything about."""
+        for variant in self.variants:
+            if variant.rounds and variant.summary.rounds_left_out == len(variant.rounds):
+                yield (
+                    Exit.INVALID,
+                    f"{variant.name}: the generator was the limit in every round: no verdict",
+                )

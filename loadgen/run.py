@@ -1,18 +1,19 @@
 """``loadgen run``: one load, on a service that is there or one that is started for it."""
 
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from loadgen.arrivals import Arrivals
+from loadgen.ending import ending
 from loadgen.endpoint import Endpoint
 from loadgen.environment import describe_environment
 from loadgen.exporter import LoadExporter
 from loadgen.fleet import open_load
 from loadgen.load import Progress, put_load
 from loadgen.results import RunResult
+from loadgen.scratch import scratch_directory
 from loadgen.service_cost import take
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import ConfigurationError, RunSettings
@@ -55,8 +56,8 @@ async def _run(settings: RunSettings, exporter: LoadExporter, progress: Progress
         endpoint = _endpoint_of(settings, settings.target)
         target = _Target(endpoint, settings.target_metrics, None)
         return await _load(target, settings, exporter, progress)
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as temporary:
-        data_dir = settings.data_dir or Path(temporary)
+    with scratch_directory() as temporary:
+        data_dir = settings.data_dir or temporary
         progress.step(f"starting the service, strategy {settings.strategy}")
         options = ServiceOptions.of(settings, data_dir)
         async with ServiceProcess(options, settings.timeout_seconds) as service:
@@ -91,11 +92,12 @@ async def _load(
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     async with open_load(target.endpoint, settings, progress, exporter.watch) as work:
         read = None if target.metrics is None else partial(take, target.metrics, target.data_dir)
-        load, cost = await put_load(work, read)
+        load, cost = await put_load(work, read, keeps_what_it_has=True)
     return RunResult(
         started_at=started_at,
         settings=settings.model_dump(mode="json"),
         environment=describe_environment(target.data_dir or Path.cwd()),
+        cut_short=ending().reason,
         load=load,
         cost=cost,
     )

@@ -10,7 +10,10 @@ from typing import Self
 from loadgen.recording import Histogram, Recorder
 from loadgen.results import Generator, Latency
 
-__all__ = ["SelfCheck", "verdict_on", "warnings_about"]
+__all__ = ["TOLERATED_LATENESS", "SelfCheck", "verdict_on", "warnings_about"]
+
+TOLERATED_LATENESS = 0.02
+"""Share of the sends of a long load that the generator may skip because it was late itself."""
 
 # A sample of the event loop's lag every so often costs nothing that could be measured.
 _SAMPLE_EVERY = 0.01

@@ -8,9 +8,9 @@ to trust it.
 import statistics
 from collections.abc import Sequence
 
-from loadgen.results import Ratio, Spread
+from loadgen.results import Ratio, Round, Spread
 
-__all__ = ["ratio_to", "spread_of"]
+__all__ = ["ratio_to", "spread_of", "valid_pairs"]
 
 
 def spread_of(values: Sequence[float | None]) -> Spread | None:
@@ -33,3 +33,15 @@ def ratio_to(baseline: Sequence[float | None], values: Sequence[float | None]) -
     ]
     spread = spread_of(ratios)
     return None if spread is None else Ratio(**spread.model_dump())
+
+
+def valid_pairs(
+    baseline: Sequence[Round], rounds: Sequence[Round]
+) -> tuple[list[Round], list[Round]]:
+    """Return the rounds in which the generator was the limit of neither, and so comparable."""
+    pairs = [
+        (base, round_)
+        for base, round_ in zip(baseline, rounds, strict=True)
+        if base.is_valid and round_.is_valid
+    ]
+    return [base for base, _ in pairs], [round_ for _, round_ in pairs]

@@ -1,6 +1,5 @@
 """A trial: one load on one fresh service, its cost, and how the service comes back from kill -9."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from loadgen.load import Progress, put_load
 from loadgen.peer import PeerEnd
 from loadgen.recovery import recover
 from loadgen.results import Cost, LoadFigures, Recovery
+from loadgen.scratch import scratch_directory
 from loadgen.service_cost import MetricsError, take
 from loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
 from loadgen.settings import JournalName, LoadSettings, RouterName, StrategyName
@@ -80,8 +80,8 @@ async def run_trial(
         TransportError: a service could not be reached, or did not recover what it held.
         MetricsError: a service's counters could not be read.
     """
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
-        options = variant.options(Path(data_dir), settings.service_command)
+    with scratch_directory() as data_dir:
+        options = variant.options(data_dir, settings.service_command)
         progress.step("starting the service")
         async with ServiceProcess(options, settings.timeout_seconds) as service:
             load, cost, ends = await service.while_alive(_load(service, settings, progress))

@@ -76,6 +76,8 @@ async def _obey(orders: asyncio.StreamReader, load: Load, news: _News) -> None:
                     tasks.create_task(_warm_up(load, news))
                 case "measure":
                     tasks.create_task(_measure(load, told["rate"], news))
+                    # Until it has begun it can't be stopped.
+                    await asyncio.sleep(0)
                 case _:
                     load.line.stop(told["reason"])
 

@@ -6,9 +6,7 @@ is within it, and no send was skipped because too many were unanswered.
 """
 
 import math
-import tempfile
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 from loadgen.audit.results import CapacityProbe, CapacitySearch
 from loadgen.audit.settings import AuditSettings
@@ -16,6 +14,7 @@ from loadgen.channels import ChannelEnd, establish
 from loadgen.figures import latency_of_loads
 from loadgen.load import Load, Progress, put_load
 from loadgen.results import LoadFigures
+from loadgen.scratch import scratch_directory
 from loadgen.service_process import ServiceProcess
 from loadgen.transport import open_transport
 from loadgen.trial import Variant
@@ -43,8 +42,8 @@ async def find_capacity(
         ServiceError: the service did not start, or died.
         TransportError: it could not be reached.
     """
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
-        options = variant.options(Path(data_dir), settings.service_command)
+    with scratch_directory() as data_dir:
+        options = variant.options(data_dir, settings.service_command)
         async with ServiceProcess(options, settings.timeout_seconds) as service:
             found = await service.while_alive(_search(service, settings, start, progress))
             await service.stop()
@@ -93,6 +92,7 @@ def _judge(load: LoadFigures, channels: int, settings: AuditSettings) -> Capacit
         p99_ms=_p99(load),
         skipped=load.skipped_at_cap + load.skipped_by_late_generator,
         keeps_objective=_keeps(load, settings.p99_objective_ms),
+        generator_bound=not load.generator.is_valid,
     )
 
 

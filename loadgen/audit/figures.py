@@ -11,7 +11,7 @@ from loadgen.audit.results import CapacitySearch, Measured
 from loadgen.compare import BASELINE
 from loadgen.figures import FIGURES
 from loadgen.results import Round, Spread
-from loadgen.statistics import ratio_to, spread_of
+from loadgen.statistics import ratio_to, spread_of, valid_pairs
 
 __all__ = ["RATIO", "FigureBook"]
 
@@ -32,6 +32,7 @@ class FigureBook:
 
     def __init__(self) -> None:
         self._figures: dict[str, Measured] = {}
+        self._invalid: set[str] = set()
 
     def __contains__(self, name: str) -> bool:
         return name in self._figures
@@ -40,9 +41,21 @@ class FigureBook:
         """Return a figure, if it could be had."""
         return self._figures.get(name)
 
-    def enter(self, name: str, values: Sequence[float | None], unit: str, how: str) -> None:
-        """Enter a figure by its value in each round; nothing if one of them is missing."""
-        self._enter(name, spread_of(values), unit, len(values), how)
+    def is_invalid(self, name: str) -> bool:
+        """Say whether a figure is missing since the generator was the limit in every round."""
+        return name in self._invalid
+
+    def enter(
+        self,
+        name: str,
+        values: Sequence[float | None],
+        unit: str,
+        how: str,
+        *,
+        left_out: int = 0,
+    ) -> None:
+        """Enter a figure by its value in each valid round; nothing if one of them is missing."""
+        self._enter(name, spread_of(values), unit, len(values), how, left_out)
 
     def enter_ratio(
         self,
@@ -50,13 +63,21 @@ class FigureBook:
         baseline: Sequence[float | None],
         values: Sequence[float | None],
         how: str,
+        *,
+        left_out: int = 0,
     ) -> None:
-        """Enter a ratio, worked out within each round."""
-        self._enter(name, ratio_to(baseline, values), RATIO, len(values), how)
+        """Enter a ratio, worked out within each round that is valid for both."""
+        self._enter(name, ratio_to(baseline, values), RATIO, len(values), how, left_out)
 
-    def _enter(self, name: str, spread: Spread | None, unit: str, rounds: int, how: str) -> None:
+    def _enter(
+        self, name: str, spread: Spread | None, unit: str, rounds: int, how: str, left_out: int
+    ) -> None:
         if spread is not None:
-            self._figures[name] = Measured(spread=spread, unit=unit, rounds=rounds, how=how)
+            self._figures[name] = Measured(
+                spread=spread, unit=unit, rounds=rounds, how=how, rounds_left_out=left_out
+            )
+        elif left_out and not rounds:
+            self._invalid.add(name)
 
     # --- From what was run ------------------------------------------------------------------------
 
@@ -70,15 +91,32 @@ class FigureBook:
 
     def add_capacity(self, found: Mapping[str, Sequence[CapacitySearch]]) -> None:
         """Enter how many channels were borne."""
-        channels = {name: [float(s.channels) for s in searches] for name, searches in found.items()}
-        for name, values in channels.items():
+        for name, searches in found.items():
+            pairs = [
+                (float(base.channels), float(search.channels))
+                for base, search in zip(found[BASELINE], searches, strict=True)
+                if base.is_valid and search.is_valid
+            ]
             self.enter_ratio(
-                f"channels_within_objective.{name}", channels[BASELINE], values, _CAPACITY
+                f"channels_within_objective.{name}",
+                [base for base, _ in pairs],
+                [value for _, value in pairs],
+                _CAPACITY,
+                left_out=len(searches) - len(pairs),
             )
-            self.enter(f"channels_within_objective.{name}.absolute", values, "channels", _CAPACITY)
+            valid = [float(search.channels) for search in searches if search.is_valid]
+            self.enter(
+                f"channels_within_objective.{name}.absolute",
+                valid,
+                "channels",
+                _CAPACITY,
+                left_out=len(searches) - len(valid),
+            )
 
     def add_micro(self, rounds: Sequence[MicroRound]) -> None:
         """Enter what was measured within one process."""
+        if not rounds:
+            return
         self._add_strategies(rounds)
         plain: dict[str, tuple[Callable[[MicroRound], float | None], str]] = {
             "channel_keys_bytes": (lambda r: float(r.channel_keys_bytes), "B"),
@@ -134,11 +172,23 @@ class FigureBook:
             if only is not None and figure.name not in only:
                 continue
             name = (rename or {}).get(figure.name, figure.name)
-            baseline = [figure.value(round_) for round_ in done[BASELINE]]
             for variant, rounds in done.items():
-                values = [figure.value(round_) for round_ in rounds]
-                self.enter_ratio(f"{name}.{variant}", baseline, values, how)
-                self.enter(f"{name}.{variant}.absolute", values, figure.unit, how)
+                bases, beside = valid_pairs(done[BASELINE], rounds)
+                self.enter_ratio(
+                    f"{name}.{variant}",
+                    [figure.value(round_) for round_ in bases],
+                    [figure.value(round_) for round_ in beside],
+                    how,
+                    left_out=len(rounds) - len(beside),
+                )
+                valid = [round_ for round_ in rounds if round_.is_valid]
+                self.enter(
+                    f"{name}.{variant}.absolute",
+                    [figure.value(round_) for round_ in valid],
+                    figure.unit,
+                    how,
+                    left_out=len(rounds) - len(valid),
+                )
 
 
 def _bytes(allocated: Allocated | None) -> float | None:

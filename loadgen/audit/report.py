@@ -3,11 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from rich.console import Console
-
 from loadgen.audit.figures import RATIO
 from loadgen.audit.results import AuditResult, AuditRow, Measured
-from loadgen.audit.settings import AuditSettings
 from loadgen.audit.verdicts import Verdict
 from loadgen.compare import BASELINE
 from loadgen.figures import FIGURES, Figure
@@ -23,10 +20,8 @@ from loadgen.report.blocks import (
     Tone,
     missing,
 )
-from loadgen.report.files import write_and_tell
 from loadgen.report.findings import FIGURE, verdict_on
 from loadgen.report.findings import Verdict as RatioVerdict
-from loadgen.report.html import render
 from loadgen.report.method import (
     NO_WINDOW,
     caveats_of_environment,
@@ -34,10 +29,9 @@ from loadgen.report.method import (
     settings_table,
 )
 from loadgen.report.numbers import count, figure, ratio_with_spread, with_spread
-from loadgen.report.terminal import show_all
 from loadgen.results import Ratio, Spread
 
-__all__ = ["audit_page", "write_audit"]
+__all__ = ["audit_blocks", "audit_page"]
 
 _RATIO_TONE = {RatioVerdict.BETTER: Tone.BETTER, RatioVerdict.WORSE: Tone.WORSE}
 
@@ -54,31 +48,15 @@ _SHAPE_FIGURES = (
 )
 
 
-def write_audit(result: AuditResult, settings: AuditSettings, console: Console) -> bool:
-    """Show an audit and write its files; return whether every run of it went right.
-
-    Raises:
-        ReportError: a file can't be written.
-    """
-    show_all(console, _terminal_blocks(result))
-    write_and_tell(console, settings.output / "audit.json", result.model_dump_json(indent=2))
-    write_and_tell(console, settings.output / "audit.html", render(audit_page(result)))
-    loads = [
-        round_.load
-        for done in (result.saturated, result.paced, result.routers)
-        for rounds in done.values()
-        for round_ in rounds
-    ]
-    return not any(load.verification_failures or load.errors for load in loads)
-
-
-def _terminal_blocks(result: AuditResult) -> Iterator[Block]:
+def audit_blocks(result: AuditResult) -> Iterator[Block]:
+    """Yield what the terminal shows."""
     yield Prose(_lead(result), is_lead=True)
     for subject, rows in _by_subject(result).items():
         yield _claims_table(subject, rows, detailed=False)
-    for name in _SHAPE_FIGURES:
-        yield _shapes_table(result, name)
-    yield from _losses(result)
+    if result.shapes:
+        for name in _SHAPE_FIGURES:
+            yield _shapes_table(result, name)
+        yield from _losses(result)
     yield _capacity_table(result)
     if result.warnings:
         yield Bullets(tuple(result.warnings), is_alarm=True)
@@ -105,12 +83,13 @@ def _sections(result: AuditResult) -> Iterator[Section]:
             for subject, rows in _by_subject(result).items()
         ),
     )
-    yield Section(
-        "shapes",
-        "Shapes of load",
-        tuple(_shapes_table(result, name) for name in _SHAPE_FIGURES),
-    )
-    yield Section("losses", "Where differential loses", tuple(_losses(result)))
+    if result.shapes:
+        yield Section(
+            "shapes",
+            "Shapes of load",
+            tuple(_shapes_table(result, name) for name in _SHAPE_FIGURES),
+        )
+        yield Section("losses", "Where differential loses", tuple(_losses(result)))
     yield Section("capacity", "Capacity", (_capacity_table(result),))
     yield Section(
         "method",
@@ -145,11 +124,22 @@ def _by_subject(result: AuditResult) -> dict[str, list[AuditRow]]:
 
 def _lead(result: AuditResult) -> str:
     verdicts = Counter(row.verdict for row in result.rows)
-    judged = len(result.rows) - verdicts[Verdict.NOT_MEASURABLE.value]
+    judged = sum(
+        verdicts[verdict.value]
+        for verdict in (Verdict.HOLDS, Verdict.PARTLY, Verdict.DOES_NOT_HOLD)
+    )
     return (
         f"Of {len(result.rows)} numbers that the audit states, {judged} could be measured:"
         f" {verdicts[Verdict.HOLDS.value]} hold, {verdicts[Verdict.PARTLY.value]} hold partly,"
         f" {verdicts[Verdict.DOES_NOT_HOLD.value]} do not hold."
+        + "".join(
+            f" {words}: {verdicts[verdict.value]}."
+            for verdict, words in (
+                (Verdict.NO_VERDICT, "Without a verdict"),
+                (Verdict.LEFT_OUT, "Left out"),
+            )
+            if verdicts[verdict.value]
+        )
     )
 
 

@@ -1,10 +1,13 @@
 """The form of an audit's result."""
 
-from typing import Any, Final, Literal
+from collections.abc import Iterator
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from loadgen.results import Environment, Round, Spread, VariantSummary
+from loadgen.audit.verdicts import Verdict
+from loadgen.exits import Exit
+from loadgen.results import Result, Round, Spread, VariantSummary
 
 __all__ = [
     "AUDIT_SCHEMA",
@@ -31,6 +34,8 @@ class Measured(_Record):
     """``ratio`` for a ratio to ``full``."""
     rounds: int
     how: str
+    rounds_left_out: int = 0
+    """Rounds in which the generator was the limit: the figure does not hold them."""
 
 
 class AuditRow(_Record):
@@ -56,6 +61,8 @@ class CapacityProbe(_Record):
     p99_ms: float | None
     skipped: int
     keeps_objective: bool
+    generator_bound: bool = False
+    """Whether the generator, not the service, may have set the figures."""
 
 
 class CapacitySearch(_Record):
@@ -63,6 +70,11 @@ class CapacitySearch(_Record):
 
     channels: int
     probes: list[CapacityProbe]
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it was the service that broke the objective, wherever it was broken."""
+        return not any(each.generator_bound for each in self.probes if not each.keeps_objective)
 
 
 class ShapeResult(_Record):
@@ -73,15 +85,11 @@ class ShapeResult(_Record):
     variants: dict[str, VariantSummary]
 
 
-class AuditResult(_Record):
+class AuditResult(Result):
     """Result of ``loadgen audit``."""
 
     schema_version: Literal["connect-actor.loadgen.audit/1"] = AUDIT_SCHEMA
-    started_at: str
-    """UTC, ISO 8601."""
     seconds: float
-    settings: dict[str, Any]
-    environment: Environment
     rows: list[AuditRow]
     missed: list[AuditRow]
     """Effects that the audit did not see."""
@@ -95,3 +103,31 @@ class AuditResult(_Record):
     routers: dict[str, list[Round]]
     """Strategy ``full`` behind each router, by the router's name."""
     warnings: list[str]
+    left_out: list[str] = Field(default_factory=list)
+    """Parts, or rounds of them, that were not measured since the command ended early."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether an answer was wrong or an operation failed."""
+        loads = [
+            round_.load
+            for done in (self.saturated, self.paced, self.routers)
+            for rounds in done.values()
+            for round_ in rounds
+        ]
+        return any(load.verification_failures or load.errors for load in loads)
+
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield how many claims have no verdict since the generator was the limit."""
+        rows = (*self.rows, *self.missed)
+        undecided = sum(row.verdict == Verdict.NO_VERDICT.value for row in rows)
+        if undecided:
+            yield (
+                Exit.INVALID,
+                f"No verdict on {undecided} rows: the generator was the limit in every round",
+            )
+
+    @property
+    def notices(self) -> list[str]:
+        """What stands above every answer, in sentences; what was left out, too."""
+        return [*super().notices, *(f"Left out: {part}" for part in self.left_out)]

@@ -11,7 +11,7 @@ from loadgen.settings import LoadSettings, fill_in_quick
 
 __all__ = ["AuditSettings"]
 
-# Below five minutes on two shared cores.
+# Fits into five minutes on two cores that have nothing else to do.
 _QUICK: Mapping[str, object] = {
     "rounds": 2,
     "warm_up_seconds": 0.5,
@@ -27,7 +27,8 @@ class AuditSettings(LoadSettings):
 
     quick: bool = Field(
         default=False,
-        description="fewer rounds and shapes, below five minutes; flags still win",
+        description="fewer rounds and shapes, and no more than five minutes: what doesn't fit in is"
+        " left out; flags still win",
     )
     rounds: int = Field(3, ge=1, le=100, description="times that each variant is run")
     # Some 250 loads: shorter than those of a comparison, or they would take half a day.

@@ -31,6 +31,10 @@ class Verdict(Enum):
     HOLDS = "holds"
     PARTLY = "partly"
     DOES_NOT_HOLD = "does not hold"
+    NO_VERDICT = "no verdict"
+    """The generator was the limit in every round."""
+    LEFT_OUT = "left out"
+    """The command ended before it was measured."""
     NOT_MEASURABLE = "cannot be measured here"
 
 

@@ -12,15 +12,16 @@ from pathlib import Path
 
 from loadgen.bench.cases import Benchmark
 from loadgen.bench.memory import MemoryFigures
-from loadgen.bench.results import BenchResult, Row, make_row
+from loadgen.bench.results import BenchResult, Row, compare, make_row
 from loadgen.bench.settings import BenchSettings
 from loadgen.bench.suite import chosen
 from loadgen.bench.workers import count_in_worker, time_in_worker
+from loadgen.ending import Ended, ending
 from loadgen.environment import describe_environment
 from loadgen.progress import CommandProgress
 from loadgen.settings import ConfigurationError
 
-__all__ = ["execute_bench", "select"]
+__all__ = ["execute_bench", "read_saved", "select"]
 
 # Long enough that a clock's tick is nothing, short enough for a hundred benchmarks.
 _SECONDS_A_VALUE = 0.05
@@ -44,25 +45,60 @@ async def execute_bench(settings: BenchSettings, progress: CommandProgress) -> B
     """Time and count.
 
     Raises:
-        ConfigurationError: no benchmark is called like that.
+        Ended: the command ended before a group was done.
+        ConfigurationError: no benchmark is called like that, or the saved run is none.
         BenchError: a benchmark failed, or did not do its work.
     """
-    benchmarks = select(settings)
+    benchmarks, saved = select(settings), read_saved(settings)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     rows: list[Row] = []
-    for name, members in itertools.groupby(benchmarks, key=lambda benchmark: benchmark.group):
-        group = list(members)
-        with progress.within(f"{len(rows) + 1} to {len(rows) + len(group)} of {len(benchmarks)}: "):
-            progress.step(name)
-            memory = {benchmark.name: await count_in_worker(benchmark) for benchmark in group}
-            rounds = await _time_in_turn(group, settings, progress)
-        rows.extend(_rows(group, rounds, memory))
+    try:
+        for name, members in itertools.groupby(benchmarks, key=lambda benchmark: benchmark.group):
+            group = list(members)
+            ends = len(rows) + len(group)
+            with progress.within(f"{len(rows) + 1} to {ends} of {len(benchmarks)}: "):
+                progress.step(name)
+                rows += await ending().part(_measure(group, settings, progress))
+    except Ended:
+        if not rows:
+            raise
     return BenchResult(
         started_at=started_at,
         settings=settings.model_dump(mode="json"),
         environment=describe_environment(Path(tempfile.gettempdir())),
+        cut_short=ending().reason,
         rows=rows,
+        compared=[] if saved is None else compare(saved, rows, settings.threshold),
     )
+
+
+def read_saved(settings: BenchSettings) -> BenchResult | None:
+    """Return the saved run to compare with, if one is named.
+
+    Raises:
+        ConfigurationError: it is not there, no benchmark run, or has none of the benchmarks chosen.
+    """
+    if settings.compare is None:
+        return None
+    try:
+        saved = BenchResult.model_validate_json(settings.compare.read_bytes())
+    except (OSError, ValueError):
+        raise ConfigurationError(
+            f"--compare: {settings.compare} is no bench.json of this version"
+        ) from None
+    # A comparison of nothing would pass whatever became slower.
+    if not {row.name for row in saved.rows} & {one.name for one in chosen(settings.only)}:
+        raise ConfigurationError(
+            f"--compare: {settings.compare} has none of the benchmarks that are to run"
+        )
+    return saved
+
+
+async def _measure(
+    group: Sequence[Benchmark], settings: BenchSettings, progress: CommandProgress
+) -> list[Row]:
+    memory = {benchmark.name: await count_in_worker(benchmark) for benchmark in group}
+    return _rows(group, await _time_in_turn(group, settings, progress), memory)
 
 
 async def _time_in_turn(

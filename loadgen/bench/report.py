@@ -1,13 +1,9 @@
 """What a benchmark run leaves behind: the table, the comparison, the files."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from rich.console import Console
-
-from loadgen.bench.results import BenchResult, Comparison, Row, compare
-from loadgen.bench.settings import BenchSettings
-from loadgen.bench.suite import chosen
+from loadgen.bench.results import BenchResult, Row
 from loadgen.report.blocks import (
     Block,
     Cell,
@@ -19,62 +15,18 @@ from loadgen.report.blocks import (
     Tone,
     missing,
 )
-from loadgen.report.files import write_and_tell
-from loadgen.report.html import render
 from loadgen.report.method import caveats_of_environment, environment_table, settings_table
 from loadgen.report.numbers import count, figure, ratio, ratio_with_spread
-from loadgen.report.terminal import show_all
-from loadgen.settings import ConfigurationError
 
-__all__ = ["bench_page", "read_saved", "write_bench"]
+__all__ = ["bench_blocks", "bench_page"]
 
 _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns"))
 _NO_HOOK = "allocations: the counting hook is not built here"
 
 
-def read_saved(settings: BenchSettings) -> BenchResult | None:
-    """Return the saved run to compare with, if one is named.
-
-    Raises:
-        ConfigurationError: it is not there, no benchmark run, or has none of the benchmarks chosen.
-    """
-    if settings.compare is None:
-        return None
-    try:
-        saved = BenchResult.model_validate_json(settings.compare.read_bytes())
-    except (OSError, ValueError):
-        raise ConfigurationError(
-            f"--compare: {settings.compare} is no bench.json of this version"
-        ) from None
-    # A comparison of nothing would pass whatever became slower.
-    if not {row.name for row in saved.rows} & {one.name for one in chosen(settings.only)}:
-        raise ConfigurationError(
-            f"--compare: {settings.compare} has none of the benchmarks that are to run"
-        )
-    return saved
-
-
-def write_bench(
-    result: BenchResult, saved: BenchResult | None, settings: BenchSettings, console: Console
-) -> bool:
-    """Show a run, write its files, and return whether nothing became slower than the saved run.
-
-    Raises:
-        ReportError: a file can't be written.
-    """
-    compared = [] if saved is None else compare(saved, result, settings.threshold)
-    show_all(console, _blocks(result, compared, settings.threshold))
-    page = bench_page(result, compared, settings.threshold)
-    write_and_tell(console, settings.output / "bench.json", result.model_dump_json(indent=2))
-    write_and_tell(console, settings.output / "bench.html", render(page))
-    return not any(comparison.is_slower for comparison in compared)
-
-
-def bench_page(
-    result: BenchResult, compared: Sequence[Comparison] = (), threshold: float = 0.0
-) -> Page:
+def bench_page(result: BenchResult) -> Page:
     """Return the page of a run."""
-    sections = [Section("table", "Benchmarks", tuple(_blocks(result, compared, threshold)))]
+    sections = [Section("table", "Benchmarks", tuple(bench_blocks(result)))]
     sections.append(
         Section(
             "method",
@@ -96,13 +48,12 @@ def bench_page(
     return Page("Benchmarks", f"loadgen bench, {result.started_at}", tuple(sections))
 
 
-def _blocks(
-    result: BenchResult, compared: Sequence[Comparison], threshold: float
-) -> Iterator[Block]:
+def bench_blocks(result: BenchResult) -> Iterator[Block]:
+    """Yield what the terminal shows."""
     for group, rows in itertools.groupby(result.rows, key=lambda row: row.group):
         yield _table(group, list(rows))
-    if compared:
-        yield _comparison_table(compared, len(result.rows) - len(compared), threshold)
+    if result.compared:
+        yield _comparison_table(result)
 
 
 def _table(group: str, rows: list[Row]) -> Table:
@@ -160,7 +111,9 @@ def _ratio_cell(row: Row) -> Cell:
     return Cell(ratio_with_spread(row.ratio), sort_by=row.ratio.median)
 
 
-def _comparison_table(compared: Sequence[Comparison], new: int, threshold: float) -> Table:
+def _comparison_table(result: BenchResult) -> Table:
+    compared, threshold = result.compared, result.settings["threshold"]
+    new = len(result.rows) - len(compared)
     slower = sum(comparison.is_slower for comparison in compared)
     return Table(
         title=f"Beside the saved run: {count(slower)} of {count(len(compared))} slower",

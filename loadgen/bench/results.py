@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-from loadgen.results import Environment, Ratio
+from loadgen.results import Ratio, Result
 from loadgen.statistics import ratio_to
 
 __all__ = ["BENCH_SCHEMA", "BenchResult", "Comparison", "Row", "compare", "make_row"]
@@ -72,17 +72,6 @@ class Row(_Record):
     """Runs of the garbage collector for 1,000 operations."""
 
 
-class BenchResult(_Record):
-    """Result of ``loadgen bench``."""
-
-    schema_version: Literal["connect-actor.loadgen.bench/2"] = BENCH_SCHEMA
-    started_at: str
-    """UTC, ISO 8601."""
-    settings: dict[str, object]
-    environment: Environment
-    rows: list[Row]
-
-
 class Comparison(_Record):
     """One benchmark in two runs."""
 
@@ -93,6 +82,20 @@ class Comparison(_Record):
     ratio: float
     is_slower: bool
     """Slower by more than the threshold, and by more than both runs' errors explain."""
+
+
+class BenchResult(Result):
+    """Result of ``loadgen bench``."""
+
+    schema_version: Literal["connect-actor.loadgen.bench/2"] = BENCH_SCHEMA
+    rows: list[Row]
+    compared: list[Comparison] = Field(default_factory=list)
+    """Benchmarks that a saved run has, too, if one was named."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a benchmark became slower."""
+        return any(comparison.is_slower for comparison in self.compared)
 
 
 def make_row(
@@ -159,16 +162,16 @@ def _ratio(baseline: Sequence[Sequence[float]], rounds: Sequence[Sequence[float]
     )
 
 
-def compare(before: BenchResult, after: BenchResult, threshold: float) -> list[Comparison]:
+def compare(before: BenchResult, after: Sequence[Row], threshold: float) -> list[Comparison]:
     """Compare the benchmarks that both runs have.
 
     Args:
         before: the saved run.
-        after: the new one.
+        after: rows of the new one.
         threshold: share by which a median may be larger.
     """
     saved = {row.name: row for row in before.rows}
-    return [_compared(saved[row.name], row, threshold) for row in after.rows if row.name in saved]
+    return [_compared(saved[row.name], row, threshold) for row in after if row.name in saved]
 
 
 def _compared(before: Row, after: Row, threshold: float) -> Comparison:

@@ -4,20 +4,18 @@ Each leads a process group of its own, since pyperf starts workers in turn: who 
 whole group.
 """
 
-import asyncio
 import json
-import os
-import signal
+import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyperf
 
 from loadgen.bench.cases import Benchmark
 from loadgen.bench.memory import MemoryFigures
+from loadgen.child import kill_child, start_child
+from loadgen.scratch import scratch_directory
 
 __all__ = ["BenchError", "Timed", "count_in_worker", "time_in_worker"]
 
@@ -60,8 +58,8 @@ async def time_in_worker(
     Raises:
         BenchError: it failed.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-") as directory:
-        file = Path(directory, "values.json")
+    with scratch_directory() as directory:
+        file = directory / "values.json"
         await _run(
             *("-m", "loadgen.bench.timing", "--quiet", "--copy-env", "--processes=1"),
             f"--values={values}",
@@ -75,19 +73,14 @@ async def time_in_worker(
 
 
 async def _run(*arguments: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,
+    process = await start_child(
+        sys.executable, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     try:
         printed, said = await process.communicate()
-    except asyncio.CancelledError:
-        os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        kill_child(process)
         await process.wait()
-        raise
     if process.returncode != 0:
         lines = said.decode(errors="replace").strip().splitlines()
         raise BenchError(f"{arguments[-1]}: {lines[-1] if lines else 'no word of why'}")

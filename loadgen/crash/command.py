@@ -1,6 +1,5 @@
 """``loadgen crash``: the crash run of each strategy, one after another."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -10,8 +9,10 @@ from pathlib import Path
 from loadgen.crash.results import CrashResult
 from loadgen.crash.run import CrashRun
 from loadgen.crash.settings import CrashSettings
+from loadgen.ending import Ended, ending
 from loadgen.environment import describe_environment
 from loadgen.progress import CommandProgress
+from loadgen.scratch import scratch_directory
 
 __all__ = ["execute_crash"]
 
@@ -20,7 +21,11 @@ _KILLS_A_LINE = 20
 
 
 async def execute_crash(settings: CrashSettings, progress: CommandProgress) -> CrashResult:
-    """Run all strategies; what a service does wrong is in the result and raises nothing."""
+    """Run all strategies; what a service does wrong is in the result and raises nothing.
+
+    Raises:
+        Ended: the command ended before an operation was acknowledged.
+    """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     with _data_dir(settings) as data_dir:
         environment = describe_environment(data_dir)
@@ -28,11 +33,16 @@ async def execute_crash(settings: CrashSettings, progress: CommandProgress) -> C
         for number, strategy in enumerate(settings.strategy, 1):
             progress.step(f"{number} of {len(settings.strategy)}, {strategy}")
             report = partial(_show, progress, settings.kills)
-            strategies.append(await CrashRun(settings, strategy, data_dir / strategy, report).run())
+            if ending().reason is None:
+                run = CrashRun(settings, strategy, data_dir / strategy, report)
+                strategies.append(await run.run())
+        if not any(figures.done for figures in strategies) and ending().reason is not None:
+            raise Ended(ending().reason)
     return CrashResult(
         started_at=started_at,
         settings=settings.model_dump(mode="json"),
         environment=environment,
+        cut_short=ending().reason,
         strategies=strategies,
     )
 
@@ -52,5 +62,5 @@ def _data_dir(settings: CrashSettings) -> Iterator[Path]:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         yield settings.data_dir
         return
-    with tempfile.TemporaryDirectory(prefix="loadgen-crash-") as directory:
-        yield Path(directory)
+    with scratch_directory() as directory:
+        yield directory

@@ -2,40 +2,25 @@
 
 from collections.abc import Callable, Iterator
 
-from rich.console import Console
-
 from loadgen.crash.results import CrashResult, StrategyFigures
-from loadgen.crash.settings import CrashSettings
 from loadgen.report.blocks import Block, Bullets, Cell, Column, Prose, Table, Tone
-from loadgen.report.files import write_and_tell
 from loadgen.report.numbers import count
-from loadgen.report.terminal import show_all
 
-__all__ = ["write_crash"]
+__all__ = ["crash_blocks"]
 
 # More would hide the first ones; all that were kept are in the file.
 _SHOWN_FAULTS = 20
 
 
-def write_crash(result: CrashResult, settings: CrashSettings, console: Console) -> bool:
-    """Show a run, write its file, and return whether the service kept every promise.
-
-    Raises:
-        ReportError: the file can't be written.
-    """
-    show_all(console, _blocks(result))
-    write_and_tell(console, settings.output / "crash.json", result.model_dump_json(indent=2))
-    return not result.found_fault
-
-
-def _blocks(result: CrashResult) -> Iterator[Block]:
+def crash_blocks(result: CrashResult) -> Iterator[Block]:
+    """Yield what the terminal shows."""
     yield _table("Kills, by what the service was doing", result, _kills)
     yield _table("What the ledger holds", result, _holdings)
     yield _table("Operations", result, _operations)
     for figures in result.strategies:
         if figures.faults:
             yield Bullets(tuple(_faults(figures)), is_alarm=True)
-    if not result.found_fault:
+    if not (result.is_wrong or result.notices):
         yield Prose(
             "No fault: nothing acknowledged was lost, no place on a chain and no nonce bore two"
             " messages, every channel goes on talking, nothing hung.",

@@ -1,10 +1,12 @@
 """The form of a crash run's result."""
 
+from collections.abc import Iterator
 from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from loadgen.results import Environment
+from loadgen.exits import Exit
+from loadgen.results import Result
 
 __all__ = ["CRASH_SCHEMA", "CrashResult", "FaultRecord", "StrategyFigures"]
 
@@ -66,18 +68,29 @@ class StrategyFigures(_Record):
         """Kills of all phases."""
         return sum(self.kills.values())
 
+    @property
+    def done(self) -> int:
+        """Operations that were acknowledged."""
+        return sum(ends.get("done", 0) for ends in self.operations.values())
 
-class CrashResult(_Record):
+
+class CrashResult(Result):
     """Result of ``loadgen crash``."""
 
     schema_version: Literal["connect-actor.loadgen.crash/1"] = CRASH_SCHEMA
-    started_at: str
-    """UTC, ISO 8601."""
-    settings: dict[str, object]
-    environment: Environment
     strategies: list[StrategyFigures]
 
     @property
-    def found_fault(self) -> bool:
+    def is_wrong(self) -> bool:
         """Whether the service broke a promise."""
         return any(figures.faults for figures in self.strategies)
+
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield the strategies whose run proves nothing."""
+        for figures in self.strategies:
+            for number, what in ((figures.total_kills, "killed"), (figures.done, "acknowledged")):
+                if not number:
+                    yield (
+                        Exit.NO_VERDICT,
+                        f"{figures.strategy}: nothing was {what}, so nothing is proved: no verdict",
+                    )

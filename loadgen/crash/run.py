@@ -16,6 +16,7 @@ from loadgen.crash.lines import Lines, open_lines
 from loadgen.crash.results import FaultRecord, StrategyFigures
 from loadgen.crash.settings import CrashSettings
 from loadgen.crash.traffic import PeerSide, Traffic
+from loadgen.ending import Ended, ending
 from loadgen.service_cost import MetricsError, take
 from loadgen.service_process import DEFAULT_COMMAND, ServiceError, ServiceOptions, ServiceProcess
 from loadgen.settings import StrategyName
@@ -75,24 +76,29 @@ class CrashRun:
     async def run(self) -> StrategyFigures:
         """Kill as often as the settings say, prove all channels once more, and return the figures.
 
-        A service that does not come back is a fault, and ends the run.
+        A service that does not come back is a fault, and ends the run. If the command ends early,
+        the figures are those of the kills until then; what followed the last one is not proved.
         """
         begun = time.monotonic()
         blows = plan_blows(Random(self._random.random()))  # noqa: S311 - a plan
         try:
             while self._kills.total() < self._settings.kills:
-                await self._live_and_die(next(blows))
+                await ending().part(self._live_and_die(next(blows)))
                 self._report(
                     self._kills.total(),
                     self._ledger.counts.operations.total(),
                     self._ledger.faults.counts.total(),
                 )
-            await self._prove_at_the_end()
+            await ending().part(self._prove_at_the_end())
+        except Ended:
+            pass
         except ServiceError as error:
             self._ledger.fault(FaultKind.DOWN, str(error))
         finally:
-            if self._peers is not None:
-                await self._peers.client.close()
+            # The figures are complete: nothing is to be cancelled any more.
+            with ending().put_off():
+                if self._peers is not None:
+                    await self._peers.client.close()
         return self._figures(time.monotonic() - begun)
 
     # --- One life ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loadgen.draws import Draws
+from loadgen.ending import Ended, ending
 from loadgen.environment import describe_environment
 from loadgen.load import Progress
 from loadgen.overload.connections import require_descriptors, try_connections
@@ -29,8 +30,10 @@ from loadgen.overload.results import (
 )
 from loadgen.overload.settings import OverloadSettings
 from loadgen.pacing import SECOND
+from loadgen.promises import withhold_verdicts
 from loadgen.sampling import ProcessSample, Sampler, sample_process
-from loadgen.self_check import SelfCheck, verdict_on
+from loadgen.scratch import scratch_directory
+from loadgen.self_check import TOLERATED_LATENESS, SelfCheck, verdict_on
 from loadgen.service_process import ServiceProcess
 from loadgen.setting_types import MAX_PAYLOAD_BYTES
 from loadgen.timeline import Window
@@ -47,6 +50,7 @@ async def execute_overload(settings: OverloadSettings, progress: Progress) -> Ov
     """Put the load on services of its own, one for each transport, and judge what they did.
 
     Raises:
+        Ended: the command ended before one transport was done.
         ConfigurationError: more connections are asked for than this user may open.
         ServiceError: the service did not start, or died.
         TransportError: it could not be reached, or has ended a stream.
@@ -55,24 +59,29 @@ async def execute_overload(settings: OverloadSettings, progress: Progress) -> Ov
     require_descriptors(settings.idle_connections)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     courses: list[Course] = []
-    for transport in settings.transports:
-        progress.step(f"overload over {transport}")
-        one = settings.over(transport)
-        if courses:
-            one = one.model_copy(update={"idle_connections": 0})
-        courses.append(await _course(one, progress))
+    try:
+        for transport in settings.transports:
+            progress.step(f"overload over {transport}")
+            one = settings.over(transport)
+            if courses:
+                one = one.model_copy(update={"idle_connections": 0})
+            courses.append(await ending().part(_course(one, progress)))
+    except Ended:
+        if not courses:
+            raise
     return OverloadResult(
         started_at=started_at,
         settings=settings.model_dump(mode="json"),
         environment=describe_environment(Path(tempfile.gettempdir())),
+        cut_short=ending().reason,
         courses=courses,
     )
 
 
 async def _course(settings: OverloadSettings, progress: Progress) -> Course:
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
+    with scratch_directory() as data_dir:
         progress.step("starting the service")
-        options = options_of(settings, Path(data_dir))
+        options = options_of(settings, data_dir)
         async with ServiceProcess(options, settings.timeout_seconds) as service:
             found = await service.while_alive(_Run(service, settings, progress).run())
             await service.stop()
@@ -153,7 +162,8 @@ class _Run:
         recovery = None if normal is None else seconds_to_normal(windows, 3 * seconds, normal)
         best = max(self._sustainable, *(phase.accepted_per_second for phase in phases))
         late = sum(each.skipped_late for each in outcome.recorders)
-        return Course(
+        due = seconds * sum(min(rate, self._sustainable) for rate in self._rates)
+        course = Course(
             transport=self._settings.transport,
             sustainable_per_second=self._sustainable,
             phases=phases,
@@ -169,11 +179,14 @@ class _Run:
                 self._check.cpu_share,
                 self._check.loop_lag,
                 None,
-                late,
+                late if late > due * TOLERATED_LATENESS else 0,
                 max(phase.cpu_share for phase in phases),
             ),
             promises=judge(phases, best, recovery, refusal, self._connections, outcome.wrong),
         )
+        if not list(course.withheld()):
+            return course
+        return course.model_copy(update={"promises": withhold_verdicts(course.promises)})
 
     async def _sample(self) -> None:
         self._samples.append(await sample_process(self._service.metrics))

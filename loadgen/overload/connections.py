@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from loadgen.child import start_child
+from loadgen.child import kill_child, start_child
 from loadgen.load import Progress
 from loadgen.overload.idle import hold_connections
 from loadgen.overload.lines import Lines, Outcome, p99_of
@@ -77,7 +77,10 @@ async def try_connections(
         stdout=subprocess.PIPE,
         stderr=None,
     )
-    in_flood, (output, _) = await asyncio.gather(light(), process.communicate())
+    try:
+        in_flood, (output, _) = await asyncio.gather(light(), process.communicate())
+    finally:
+        kill_child(process)
     return ConnectionsFound(
         idle=count,
         rss_per_idle_connection_bytes=max(grown, 0) / count,

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from loadgen.overload.results import ConnectionsFound, Phase, RefusalCost
-from loadgen.promises import Promise
+from loadgen.promises import OPERATIONS, Promise
 from loadgen.report.numbers import rounds
 from loadgen.timeline import Window
 
@@ -98,7 +98,7 @@ def judge(
             "Until latency is normal again after the load drops",
             recovery_seconds,
         ),
-        Promise.at_most(0, "operations", "Wrong answers", wrong_answers),
+        Promise.at_most(0, OPERATIONS, "Wrong answers", wrong_answers),
     ]
     if connections is not None:
         promises.extend(_judge_connections(connections))
@@ -148,7 +148,7 @@ def _judge_connections(found: ConnectionsFound) -> list[Promise]:
         ),
         Promise.at_most(
             0,
-            "operations",
+            OPERATIONS,
             "Operations of others that failed meanwhile",
             sum(found.errors.values()),
         ),

@@ -26,10 +26,14 @@ __all__ = ["Lines", "Outcome", "open_lines", "p50_of", "p99_of"]
 class Outcome:
     """What one phase on all lines did."""
 
-    seconds: float
     begins_at: int
     """Nanoseconds of the monotonic clock."""
     recorders: Sequence[Timeline]
+
+    @property
+    def seconds(self) -> float:
+        """How long it lasts, or lasted if it was ended early."""
+        return max(each.ends_at - self.begins_at for each in self.recorders) / SECOND
 
     @property
     def per_second(self) -> float:
@@ -104,6 +108,11 @@ class Lines:
         )
         await self._drain(settings.timeout_seconds)
 
+    def stop(self, reason: str) -> None:
+        """End the current phase now; nothing if it is over."""
+        for line in self.lines:
+            line.stop(reason)
+
     async def _drain(self, patience: float) -> None:
         await asyncio.gather(*(drain(line, patience=patience) for line in self.lines))
 
@@ -114,7 +123,8 @@ class Lines:
         for line, recorder in zip(self.lines, recorders, strict=True):
             # Phases of hours would hold on to all before them.
             line.recorders[:] = [recorder]
-        return Outcome(seconds, now, recorders)
+            line.stopped = None
+        return Outcome(now, recorders)
 
     @staticmethod
     async def _run(loops: Sequence[Coroutine[None, None, None]]) -> None:

@@ -1,7 +1,6 @@
 """What a refusal costs: a service that may hold next to no bytes refuses all that have some."""
 
 import statistics
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from loadgen.load import Progress
 from loadgen.overload.results import RefusalCost
 from loadgen.overload.settings import OverloadSettings
 from loadgen.sampling import cpu_seconds_of
+from loadgen.scratch import scratch_directory
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.statistics import ratio_to
 from loadgen.transport import Transport, ask_all, open_transport
@@ -59,9 +59,9 @@ async def measure_refusals(
         MetricsError: its process can't be read.
     """
     progress.step("what a refusal costs")
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
+    with scratch_directory() as data_dir:
         options = replace(
-            options_of(settings, Path(data_dir)), flags=(f"--max-bytes-in-service={_MAX_BYTES}",)
+            options_of(settings, data_dir), flags=(f"--max-bytes-in-service={_MAX_BYTES}",)
         )
         patience = settings.timeout_seconds
         async with ServiceProcess(options, patience) as service:

@@ -4,10 +4,14 @@ from collections.abc import Iterator
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
-from rich.console import Console
 
-from loadgen.overload.results import ConnectionsFound, Course, OverloadResult, Phase
-from loadgen.overload.settings import OverloadSettings
+from loadgen.overload.results import (
+    OVERLOAD_PHASE,
+    ConnectionsFound,
+    Course,
+    OverloadResult,
+    Phase,
+)
 from loadgen.promises import promise_table, verdict_on_all
 from loadgen.report.blocks import (
     Block,
@@ -22,31 +26,21 @@ from loadgen.report.blocks import (
     missing,
 )
 from loadgen.report.drawing import INK, SERIES, draw, readable_log_axis
-from loadgen.report.files import write_and_tell
-from loadgen.report.html import render
 from loadgen.report.method import method_section
 from loadgen.report.numbers import count, figure
-from loadgen.report.terminal import show_all
 
-__all__ = ["overload_page", "write_overload"]
+__all__ = ["overload_blocks", "overload_page"]
 
 _WAYS = {"stream": "streams", "unary": "unary calls"}
 
 
-def write_overload(result: OverloadResult, settings: OverloadSettings, console: Console) -> bool:
-    """Show the result and write its files; return whether every promise was kept.
-
-    Raises:
-        ReportError: a file can't be written.
-    """
+def overload_blocks(result: OverloadResult) -> Iterator[Block]:
+    """Yield what the terminal shows."""
     for course in result.courses:
-        show_all(console, _blocks(course))
-    write_and_tell(console, settings.output / "overload.json", result.model_dump_json(indent=2))
-    write_and_tell(console, settings.output / "overload.html", render(overload_page(result)))
-    return all(promise.kept for course in result.courses for promise in course.promises)
+        yield from _course_blocks(course)
 
 
-def _blocks(course: Course) -> Iterator[Block]:
+def _course_blocks(course: Course) -> Iterator[Block]:
     yield Prose(_lead(course), is_lead=True)
     yield promise_table(course.promises)
     yield _phases_table(course)
@@ -83,7 +77,7 @@ def overload_page(result: OverloadResult) -> Page:
 def _sections(course: Course) -> Iterator[Section]:
     name = course.transport
     plots = (_throughput_plot(course), _latency_plot(course))
-    yield Section(name, f"Over {_WAYS[name]}", tuple(_blocks(course)))
+    yield Section(name, f"Over {_WAYS[name]}", tuple(_course_blocks(course)))
     yield Section(f"{name}-course", f"Course over {_WAYS[name]}", plots)
 
 
@@ -91,8 +85,8 @@ def _lead(course: Course) -> str:
     return (
         f"Over {_WAYS[course.transport]}: {verdict_on_all(course.promises)}. The service sustains"
         f" {figure(course.sustainable_per_second)} operations/s; offered"
-        f" {figure(course.phases[2].offered_per_second)}, it did"
-        f" {figure(course.phases[2].accepted_per_second)}."
+        f" {figure(course.phases[OVERLOAD_PHASE].offered_per_second)}, it did"
+        f" {figure(course.phases[OVERLOAD_PHASE].accepted_per_second)}."
     )
 
 

@@ -1,15 +1,18 @@
 """The form of what ``loadgen overload`` found."""
 
-from typing import Any, Final, Literal
+from collections.abc import Iterator
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from loadgen.exits import Exit
 from loadgen.overload.settings import TransportName
 from loadgen.promises import Promise
-from loadgen.results import Environment, Generator, Ratio
+from loadgen.results import Generator, Ratio, Result
 from loadgen.timeline import Window
 
 __all__ = [
+    "OVERLOAD_PHASE",
     "OVERLOAD_SCHEMA",
     "ConnectionsFound",
     "Course",
@@ -19,6 +22,10 @@ __all__ = [
 ]
 
 OVERLOAD_SCHEMA: Final = "connect-actor.loadgen.overload/4"
+
+
+OVERLOAD_PHASE: Final = 2
+"""Index of the phase in which more is asked for than the service sustains."""
 
 
 class _Record(BaseModel):
@@ -96,14 +103,30 @@ class Course(_Record):
     generator: Generator
     promises: list[Promise]
 
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield why the promises have no verdict."""
+        if not self.generator.is_valid:
+            yield Exit.INVALID, f"Over {self.transport}: {self.generator.verdict}: no verdict"
+        if not sum(self.phases[OVERLOAD_PHASE].refused.values()):
+            yield (
+                Exit.NO_VERDICT,
+                f"Over {self.transport}: not overloaded, not one operation was refused: no verdict",
+            )
 
-class OverloadResult(_Record):
+
+class OverloadResult(Result):
     """Result of ``loadgen overload``."""
 
     schema_version: Literal["connect-actor.loadgen.overload/4"] = OVERLOAD_SCHEMA
-    started_at: str
-    """UTC, ISO 8601."""
-    settings: dict[str, Any]
-    environment: Environment
     courses: list[Course]
     """One for each transport, at least one."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a promise was broken."""
+        return any(each.is_broken for course in self.courses for each in course.promises)
+
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield why promises have no verdict."""
+        for course in self.courses:
+            yield from course.withheld()

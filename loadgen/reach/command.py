@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadgen.ending import Ended, ending
 from loadgen.environment import describe_environment
 from loadgen.progress import CommandProgress
 from loadgen.reach.judgement import judge
@@ -45,6 +46,7 @@ async def execute_reach(settings: ReachSettings, progress: CommandProgress) -> R
     """Measure the rows, group by group.
 
     Raises:
+        Ended: the command ended before a round was complete.
         ConfigurationError: no row is called like that.
     """
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -57,14 +59,20 @@ async def execute_reach(settings: ReachSettings, progress: CommandProgress) -> R
         if chosen:
             with progress.within(f"{group.name}, "):
                 sides = await _measure(group, chosen, settings, progress)
+            if not any(side.rounds or side.failure for side in sides):
+                # The command ended before a round was complete.
+                break
             groups[group.name] = sides
             found = {side.name: side for side in sides}
             rows.extend(judge(row, found) for row in chosen)
+    if not rows:
+        raise Ended(ending().reason)
     return ReachResult(
         started_at=started_at,
         seconds=time.monotonic() - begun,
         settings=settings.model_dump(mode="json"),
         environment=describe_environment(Path(tempfile.gettempdir())),
+        cut_short=ending().reason,
         rows=rows,
         groups=groups,
     )

@@ -1,11 +1,10 @@
 """A service for one turn: started with a data directory of its own, put to work, stopped."""
 
-import tempfile
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import TypeVar
 
 from loadgen.load import Progress
+from loadgen.scratch import scratch_directory
 from loadgen.service_process import ServiceProcess
 from loadgen.settings import LoadSettings
 from loadgen.trial import Variant
@@ -32,9 +31,9 @@ async def on_fresh_service(
     Raises:
         ServiceError: it did not start, died, or did not stop in order.
     """
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
+    with scratch_directory() as data_dir:
         progress.step("starting the service")
-        options = variant.options(Path(data_dir), load.service_command)
+        options = variant.options(data_dir, load.service_command)
         async with ServiceProcess(options, load.timeout_seconds) as service:
             result = await service.while_alive(work(service))
             await service.stop()

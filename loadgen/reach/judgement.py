@@ -14,14 +14,21 @@ __all__ = ["judge"]
 def judge(row: Row, found: Mapping[str, SideResult]) -> RowResult:
     """Hold the medians of a row against its goal.
 
+    Rounds in which the generator was the limit, of the row's side or of what it is compared with,
+    say nothing about the service and are left out.
+
     Args:
         row: what was to be measured.
         found: all rounds of the sides that it needs, by their names.
     """
-    measured = _spread(row.measured, found)
-    reference = None if row.reference is None else _spread(row.reference, found)
-    ratio = None if row.reference is None else _ratio(row.measured, row.reference, found)
+    judged = _without_rounds_of_the_generator(row, found)
+    measured = _spread(row.measured, judged)
+    reference = None if row.reference is None else _spread(row.reference, judged)
+    ratio = None if row.reference is None else _ratio(row.measured, row.reference, judged)
+    verdict = _verdict(row, measured, ratio)
     faults = list(_faults(row, found))
+    if verdict is Verdict.NOT_MEASURED and not faults:
+        verdict = Verdict.NO_VERDICT
     return RowResult(
         name=row.name,
         what=row.what,
@@ -31,10 +38,36 @@ def judge(row: Row, found: Mapping[str, SideResult]) -> RowResult:
         reference=reference,
         ratio=ratio,
         goal=row.goal,
-        verdict=_verdict(row, measured, ratio),
+        verdict=verdict,
         run_with=row.run_with,
         remark="; ".join(faults or _remarks(row, found)),
     )
+
+
+def _without_rounds_of_the_generator(
+    row: Row, found: Mapping[str, SideResult]
+) -> Mapping[str, SideResult]:
+    sides = [found[name] for name in _sides_of(row) if found[name].failure is None]
+    left_out = {
+        number for side in sides for number, seen in enumerate(side.rounds) if seen.generator_bound
+    }
+    kept = {
+        side.name: side.model_copy(
+            update={
+                "rounds": [
+                    seen for number, seen in enumerate(side.rounds) if number not in left_out
+                ]
+            }
+        )
+        for side in sides
+    }
+    return {**found, **kept}
+
+
+def _sides_of(row: Row) -> list[str]:
+    """Return the sides whose figures are judged, each once."""
+    needed = [row.measured] if row.reference is None else [row.measured, row.reference]
+    return list(dict.fromkeys(quantity.side for quantity in needed))
 
 
 def _verdict(row: Row, measured: Spread | None, ratio: Ratio | None) -> Verdict:
@@ -70,7 +103,7 @@ def _ratio(
 def _faults(row: Row, found: Mapping[str, SideResult]) -> Iterator[str]:
     """Say why a row could not be measured."""
     needed = [row.measured] if row.reference is None else [row.measured, row.reference]
-    for side in dict.fromkeys(quantity.side for quantity in needed):
+    for side in _sides_of(row):
         failure = found[side].failure
         if failure is not None:
             yield failure
@@ -93,12 +126,12 @@ def _remarks(row: Row, found: Mapping[str, SideResult]) -> Sequence[str]:
         spread = _spread(beside.quantity, found)
         if spread is not None:
             remarks.append(beside.words.format(_written(spread.median)))
-    for side in dict.fromkeys(quantity.side for quantity in row.quantities()):
+    for side in _sides_of(row):
         rounds = found[side].rounds
         bound = sum(seen.generator_bound for seen in rounds)
         if bound:
             remarks.append(
-                f"the generator may have been the limit of {side} in {bound} of {len(rounds)}"
-                " rounds"
+                f"the generator was the limit of {side} in {bound} of {len(rounds)} rounds,"
+                " which are left out"
             )
     return remarks

@@ -1,7 +1,6 @@
 """Sides that need channels by the thousands: many live ones, and a restart that restores all."""
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from loadgen.reach.salvo import Gunner
 from loadgen.reach.saturation import measure_saturated
 from loadgen.recovery import recover
 from loadgen.results import Recovery
+from loadgen.scratch import scratch_directory
 from loadgen.service_cost import take
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import LoadSettings
@@ -35,8 +35,8 @@ def live_side(name: str, variant: Variant, load: LoadSettings, messages: int) ->
     """Return the side that has a service whose channels are all live carry out so many messages."""
 
     async def measure(progress: Progress) -> Seen:
-        with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
-            planted, options = await _plant(Path(data_dir), variant, load, progress)
+        with scratch_directory() as data_dir:
+            planted, options = await _plant(data_dir, variant, load, progress)
             async with ServiceProcess(options, load.timeout_seconds) as service:
                 seen = await service.while_alive(
                     _saturate(service, planted, load, messages, progress)
@@ -59,8 +59,8 @@ def restart_side(name: str, variant: Variant, load: LoadSettings, *, killed: boo
     """
 
     async def measure(progress: Progress) -> Seen:
-        with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
-            planted, options = await _plant(Path(data_dir), variant, load, progress)
+        with scratch_directory() as data_dir:
+            planted, options = await _plant(data_dir, variant, load, progress)
             async with ServiceProcess(options, load.timeout_seconds) as service:
                 ends = await service.while_alive(_use(service, planted, load, progress))
                 progress.step("ending the service")

@@ -3,10 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from rich.console import Console
-
 from loadgen.reach.results import ReachResult, RowResult, Verdict
-from loadgen.reach.settings import ReachSettings
 from loadgen.report.blocks import (
     Block,
     Cell,
@@ -18,32 +15,18 @@ from loadgen.report.blocks import (
     Tone,
     missing,
 )
-from loadgen.report.files import write_and_tell
-from loadgen.report.html import render
-from loadgen.report.markdown import render_markdown
 from loadgen.report.method import NO_WINDOW, method_section
 from loadgen.report.numbers import ratio_with_spread, with_spread
-from loadgen.report.terminal import show_all
 from loadgen.results import Spread
 
-__all__ = ["reach_page", "write_reach"]
+__all__ = ["reach_blocks", "reach_page"]
 
-_TONE = {Verdict.REACHED: Tone.BETTER, Verdict.NOT_MEASURED: Tone.WORSE}
+_TONE = {
+    Verdict.REACHED: Tone.BETTER,
+    Verdict.NOT_MEASURED: Tone.WORSE,
+    Verdict.NO_VERDICT: Tone.WORSE,
+}
 _NOTHING_BESIDE = "the figure stands for itself"
-
-
-def write_reach(result: ReachResult, settings: ReachSettings, console: Console) -> bool:
-    """Show the result and write its files; return whether every row was measured.
-
-    Raises:
-        ReportError: a file can't be written.
-    """
-    show_all(console, _answer(result))
-    page = reach_page(result)
-    write_and_tell(console, settings.output / "reach.json", result.model_dump_json(indent=2))
-    write_and_tell(console, settings.output / "reach.md", render_markdown(page))
-    write_and_tell(console, settings.output / "reach.html", render(page))
-    return all(row.verdict is not Verdict.NOT_MEASURED for row in result.rows)
 
 
 def reach_page(result: ReachResult) -> Page:
@@ -52,7 +35,7 @@ def reach_page(result: ReachResult) -> Page:
         title="Reach",
         subtitle=f"loadgen reach, {result.started_at}, {result.seconds / 60:.0f} minutes",
         sections=(
-            Section("answer", "Answer", tuple(_answer(result))),
+            Section("answer", "Answer", tuple(reach_blocks(result))),
             method_section(
                 "A row's figure and what it is compared with took turns, each turn on a fresh"
                 " service with a data directory of its own, in an order drawn from the seed; a"
@@ -67,7 +50,8 @@ def reach_page(result: ReachResult) -> Page:
     )
 
 
-def _answer(result: ReachResult) -> Iterator[Block]:
+def reach_blocks(result: ReachResult) -> Iterator[Block]:
+    """Yield what the terminal shows."""
     yield Prose(_lead(result), is_lead=True)
     yield _table(result)
     yield _method_table(result)

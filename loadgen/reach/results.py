@@ -1,12 +1,14 @@
 """The form of what ``loadgen reach`` found."""
 
+from collections.abc import Iterator
 from enum import Enum
-from typing import Any, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from loadgen.exits import Exit
 from loadgen.report.numbers import figure
-from loadgen.results import Environment, Ratio, Spread
+from loadgen.results import Ratio, Result, Spread
 
 __all__ = ["REACH_SCHEMA", "Goal", "ReachResult", "RowResult", "Seen", "SideResult", "Verdict"]
 
@@ -23,6 +25,8 @@ class Verdict(Enum):
     REACHED = "reached"
     NOT_REACHED = "not reached"
     NOT_MEASURED = "not measured"
+    NO_VERDICT = "no verdict"
+    """The generator was the limit in every round."""
     NO_GOAL = "no goal"
     """For orientation: nothing was set."""
 
@@ -102,15 +106,25 @@ class RowResult(_Record):
     """What a reader has to know; why it was not measured, if it was not."""
 
 
-class ReachResult(_Record):
+class ReachResult(Result):
     """Result of ``loadgen reach``."""
 
     schema_version: Literal["connect-actor.loadgen.reach/1"] = REACH_SCHEMA
-    started_at: str
-    """UTC, ISO 8601."""
     seconds: float
-    settings: dict[str, Any]
-    environment: Environment
     rows: list[RowResult]
     groups: dict[str, list[SideResult]]
     """What the rows are made of, by the group whose sides took turns."""
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a row could not be measured."""
+        return any(row.verdict is Verdict.NOT_MEASURED for row in self.rows)
+
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield the rows without a verdict."""
+        names = [row.name for row in self.rows if row.verdict is Verdict.NO_VERDICT]
+        if names:
+            yield (
+                Exit.INVALID,
+                f"No verdict on {', '.join(names)}: the generator was the limit in every round",
+            )

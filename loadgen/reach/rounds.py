@@ -1,8 +1,10 @@
 """The sides of a group take turns, round by round; what fails once is not tried again."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from loadgen.compare import shuffled_rounds
+from loadgen.ending import Ended, ending
 from loadgen.progress import CommandProgress
 from loadgen.reach.results import Seen, SideResult
 from loadgen.reach.rows import MeasureError, Side
@@ -18,20 +20,29 @@ async def take_turns(
 ) -> list[SideResult]:
     """Measure each side once in each round, in an order drawn from the seed.
 
-    A side that can't be measured takes nothing from the others: its failure is its result.
+    A side that can't be measured takes nothing from the others: its failure is its result. If the
+    command ends early, the result has the complete rounds until then, or none.
     """
     seen: dict[str, list[Seen]] = {side.name: [] for side in sides}
     failures: dict[str, str] = {}
-    for number, order in enumerate(shuffled_rounds(sides, rounds, seed), 1):
+
+    async def take(number: int, order: Sequence[Side]) -> dict[str, Seen]:
+        found = {}
         for side in order:
             if side.name in failures:
                 continue
             with progress.within(f"round {number} of {rounds}, {side.name}: "):
                 try:
-                    seen[side.name].append(await side.measure(progress))
+                    found[side.name] = await side.measure(progress)
                 except (MeasureError, MetricsError, ServiceError, TransportError) as error:
                     failures[side.name] = f"{side.name}, round {number}: {_briefly(error)}"
                     progress.note(failures[side.name])
+        return found
+
+    with suppress(Ended):
+        for number, order in enumerate(shuffled_rounds(sides, rounds, seed), 1):
+            for name, one in (await ending().part(take(number, order))).items():
+                seen[name].append(one)
     return [
         SideResult(name=side.name, rounds=seen[side.name], failure=failures.get(side.name))
         for side in sides

@@ -127,7 +127,10 @@ def _ratio_cell(result: CompareResult, variant: VariantFigures, figure: Figure) 
     if value is None:
         if variant.summary.figures[figure.name] is None:
             return missing(why_missing(variant, figure))
-        return missing(f"{figure.title}: {result.baseline} has 0 or none, so there is no ratio")
+        return missing(
+            f"{figure.title}: {result.baseline} has 0 or none in the same round, so there is no"
+            " ratio"
+        )
     # What persists nothing is no contender: it is neither better nor worse.
     verdict = verdict_on(figure, value) if variant in contenders(result) else None
     tone = Tone.NEUTRAL if verdict is None else _TONE.get(verdict, Tone.NEUTRAL)
@@ -136,6 +139,8 @@ def _ratio_cell(result: CompareResult, variant: VariantFigures, figure: Figure) 
 
 def why_missing(variant: VariantFigures, figure: Figure) -> str:
     """Return why a variant lacks a figure, in a phrase."""
+    if variant.summary.rounds_left_out == len(variant.rounds):
+        return f"{variant.name}: the generator was the limit in every round"
     if figure.is_of_disk and variant.journal == "memory":
         return f"{variant.name}: nothing is kept on disk"
     return f"{variant.name}, {figure.title}: {figure.absent}"

@@ -10,8 +10,10 @@ from loadgen.results import Ratio, Spread
 __all__ = ["diff_blocks"]
 
 
-def diff_blocks(diff: Diff, threshold: float) -> Iterator[Block]:
+def diff_blocks(diff: Diff) -> Iterator[Block]:
     """Yield all that is to be shown."""
+    if diff.is_nothing:
+        return
     for title, differences in (
         ("Settings that differ", diff.settings),
         ("Machine, versions and revision that differ", diff.environment),
@@ -20,7 +22,8 @@ def diff_blocks(diff: Diff, threshold: float) -> Iterator[Block]:
             yield _difference_table(title, differences)
         else:
             yield Prose(f"{title}: none.")
-    yield _change_table(diff.changes, threshold)
+    if diff.changes:
+        yield _change_table(diff.changes, diff.threshold)
     if diff.notes:
         yield Bullets(tuple(diff.notes), is_alarm=True)
 

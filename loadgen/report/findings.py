@@ -11,7 +11,7 @@ from loadgen.figures import FIGURES, Figure
 from loadgen.report.numbers import figure as written
 from loadgen.report.numbers import ratio_with_spread, share
 from loadgen.results import CompareResult, Ratio, VariantFigures
-from loadgen.statistics import ratio_to
+from loadgen.statistics import ratio_to, valid_pairs
 
 __all__ = [
     "FIGURE",
@@ -46,6 +46,8 @@ class Verdict(Enum):
 
 def nothing_worse(result: CompareResult) -> str:
     """Return how to say that ``what_got_worse`` is empty."""
+    if not any(any(variant.summary.ratios.values()) for variant in contenders(result)):
+        return f"No round allows a comparison with {result.baseline}: no verdict."
     return f"No figure is worse than with {result.baseline} in every round."
 
 
@@ -128,7 +130,7 @@ def _about(result: CompareResult, variant: VariantFigures) -> str:
     sentences = []
     better, worse = told[Verdict.BETTER], told[Verdict.WORSE]
     if better or worse:
-        rounds = len(variant.rounds)
+        rounds = len(valid_pairs(baseline_of(result).rounds, variant.rounds)[0])
         over = "In the only round" if rounds == 1 else f"In each of {rounds} rounds"
         parts = [_listed(better)] if better else []
         parts += [f"for the worse {_listed(worse)}"] if worse else []
@@ -145,12 +147,15 @@ def _about(result: CompareResult, variant: VariantFigures) -> str:
 
 def _about_ceiling(result: CompareResult, ceiling: VariantFigures) -> str:
     throughput = FIGURE["messages_per_second"]
-    at_most = [throughput.value(round_) for round_ in ceiling.rounds]
     reached = []
     for variant in result.variants:
         if variant is ceiling:
             continue
-        value = ratio_to(at_most, [throughput.value(round_) for round_ in variant.rounds])
+        at_most, left = valid_pairs(ceiling.rounds, variant.rounds)
+        value = ratio_to(
+            [throughput.value(round_) for round_ in at_most],
+            [throughput.value(round_) for round_ in left],
+        )
         if value is not None:
             reached.append(
                 f"{variant.name} {share(value.median)} ({share(value.low)} to {share(value.high)})"

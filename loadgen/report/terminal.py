@@ -27,11 +27,14 @@ _WRAP_SHARE = 3
 _UNBOUNDED = 10_000
 
 
-def show_all(console: Console, blocks: Iterable[Block]) -> None:
-    """Print blocks, with an empty line behind each."""
-    for block in blocks:
-        show(console, block)
-        console.print()
+def show_all(console: Console, shown: Iterable[Block | str]) -> None:
+    """Print blocks, with an empty line behind each, and lines as they are."""
+    for each in shown:
+        if isinstance(each, str):
+            console.print(each, markup=False, highlight=False, soft_wrap=True)
+        else:
+            show(console, each)
+            console.print()
 
 
 def show(console: Console, block: Block) -> None:

@@ -4,15 +4,14 @@ A trend over an hour holds whatever the machine did in that hour. Two services t
 load seconds apart on the same machine differ in their age alone.
 """
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from loadgen.compare import shuffled_rounds
 from loadgen.load import Progress
 from loadgen.overload.lines import Lines, open_lines, p50_of, p99_of
 from loadgen.sampling import cpu_seconds_of
+from loadgen.scratch import scratch_directory
 from loadgen.service_process import ServiceProcess
 from loadgen.soak.results import Ageing
 from loadgen.soak.settings import SoakSettings
@@ -58,8 +57,8 @@ async def compare_with_fresh(
         MetricsError: a service does not tell what it uses.
     """
     progress.step("starting a fresh service beside it")
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
-        options = replace(service.options, data_dir=Path(data_dir))
+    with scratch_directory() as data_dir:
+        options = replace(service.options, data_dir=data_dir)
         async with ServiceProcess(options, settings.timeout_seconds) as fresh:
             found = await fresh.while_alive(
                 _take_turns(_Side(service, lines), fresh, rate, settings, progress)

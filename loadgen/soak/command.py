@@ -2,20 +2,23 @@
 
 import asyncio
 import statistics
-import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from loadgen.ending import Ended, ending
 from loadgen.endpoint import Endpoint
 from loadgen.environment import describe_environment
 from loadgen.lifecycle import Lifecycle
 from loadgen.load import Progress
 from loadgen.overload.lines import Lines, Outcome, open_lines, p50_of
+from loadgen.promises import withhold_verdicts
 from loadgen.sampling import ProcessSample, Sampler, sample_process
-from loadgen.self_check import SelfCheck, verdict_on
+from loadgen.scratch import scratch_directory
+from loadgen.self_check import TOLERATED_LATENESS, SelfCheck, verdict_on
 from loadgen.service_cost import take
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.soak.ageing import compare_with_fresh
@@ -37,12 +40,12 @@ async def execute_soak(settings: SoakSettings, progress: Progress) -> SoakResult
         TransportError: it could not be reached, or has ended a stream.
         MetricsError: its metrics can't be read.
     """
-    with tempfile.TemporaryDirectory(prefix="loadgen-") as data_dir:
+    with scratch_directory() as data_dir:
         progress.step("starting the service")
         options = ServiceOptions(
             strategy=settings.strategy,
             journal=settings.journal,
-            data_dir=Path(data_dir),
+            data_dir=data_dir,
             flags=(f"--idle-timeout={settings.idle_timeout}",),
         )
         if settings.service_command is not None:
@@ -85,7 +88,10 @@ class _Soak:
                 outcome = await self._soak(lines, endpoint, rate)
             ageing = None
             if settings.fresh_rounds:
-                ageing = await compare_with_fresh(service, lines, rate, settings, progress)
+                with suppress(Ended):
+                    ageing = await ending().part(
+                        compare_with_fresh(service, lines, rate, settings, progress)
+                    )
         recorders = outcome.recorders
         late = sum(each.skipped_late for each in recorders)
         capped = sum(each.skipped_at_cap for each in recorders)
@@ -95,15 +101,33 @@ class _Soak:
             for name, histogram in each.lifecycle.items():
                 summary = histogram.summary()
                 lifecycle[name] += 0 if summary is None else summary.count
-        achieved = outcome.per_second
+        achieved, seconds = outcome.per_second, outcome.seconds
         shares = [sample.cpu_share for sample in self._samples]
+        generator = verdict_on(
+            check.cpu_share,
+            check.loop_lag,
+            None,
+            # A stall in an hour is no load that was not put on.
+            late if late > rate * seconds * TOLERATED_LATENESS else 0,
+            statistics.median(shares) if shares else None,
+        )
+        promises = [
+            *judge_samples(self._samples, settings),
+            *([] if ageing is None else judge_ageing(ageing)),
+            *judge_load(rate - late / seconds, achieved, outcome.wrong, failed.total()),
+        ]
+        cut_short = ending().reason
+        if cut_short is not None or not generator.is_valid:
+            promises = withhold_verdicts(promises)
         return SoakResult(
             started_at=started_at,
             settings=settings.model_dump(mode="json"),
             environment=describe_environment(service.options.data_dir),
+            cut_short=cut_short,
             capacity_per_second=capacity,
             intended_per_second=rate,
             achieved_per_second=achieved,
+            soaked_seconds=seconds,
             operations=sum(each.finished for each in recorders),
             wrong_answers=outcome.wrong,
             errors=dict(failed),
@@ -113,24 +137,14 @@ class _Soak:
             channels_closed=lifecycle["close"],
             samples=self._samples,
             ageing=ageing,
-            generator=verdict_on(
-                check.cpu_share,
-                check.loop_lag,
-                None,
-                late,
-                statistics.median(shares) if shares else None,
-            ),
-            promises=[
-                *judge_samples(self._samples, settings),
-                *([] if ageing is None else judge_ageing(ageing)),
-                *judge_load(
-                    rate, late / settings.duration, achieved, outcome.wrong, failed.total()
-                ),
-            ],
+            generator=generator,
+            promises=promises,
         )
 
     async def _soak(self, lines: Lines, endpoint: Endpoint, rate: float) -> Outcome:
         settings = self._settings
+        # From here on an early end keeps what was measured.
+        ending().rather(lines.stop)
         part = settings.model_copy(update={"churn_rate": settings.churn_rate / len(lines.lines)})
         phase = lines.begin(settings.duration, settings.sample_seconds)
         self._began = phase.begins_at / 1e9

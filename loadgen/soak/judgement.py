@@ -9,7 +9,7 @@ the slope's 95 % interval is above 0.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loadgen.promises import Promise
+from loadgen.promises import OPERATIONS, Promise
 from loadgen.report.numbers import rounds
 from loadgen.results import Ratio
 from loadgen.soak.results import Ageing, SoakSample
@@ -129,7 +129,7 @@ def judge_ageing(ageing: Ageing) -> list[Promise]:
     return [
         _judge_ratio("p99 of the soaked service, of a fresh one's", ageing.p99, _MOST_P99_OF_FRESH),
         _judge_ratio("CPU of an operation, likewise", ageing.cpu, _MOST_CPU_OF_FRESH),
-        Promise.at_most(0, "operations", "Failed or wrong in those turns", ageing.failed),
+        Promise.at_most(0, OPERATIONS, "Failed or wrong in those turns", ageing.failed),
     ]
 
 
@@ -144,33 +144,22 @@ def _judge_ratio(name: str, ratio: Ratio | None, most: float) -> Promise:
     )
 
 
-def judge_load(
-    intended: float, late: float, achieved: float, wrong: int, failed: int
-) -> list[Promise]:
-    """Hold what became of the load against the promise that all of it was put on and served.
+def judge_load(asked: float, achieved: float, wrong: int, failed: int) -> list[Promise]:
+    """Hold what became of the load against the promise that all of it was served.
 
     Args:
-        intended: operations per second that were due.
-        late: of those, per second, what the generator itself missed.
+        asked: operations per second that the generator put on.
         achieved: operations per second that were answered.
         wrong: wrong answers.
         failed: operations that failed.
     """
-    asked = intended - late
     return [
-        # What a service does under less than its load says nothing of it under its load.
-        Promise.at_least(
-            _LEAST_ACHIEVED,
-            "ratio",
-            "Load that the generator put on, of what was due",
-            asked / intended if intended else None,
-        ),
         Promise.at_least(
             _LEAST_ACHIEVED,
             "ratio",
             "Throughput, of what was put on",
             achieved / asked if asked else None,
         ),
-        Promise.at_most(0, "operations", "Wrong answers", wrong),
-        Promise.at_most(0, "operations", "Failed operations", failed),
+        Promise.at_most(0, OPERATIONS, "Wrong answers", wrong),
+        Promise.at_most(0, OPERATIONS, "Failed operations", failed),
     ]

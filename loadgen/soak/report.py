@@ -4,42 +4,24 @@ from collections.abc import Callable, Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
-from rich.console import Console
 
 from loadgen.promises import promise_table, verdict_on_all
 from loadgen.report.blocks import Block, Bullets, Page, Plot, Prose, Section
 from loadgen.report.drawing import MUTED, SERIES, draw
-from loadgen.report.files import write_and_tell
-from loadgen.report.html import render
 from loadgen.report.method import method_section
 from loadgen.report.numbers import count, figure
-from loadgen.report.terminal import show_all
 from loadgen.soak.judgement import second_half
-from loadgen.soak.picture import picture
 from loadgen.soak.results import SoakResult, SoakSample
-from loadgen.soak.settings import SoakSettings
 
-__all__ = ["soak_page", "write_soak"]
+__all__ = ["soak_blocks", "soak_page"]
 
 _MEBI = 2**20
 
 _Series = Callable[[SoakSample], float | None]
 
 
-def write_soak(result: SoakResult, settings: SoakSettings, console: Console) -> bool:
-    """Show the result and write its files; return whether every promise was kept.
-
-    Raises:
-        ReportError: a file can't be written.
-    """
-    show_all(console, _blocks(result))
-    write_and_tell(console, settings.output / "soak.json", result.model_dump_json(indent=2))
-    write_and_tell(console, settings.output / "soak.html", render(soak_page(result)))
-    write_and_tell(console, settings.output / "soak.png", picture(result))
-    return all(promise.kept for promise in result.promises)
-
-
-def _blocks(result: SoakResult) -> Iterator[Block]:
+def soak_blocks(result: SoakResult) -> Iterator[Block]:
+    """Yield what the terminal shows."""
     yield Prose(_lead(result), is_lead=True)
     yield promise_table(result.promises)
     if result.generator.warnings:
@@ -49,7 +31,7 @@ def _blocks(result: SoakResult) -> Iterator[Block]:
 def _lead(result: SoakResult) -> str:
     return (
         f"{verdict_on_all(result.promises)}: {count(result.operations)} operations in"
-        f" {figure(result.settings['duration'] / 60)} min at"
+        f" {figure(result.soaked_seconds / 60)} min at"
         f" {figure(result.achieved_per_second)} operations/s, {count(result.channels_established)}"
         f" channels established and {count(result.channels_closed)} closed meanwhile."
     )
@@ -62,7 +44,7 @@ def soak_page(result: SoakResult) -> Page:
         title="Soak",
         subtitle=f"loadgen soak, {result.started_at}",
         sections=(
-            Section("answer", "Answer", tuple(_blocks(result))),
+            Section("answer", "Answer", tuple(soak_blocks(result))),
             Section(
                 "course",
                 "Course",

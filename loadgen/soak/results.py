@@ -1,11 +1,13 @@
 """The form of what ``loadgen soak`` found."""
 
-from typing import Any, Final, Literal
+from collections.abc import Iterator
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from loadgen.exits import Exit
 from loadgen.promises import Promise
-from loadgen.results import Environment, Generator, Ratio
+from loadgen.results import Generator, Ratio, Result
 
 __all__ = ["SOAK_SCHEMA", "Ageing", "SoakResult", "SoakSample"]
 
@@ -60,19 +62,15 @@ class Ageing(BaseModel):
     """Operations of all turns that were refused, or answered wrongly."""
 
 
-class SoakResult(BaseModel):
+class SoakResult(Result):
     """Result of ``loadgen soak``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     schema_version: Literal["connect-actor.loadgen.soak/3"] = SOAK_SCHEMA
-    started_at: str
-    """UTC, ISO 8601."""
-    settings: dict[str, Any]
-    environment: Environment
     capacity_per_second: float
     intended_per_second: float
     achieved_per_second: float
+    soaked_seconds: float
+    """How long the load was on."""
     operations: int
     wrong_answers: int
     errors: dict[str, int]
@@ -85,3 +83,13 @@ class SoakResult(BaseModel):
     """Null if no fresh service was asked for."""
     generator: Generator
     promises: list[Promise]
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether a promise was broken."""
+        return any(each.is_broken for each in self.promises)
+
+    def withheld(self) -> Iterator[tuple[Exit, str]]:
+        """Yield why the promises have no verdict."""
+        if not self.generator.is_valid:
+            yield Exit.INVALID, f"{self.generator.verdict}: no verdict"

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -15,11 +16,14 @@ from rich.console import Console
 
 from loadgen import cli
 from loadgen.bench.cases import Benchmark, Operation
+from loadgen.bench.command import read_saved
 from loadgen.bench.memory import measure_memory
-from loadgen.bench.report import read_saved, write_bench
+from loadgen.bench.report import bench_blocks
 from loadgen.bench.results import BenchResult, Row, compare, make_row
 from loadgen.bench.settings import BenchSettings
 from loadgen.bench.suite import SUITE, chosen
+from loadgen.exits import Exit
+from loadgen.report.terminal import show_all
 from loadgen.settings import ConfigurationError, load_settings
 from tests.support.process import PATIENCE, child_of, none_left
 from tests.support.results import environment
@@ -184,14 +188,14 @@ def test_a_planted_regression_is_found_and_noise_is_not() -> None:
     slower = [value * 1.3 for value in steady]
     noisy = [0.6, 2.6, 0.7, 2.5, 1.2, 1.3]
     new = result(row("a: slower", slower), row("b: same", steady), row("c: noisy", noisy))
-    found = {one.name: one.is_slower for one in compare(saved, new, threshold=0.1)}
+    found = {one.name: one.is_slower for one in compare(saved, new.rows, threshold=0.1)}
     assert found == {"a: slower": True, "b: same": False, "c: noisy": False}
-    assert not any(one.is_slower for one in compare(saved, new, threshold=0.5))
+    assert not any(one.is_slower for one in compare(saved, new.rows, threshold=0.5))
 
 
 def test_only_what_both_runs_have_is_compared() -> None:
     saved, new = result(row("a: x", [1.0, 1.0])), result(row("b: x", [9.0, 9.0]))
-    assert compare(saved, new, threshold=0.1) == []
+    assert compare(saved, new.rows, threshold=0.1) == []
 
 
 # --- The command ----------------------------------------------------------------------------------
@@ -226,8 +230,11 @@ def test_a_run_that_became_slower_is_told_apart_for_ci(
     flags = ["--only=change: encode", f"--compare={saved}", f"--output={tmp_path}"]
     settings = load_settings(BenchSettings, flags, {})
     new = result(row("change: encode", [value * factor for value in steady]))
-    console = Console(file=io.StringIO(), width=100)
-    assert write_bench(new, read_saved(settings), settings, console) is right
+    before = read_saved(settings)
+    assert before is not None
+    compared = compare(before, new.rows, settings.threshold)
+    code = new.model_copy(update={"compared": compared}).exit
+    assert code is (Exit.RIGHT if right else Exit.WRONG)
 
 
 def test_list_names_the_benchmarks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -277,28 +284,34 @@ def test_a_saved_run_without_any_of_the_benchmarks_is_refused(
     assert "none of the benchmarks" in capsys.readouterr().err
 
 
-def test_what_the_saved_run_lacks_is_told(tmp_path: Path) -> None:
+def test_what_the_saved_run_lacks_is_told() -> None:
     saved = result(row("change: encode", [1.0, 1.0]))
     new = result(*saved.rows, row("ratchet: new", [1.0, 1.0]))
-    settings = load_settings(BenchSettings, [f"--output={tmp_path}"], {})
-    console = Console(file=(said := io.StringIO()), width=100)
-    assert write_bench(new, saved, settings, console)
+    new = new.model_copy(
+        update={"settings": {"threshold": 0.1}, "compared": compare(saved, new.rows, 0.1)}
+    )
+    show_all(Console(file=(said := io.StringIO()), width=100), bench_blocks(new))
+    assert new.exit is Exit.RIGHT
     assert "Not in the saved run, and so not compared: 1." in said.getvalue()
 
 
 def test_a_run_that_is_ended_leaves_no_worker_behind(tmp_path: Path) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
     # Paced, so that a worker left alone lasts 20 seconds, however fast the machine.
     flags = ("--only=GC pressure*full", "--rounds=1", "--values=100", f"--output={tmp_path}")
     bench = subprocess.Popen(  # noqa: S603 - our own command
         [sys.executable, "-m", "loadgen.cli", "bench", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
     try:
         worker = worker_of(bench)
         bench.send_signal(signal.SIGTERM)
-        assert bench.wait(PATIENCE) == 128 + signal.SIGTERM
+        assert bench.wait(PATIENCE) == Exit.INTERRUPTED
         assert none_left([worker])
+        # Its journal, and the key to it, lay there.
+        assert list(temporary.iterdir()) == []
     finally:
         bench.kill()
         bench.wait()

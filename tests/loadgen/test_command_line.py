@@ -12,10 +12,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from loadgen.exits import Exit
+from loadgen.results import RunResult
 from service.access.tokens import new_token, token_line
 from tests.support.certificates import make_authority
 from tests.support.plain_user import as_plain_user, plain_users_directory
 from tests.support.process import PATIENCE, Start, child_of, none_left
+from tests.support.results import require_sound
 
 # A load that is over in a moment.
 SMALL = (
@@ -82,7 +85,7 @@ def service_of(run: subprocess.Popen[str]) -> psutil.Process:
 def test_a_run_verifies_every_answer(tmp_path: Path, how: tuple[str, ...]) -> None:
     output = tmp_path / "run.json"
     done = loadgen("run", *SMALL, *how, f"--output={output}")
-    assert done.returncode == 0, done.stderr
+    require_sound(done.returncode, RunResult.model_validate_json(output.read_text()))
     result = json.loads(output.read_text())
     load = result["load"]
     assert load["messages"] > 10
@@ -100,7 +103,8 @@ def test_the_same_load_reaches_a_service_that_runs(start: Start, tmp_path: Path)
         f"--target={service.ready['listen']}",
         f"--target-metrics={service.ready['metrics']}",
     )
-    assert loadgen("run", *SMALL, *target, f"--output={output}").returncode == 0
+    done = loadgen("run", *SMALL, *target, f"--output={output}")
+    require_sound(done.returncode, RunResult.model_validate_json(output.read_text()))
     result = json.loads(output.read_text())
     assert result["cost"]["records"] == result["load"]["messages"]
     told = {name: result["cost"][name] for name in USED}
@@ -157,7 +161,7 @@ def test_the_same_load_reaches_a_service_that_wants_to_know_who_calls(
     output = tmp_path / "run.json"
     beside = (f"--processes={processes}", "--churn-rate=20", "--storms=reconnect@0.1")
     done = loadgen("run", *SMALL, *beside, *target, *shown, f"--output={output}")
-    assert done.returncode == 0, done.stderr
+    require_sound(done.returncode, RunResult.model_validate_json(output.read_text()))
     load = json.loads(output.read_text())["load"]
     assert load["errors"] == {}
     assert load["lifecycle"].keys() == {"establish", "close", "reconnect"}
@@ -173,7 +177,8 @@ def test_the_same_load_reaches_a_service_that_wants_to_know_who_calls(
 
 def test_a_run_in_a_pipe_tells_where_it_serves_metrics_and_else_nothing() -> None:
     quiet = loadgen("run", *SMALL, "--journal=memory")
-    assert (quiet.returncode, quiet.stderr) == (0, "")
+    assert quiet.returncode in {Exit.RIGHT, Exit.INVALID}
+    assert quiet.stderr == ""
     telling = loadgen("run", *SMALL, "--journal=memory", "--serve-metrics=127.0.0.1:0")
     assert re.search(
         r"^serving the generator's metrics at http://127\.0\.0\.1:\d+/metrics$",
@@ -240,18 +245,6 @@ def test_a_service_that_dies_in_mid_run_is_reported(long_run: subprocess.Popen[s
     assert long_run.returncode == 3
     assert "killed by SIGKILL" in said
     assert "Traceback" not in said
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_ended_leaves_no_service_behind(
-    long_run: subprocess.Popen[str], number: signal.Signals
-) -> None:
-    service = service_of(long_run)
-    long_run.send_signal(number)
-    _, said = long_run.communicate(timeout=PATIENCE)
-    assert long_run.returncode == 128 + number
-    assert f"ended by {number.name}" in said
-    assert none_left([service])
 
 
 def test_a_run_that_is_killed_leaves_no_service_behind(long_run: subprocess.Popen[str]) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from loadgen.cli import main
 from loadgen.diff import Change, diff_results, read_result
+from loadgen.exits import Exit
 from loadgen.results import CompareResult
 from loadgen.settings import ConfigurationError
 from tests.support.results import THROUGHPUT, make_compare, make_run
@@ -32,7 +33,7 @@ def test_a_result_does_not_differ_from_itself() -> None:
     assert (diff.settings, diff.environment, diff.notes) == ([], [], [])
     assert {change.ratio.median for change in diff.changes if change.ratio is not None} == {1.0}
     assert {change.variant for change in diff.changes} == set(THROUGHPUT)
-    assert not diff.got_worse
+    assert diff.exit is Exit.RIGHT
 
 
 def test_a_ratio_goes_from_the_worst_to_the_best_that_two_rounds_give() -> None:
@@ -71,7 +72,7 @@ def test_what_more_is_better_of_is_told_from_what_less_is_better_of() -> None:
     diff = diff_results(faster, make_compare(), 0.1)
     worse = {change.figure.name for change in diff.changes if change.is_worse}
     assert worse == {"cpu_seconds_per_1000_messages"}
-    assert not diff_results(make_compare(), faster, 0.1).got_worse
+    assert diff_results(make_compare(), faster, 0.1).exit is Exit.RIGHT
 
 
 def test_what_differs_in_settings_and_machine_is_told() -> None:

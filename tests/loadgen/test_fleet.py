@@ -14,11 +14,11 @@ from loadgen.endpoint import Endpoint
 from loadgen.fleet import merge_loads, open_load, split
 from loadgen.load import load_at
 from loadgen.progress import CommandProgress
-from loadgen.results import LoadFigures
+from loadgen.results import LoadFigures, RunResult
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import RunSettings, load_settings
 from loadgen.transport import TransportError
-from tests.support.results import latency, load
+from tests.support.results import latency, load, require_sound
 
 PATIENCE = 20.0
 
@@ -106,7 +106,8 @@ def test_one_process_that_was_stopped_stops_the_load() -> None:
 def test_processes_put_one_load_together_and_verify_every_message(tmp_path: Path, how: str) -> None:
     output = tmp_path / "run.json"
     flags = ["--duration-seconds=0.5", "--storms=restore@0.2", f"--output={output}"]
-    assert main(["run", *SMALL, *flags, how]) == 0
+    code = main(["run", *SMALL, *flags, how])
+    require_sound(code, RunResult.model_validate_json(output.read_text()))
     result = json.loads(output.read_text())
     figures = result["load"]
     assert len(figures["processes"]) == 2

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from loadgen.cli import main
+from loadgen.results import RunResult
+from tests.support.results import require_sound
 
 Run = Callable[..., dict[str, Any]]
 
@@ -22,7 +24,12 @@ def run(tmp_path: Path) -> Run:
         output = tmp_path / "run.json"
         small = ("--concurrency=16", "--frame-operations=8", "--warm-up-seconds=0")
         arguments = ["run", f"--channels={CHANNELS}", *small, *flags, f"--output={output}"]
-        assert main(arguments) == code
+        ended = main(arguments)
+        result = RunResult.model_validate_json(output.read_text())
+        if code:
+            assert ended == result.exit == code
+        else:
+            require_sound(ended, result)
         load: dict[str, Any] = json.loads(output.read_text())["load"]
         return load
 

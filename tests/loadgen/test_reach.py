@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from loadgen.cli import EXIT_CONFIGURATION, main
+from loadgen.cli import main
 from loadgen.echo import EchoEnd
+from loadgen.exits import Exit
 from loadgen.progress import CommandProgress
 from loadgen.reach.handshakes import OPERATIONS, costs_of_operations, count_operations
 from loadgen.reach.judgement import judge
 from loadgen.reach.loads import seen_of
 from loadgen.reach.many_channels import seen_of_recovery
 from loadgen.reach.planting import plant
-from loadgen.reach.report import reach_page, write_reach
+from loadgen.reach.report import reach_page
 from loadgen.reach.results import Goal, ReachResult, RowResult, Seen, SideResult, Verdict
 from loadgen.reach.rounds import take_turns
 from loadgen.reach.rows import Beside, Group, MeasureError, Quantity, Row, Side
@@ -35,7 +36,7 @@ from service.client import ConnectClient
 from service.protocol import primitives
 from service.protocol.primitives import KeyPair, SigningKey
 from tests.support.loads import PacedService, echo, failure
-from tests.support.results import cost, environment, load
+from tests.support.results import cost, environment, load, require_sound, show_result, write_result
 
 OURS = Quantity("ours", "rate")
 THEIRS = Quantity("theirs", "rate")
@@ -140,11 +141,29 @@ def test_a_remark_tells_figures_beside_and_who_may_have_been_the_limit() -> None
     result = judged(
         side("ours", 3, 4, 5, bound=2),
         side("theirs", 1, 1, 1),
+        Goal.ratio_at_least(5),
         beside=[Beside(THEIRS, "{} of theirs")],
     )
     assert result.remark == (
-        "1 of theirs; the generator may have been the limit of ours in 2 of 3 rounds"
+        "1 of theirs; the generator was the limit of ours in 2 of 3 rounds, which are left out"
     )
+    # Of three ratios the only one in which the service was the limit.
+    assert result.measured == Spread(median=5, low=5, high=5)
+    assert result.verdict is Verdict.REACHED
+
+
+def test_a_row_whose_every_round_the_generator_limited_has_no_verdict() -> None:
+    for ours, theirs in (
+        (side("ours", 3, 4, bound=2), side("theirs", 1, 1)),
+        (side("ours", 3, 4), side("theirs", 1, 1, bound=2)),
+    ):
+        row = judged(ours, theirs, Goal.ratio_at_least(1))
+        assert (row.verdict, row.measured, row.ratio) == (Verdict.NO_VERDICT, None, None)
+        assert "was the limit" in row.remark
+        result = result_of(REACHED, row)
+        assert result.exit is Exit.INVALID
+        assert result.notices == ["No verdict on row: the generator was the limit in every round"]
+        assert result_of(row, UNMEASURED).exit is Exit.WRONG
 
 
 # --- Rounds ---------------------------------------------------------------------------------------
@@ -260,7 +279,7 @@ def test_rows_are_chosen_by_parts_of_their_names(capsys: pytest.CaptureFixture[s
     ]
     assert main(["reach", "--list"]) == 0
     assert capsys.readouterr().out.split() == list(GOALS)
-    assert main(["reach", "--only=unary,nonsense"]) == EXIT_CONFIGURATION
+    assert main(["reach", "--only=unary,nonsense"]) == Exit.CONFIGURATION
     assert "nonsense" in capsys.readouterr().err
 
 
@@ -490,8 +509,13 @@ def test_what_is_not_reached_is_an_ordinary_outcome_and_what_is_not_measured_is_
 ) -> None:
     settings = ReachSettings.model_validate({"output": tmp_path})
     console = Console(file=(tmp_path / "shown").open("w"), width=250)
-    assert write_reach(result_of(REACHED, NOT_REACHED), settings, console)
-    assert not write_reach(result_of(REACHED, UNMEASURED), settings, console)
+    for result, code in (
+        (result_of(REACHED, NOT_REACHED), Exit.RIGHT),
+        (result_of(REACHED, UNMEASURED), Exit.WRONG),
+    ):
+        assert result.exit is code
+        write_result("reach", result, settings)
+        show_result("reach", result, console)
     console.file.close()
     shown = (tmp_path / "shown").read_text()
     assert "Of 2 rows: 1 reached, 1 not reached." in shown
@@ -548,12 +572,16 @@ def test_a_few_rows_are_measured_for_real(tmp_path: Path) -> None:
             f"--output={tmp_path}",
         ]
     )
-    assert code == 0
     result = ReachResult.model_validate_json((tmp_path / "reach.json").read_text())
+    require_sound(code, result)
     # "establish" is a part of the other's name, too.
     assert {row.name for row in result.rows} == {*rows, "establish-cpu"}
     assert all(row.verdict is not Verdict.NOT_MEASURED for row in result.rows)
-    assert all(row.run_with and row.measured and row.measured.median > 0 for row in result.rows)
+    assert all(row.run_with for row in result.rows)
+    for row in result.rows:
+        if row.verdict is not Verdict.NO_VERDICT:
+            assert row.measured is not None
+            assert row.measured.median > 0
     sides = {each.name: each for group in result.groups.values() for each in group}
     assert set(sides) == {
         *("unary", "echo"),

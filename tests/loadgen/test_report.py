@@ -3,20 +3,29 @@
 import asyncio
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from loadgen import cli
+from loadgen import cli, commands
+from loadgen.exits import Exit
 from loadgen.progress import CommandProgress
-from loadgen.report import ReportError, require_writable, write_compare, write_run
 from loadgen.report.compare_tables import HEADLINES, ratio_table, variant_table
+from loadgen.report.files import ReportError, require_writable
 from loadgen.report.findings import FIGURE, Verdict, answer, verdict_on, what_got_worse
 from loadgen.report.numbers import figure, ratio
 from loadgen.results import CompareResult, Ratio, RunResult
 from loadgen.settings import CompareSettings, RunSettings, load_settings
-from tests.support.results import cost, load, make_compare, make_run
+from tests.support.results import (
+    cost,
+    load,
+    make_compare,
+    make_run,
+    show_result,
+    write_result,
+)
 
 WIDTHS = (60, 80, 100, 160)
 
@@ -40,7 +49,8 @@ def text_of(target: Console) -> str:
 
 def compare_text(result: CompareResult, tmp_path: Path, width: int) -> str:
     target = console(width)
-    write_compare(result, compare_settings(tmp_path), target)
+    write_result("compare", result, compare_settings(tmp_path))
+    show_result("compare", result, target)
     return text_of(target)
 
 
@@ -173,7 +183,7 @@ def test_what_got_worse_names_only_what_is_worse_in_every_round() -> None:
 
 def test_the_files_of_a_comparison_hold_the_result(tmp_path: Path) -> None:
     result = make_compare()
-    shown = compare_text(result, tmp_path / "new", 100)
+    compare_text(result, tmp_path / "new", 100)
     written = (tmp_path / "new" / "compare.json").read_text()
     assert CompareResult.model_validate_json(written) == result
     assert written.startswith("{\n  ")
@@ -181,18 +191,16 @@ def test_the_files_of_a_comparison_hold_the_result(tmp_path: Path) -> None:
         "compare.html",
         "compare.json",
     ]
-    for path in (tmp_path / "new").iterdir():
-        assert f"written: {path}" in shown
 
 
 def test_a_run_writes_only_the_files_that_were_asked_for(tmp_path: Path) -> None:
     result = make_run()
-    write_run(result, run_settings(), console())
+    write_result("run", result, run_settings())
     assert list(tmp_path.iterdir()) == []
-    write_run(
+    write_result(
+        "run",
         result,
         run_settings(f"--output={tmp_path}/run.json", f"--report={tmp_path}/run.html"),
-        console(),
     )
     assert RunResult.model_validate_json((tmp_path / "run.json").read_text()) == result
     assert (tmp_path / "run.html").read_text().startswith("<!DOCTYPE html>")
@@ -200,7 +208,7 @@ def test_a_run_writes_only_the_files_that_were_asked_for(tmp_path: Path) -> None
 
 def test_an_open_loop_shows_due_and_sent_side_by_side() -> None:
     target = console()
-    write_run(make_run(load(rate=500)), run_settings(), target)
+    show_result("run", make_run(load(rate=500)), target)
     rows = [line.split() for line in text_of(target).splitlines() if line.startswith("encrypt")]
     assert [row[1] for row in rows] == ["due", "sent"]
     assert [row[4] for row in rows] == ["502", "2.00"]
@@ -208,21 +216,21 @@ def test_an_open_loop_shows_due_and_sent_side_by_side() -> None:
 
 def test_a_closed_loop_has_no_row_from_the_due_time() -> None:
     target = console()
-    write_run(make_run(), run_settings(), target)
+    show_result("run", make_run(), target)
     rows = [line.split() for line in text_of(target).splitlines() if line.startswith("encrypt")]
     assert [row[1] for row in rows] == ["sent"]
 
 
 def test_a_run_without_metrics_says_so_instead_of_showing_costs() -> None:
     target = console()
-    write_run(make_run(), run_settings(), target)
+    show_result("run", make_run(), target)
     assert "The service's metrics were not read" in text_of(target)
     assert "B/message" not in text_of(target)
 
 
 def test_a_run_that_got_no_message_through_has_no_cost_of_a_message() -> None:
     target = console()
-    write_run(make_run(cost_=cost().model_copy(update={"messages": 0})), run_settings(), target)
+    show_result("run", make_run(cost_=cost().model_copy(update={"messages": 0})), target)
     assert "-  Record: no message got through" in text_of(target)
 
 
@@ -237,19 +245,18 @@ def test_a_run_that_got_no_message_through_has_no_cost_of_a_message() -> None:
 def test_a_run_is_right_only_without_wrong_answers_and_errors(
     result: RunResult, *, right: bool
 ) -> None:
-    assert write_run(result, run_settings(), console()) is right
+    assert (result.exit is Exit.RIGHT) is right
 
 
-def test_a_comparison_is_right_only_if_every_round_and_recovery_is(tmp_path: Path) -> None:
-    settings = compare_settings(tmp_path)
-    assert write_compare(make_compare(), settings, console()) is True
-    assert write_compare(make_compare(wrong=1), settings, console()) is False
+def test_a_comparison_is_right_only_if_every_round_and_recovery_is() -> None:
+    assert make_compare().exit is Exit.RIGHT
+    assert make_compare(wrong=1).exit is Exit.WRONG
     lost = make_compare().model_dump()
     lost["variants"][1]["rounds"][2]["recovery"]["verified_channels"] -= 1
-    assert write_compare(CompareResult.model_validate(lost), settings, console()) is False
+    assert CompareResult.model_validate(lost).exit is Exit.WRONG
 
 
-@pytest.mark.parametrize(("wrong", "code"), [(0, cli.EXIT_RIGHT), (1, cli.EXIT_WRONG)])
+@pytest.mark.parametrize(("wrong", "code"), [(0, Exit.RIGHT), (1, Exit.WRONG)])
 def test_a_wrong_answer_makes_the_exit_code_1(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, wrong: int, code: int
 ) -> None:
@@ -258,7 +265,8 @@ def test_a_wrong_answer_makes_the_exit_code_1(
         await asyncio.sleep(0)
         return make_compare(wrong=wrong)
 
-    monkeypatch.setattr(cli, "execute_compare", compared)
+    command = replace(commands.COMMANDS["compare"], execute=compared)
+    monkeypatch.setitem(commands.COMMANDS, "compare", command)
     assert cli.main(["compare", "--output", str(tmp_path)]) == code
 
 
@@ -267,19 +275,28 @@ def test_an_output_that_cannot_be_written_is_told_before_the_load(
 ) -> None:
     (tmp_path / "file").write_text("")
     code = cli.main(["compare", "--output", str(tmp_path / "file")])
-    assert code == cli.EXIT_CONFIGURATION
+    assert code == Exit.CONFIGURATION
     assert "compare.json can't be written" in capsys.readouterr().err
     with pytest.raises(ReportError, match="is a directory"):
         require_writable(tmp_path)
 
 
-def test_what_fails_to_be_written_leaves_the_old_file_and_has_been_shown(tmp_path: Path) -> None:
-    (tmp_path / "compare.json").mkdir()
-    target = console()
-    with pytest.raises(ReportError, match="can't be written"):
-        write_compare(make_compare(), compare_settings(tmp_path), target)
-    assert "2,420" in text_of(target)
-    assert [path.name for path in tmp_path.iterdir()] == ["compare.json"]
+def test_what_fails_to_be_written_leaves_the_old_file_and_is_shown_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async def compared(*_: object) -> CompareResult:
+        (tmp_path / "compare.json").mkdir()
+        await asyncio.sleep(0)
+        return make_compare()
+
+    command = replace(commands.COMMANDS["compare"], execute=compared)
+    monkeypatch.setitem(commands.COMMANDS, "compare", command)
+    assert cli.main(["compare", "--output", str(tmp_path)]) == Exit.UNWRITTEN
+    said = capsys.readouterr()
+    assert "2,420" in said.out
+    assert f"written: {tmp_path / 'compare.html'}" in said.out
+    assert f"{tmp_path / 'compare.json'} can't be written" in said.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["compare.html", "compare.json"]
 
 
 def test_the_json_says_null_for_what_could_not_be_had(tmp_path: Path) -> None:

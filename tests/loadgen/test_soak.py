@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.cli import EXIT_CONFIGURATION, main
+from loadgen.cli import main
+from loadgen.exits import Exit
 from loadgen.promises import Promise
 from loadgen.soak.judgement import judge_ageing, judge_load, judge_samples
 from loadgen.soak.picture import picture
@@ -159,11 +160,8 @@ def test_a_wal_that_comes_and_goes_is_judged_by_what_it_grows_to() -> None:
 
 
 def test_a_load_that_was_not_served_breaks_its_promises() -> None:
-    assert broken(judge_load(1_000, 10, 975, 0, 0)) == set()
-    assert broken(judge_load(1_000, 30, 960, 0, 0)) == {
-        "Load that the generator put on, of what was due"
-    }
-    assert broken(judge_load(1_000, 0, 970, 1, 2)) == {
+    assert broken(judge_load(990, 975, 0, 0)) == set()
+    assert broken(judge_load(1_000, 970, 1, 2)) == {
         "Throughput, of what was put on",
         "Wrong answers",
         "Failed operations",
@@ -194,7 +192,7 @@ def test_a_duration_is_written_with_or_without_its_unit(text: str, seconds: floa
 def test_what_a_soak_can_not_do_is_refused(
     flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["soak", *flags]) == EXIT_CONFIGURATION
+    assert main(["soak", *flags]) == Exit.CONFIGURATION
     assert flags[0].partition("=")[0] in capsys.readouterr().err
 
 
@@ -215,9 +213,9 @@ def test_a_short_soak_of_a_real_service_tells_what_it_saw(tmp_path: Path) -> Non
             f"--output={tmp_path}",
         ]
     )
-    # Whatever a few seconds say of growth, the result is whole.
-    assert code in {0, 1}
     result = SoakResult.model_validate_json((tmp_path / "soak.json").read_text())
+    # Whatever a few seconds say of growth, the exit code says the same.
+    assert code == result.exit
     assert result.wrong_answers == 0
     assert result.errors == {}
     assert result.channels_established == result.channels_closed > 0

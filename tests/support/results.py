@@ -2,9 +2,19 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from rich.console import Console
+
+from loadgen.commands import COMMANDS
 from loadgen.compare import BASELINE, VARIANTS, summarise
+from loadgen.exits import Exit
+from loadgen.overload.results import Course, Phase, RefusalCost
+from loadgen.overload.settings import TransportName
+from loadgen.promises import Promise
 from loadgen.recording import Histogram
+from loadgen.report.files import write_whole
+from loadgen.report.terminal import show_all
 from loadgen.results import (
     CompareResult,
     Cost,
@@ -14,13 +24,26 @@ from loadgen.results import (
     LoadFigures,
     OperationLatency,
     Recovery,
+    Result,
     Round,
     RunResult,
     VariantFigures,
 )
 from loadgen.settings import CompareSettings, RunSettings, load_settings
 
-__all__ = ["environment", "latency", "load", "make_compare", "make_run", "round_of"]
+__all__ = [
+    "cost",
+    "course",
+    "environment",
+    "latency",
+    "load",
+    "make_compare",
+    "make_run",
+    "require_sound",
+    "round_of",
+    "show_result",
+    "write_result",
+]
 
 # Throughput of the rounds, and what else tells the variants apart.
 THROUGHPUT: Mapping[str, Sequence[float]] = {
@@ -187,3 +210,70 @@ def make_run(load_: LoadFigures | None = None, cost_: Cost | None = None) -> Run
         load=load_ or load(),
         cost=cost_,
     )
+
+
+def course(
+    *,
+    transport: TransportName = "stream",
+    refused: int = 5,
+    generator_warnings: Sequence[str] = (),
+    kept: bool | None = True,
+) -> Course:
+    """Return a course in which so many operations were refused under overload."""
+    names = ("normal", "sustainable", "overload", "normal again")
+    return Course(
+        transport=transport,
+        sustainable_per_second=1_000,
+        phases=[
+            Phase(
+                name=name,
+                begins_seconds=10 * index,
+                seconds=10,
+                offered_per_second=1_000,
+                accepted_per_second=900,
+                refused={"RESOURCE_EXHAUSTED": refused if name == "overload" else 1},
+                p50_ms=1,
+                p99_ms=2,
+                cpu_share=0.9,
+                peak_rss_bytes=1_000_000,
+            )
+            for index, name in enumerate(names)
+        ],
+        windows=[],
+        held_back=0,
+        skipped_at_cap=0,
+        skipped_by_late_generator=0,
+        wrong_answers=0,
+        recovery_seconds=1,
+        refusal=RefusalCost(
+            accepted_cpu_us=100,
+            refused_cpu_us=10,
+            refused=5,
+            has_retry_info=True,
+            bare_cpu_us=None,
+            of_bare=None,
+        ),
+        connections=None,
+        generator=load(generator_warnings=generator_warnings).generator,
+        promises=[Promise(name="Some", bound="1", value=1, unit="ratio", kept=kept)],
+    )
+
+
+def require_sound(code: int, result: Result) -> None:
+    """Check that a real load went right, and that the exit code says so.
+
+    On a busy machine the generator may have been the limit, which has a code of its own.
+    """
+    assert code == result.exit
+    assert result.exit in {Exit.RIGHT, Exit.INVALID}, result.notices
+
+
+def show_result(name: str, result: object, console: Console) -> None:
+    """Show what a command shows of its result."""
+    show_all(console, COMMANDS[name].blocks(result))
+
+
+def write_result(name: str, result: object, settings: Any) -> None:  # noqa: ANN401 - of any command
+    """Write the files that a command writes."""
+    for path, rendered in COMMANDS[name].files(settings).items():
+        write_whole(path, rendered(result))
