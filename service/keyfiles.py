@@ -148,7 +148,8 @@ async def _kill(starting: "asyncio.Task[asyncio.subprocess.Process]") -> None:
         process = await starting
         os.killpg(process.pid, signal.SIGKILL)
         async with asyncio.timeout(_REAP_TIMEOUT):
-            await process.wait()
+            # To the end of what is in the pipe as well, so that nothing of it stays open.
+            await process.communicate()
 
 
 async def _read_out(process: asyncio.subprocess.Process) -> bytes:
