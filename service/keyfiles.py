@@ -107,36 +107,49 @@ async def _output_of(command: str) -> str:
     """
     try:
         words = shlex.split(command)
-        if not words:
-            raise KeyFileError("sealing_key_command is empty: leave it out, or name a program")
-        process = await asyncio.create_subprocess_exec(
+    except ValueError as error:
+        raise KeyFileError(f"sealing_key_command can't be run: {error}") from None
+    if not words:
+        raise KeyFileError("sealing_key_command is empty: leave it out, or name a program")
+    # A task of its own: a start that is cancelled half way would leave what the command starts.
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
             *words,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             start_new_session=True,
             limit=_MAX_BYTES,
         )
-    except (OSError, ValueError) as error:
-        raise KeyFileError(f"sealing_key_command can't be run: {error}") from None
+    )
     try:
         async with asyncio.timeout(_COMMAND_TIMEOUT):
+            process = await asyncio.shield(starting)
             output = await _read_out(process)
             code = await process.wait()
-    except BaseException as error:
-        # Also when cancelled, since the service stops.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_REAP_TIMEOUT):
-                await process.wait()
-        if isinstance(error, TimeoutError):
-            raise KeyFileError(f"sealing_key_command took over {_COMMAND_TIMEOUT:g} s") from None
+    except TimeoutError:
+        await _kill(starting)
+        raise KeyFileError(f"sealing_key_command took over {_COMMAND_TIMEOUT:g} s") from None
+    except (OSError, ValueError) as error:
+        raise KeyFileError(f"sealing_key_command can't be run: {error}") from None
+    except BaseException:
+        # Cancelled, since the service stops; or it prints too much.
+        await _kill(starting)
         raise
     if code:
         raise KeyFileError(f"sealing_key_command failed with exit code {code}")
     if not output.strip():
         raise KeyFileError("sealing_key_command printed nothing: expected the master keys")
     return output.decode(errors="replace")
+
+
+async def _kill(starting: "asyncio.Task[asyncio.subprocess.Process]") -> None:
+    """Kill a process, once it has started, and its group; wait until it is gone."""
+    with suppress(OSError, ValueError):
+        process = await starting
+        os.killpg(process.pid, signal.SIGKILL)
+        async with asyncio.timeout(_REAP_TIMEOUT):
+            # To the end of what is in the pipe as well, so that nothing of it stays open.
+            await process.communicate()
 
 
 async def _read_out(process: asyncio.subprocess.Process) -> bytes:

@@ -117,6 +117,34 @@ async def test_a_command_that_is_no_longer_waited_for_is_killed_with_what_it_has
     assert none_left(processes)
 
 
+@pytest.mark.parametrize("passes", range(1, 9))
+async def test_a_command_is_killed_however_early_it_is_given_up(
+    tmp_path: Path, passes: int
+) -> None:
+    reading = asyncio.create_task(
+        KeySource(tmp_path / "made", command=hanging(tmp_path)).read(os.urandom)
+    )
+    for _ in range(passes):
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    # Its directory is in the command line of everything that it starts.
+    mark = str(tmp_path)
+    assert none_left(
+        process
+        for process in psutil.process_iter()
+        if any(mark in word for word in command_line(process))
+    )
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 async def test_a_service_stops_though_its_key_command_hangs(start: Start, tmp_path: Path) -> None:
     write_secret(tmp_path / "keys", NEW.hex())
     # The first time it prints the keys.
