@@ -27,6 +27,7 @@ from service.persistence.contract import Journal, JournalFencedError
 from service.persistence.gathering import Gathering
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
+from service.persistence.restoring import finish_restore
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
 from service.randomness import BlockRandom
@@ -127,6 +128,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
     require_layout(settings.data_dir, member.workers)
     identity_file = settings.data_dir / IDENTITY_FILE
     journal_path = settings.data_dir / journal_file(member.number, member.workers)
+    finish_restore(journal_path)
     sealed = (identity_file, journal_path)
     keys = await settings.key_source.read(
         random, may_make=not any(path.exists() for path in sealed)

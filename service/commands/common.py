@@ -13,6 +13,7 @@ from service.keyfiles import KeyFileError
 from service.paths import IDENTITY_FILE, journal_file
 from service.persistence.contract import JournalError
 from service.persistence.keyring import KeyRing
+from service.persistence.restoring import finish_restore
 from service.randomness import BlockRandom
 from service.settings import Settings, SettingsError, load_settings
 from service.workers.shares import require_layout, worker_of
@@ -76,7 +77,9 @@ class Operation:
     def _journal_of(self, worker: int) -> Path:
         directory, workers = self.settings.data_dir, self.settings.workers
         require_layout(directory, workers)
-        return directory / journal_file(worker, workers)
+        journal = directory / journal_file(worker, workers)
+        finish_restore(journal)
+        return journal
 
     @property
     def identity(self) -> Path:

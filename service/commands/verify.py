@@ -42,13 +42,13 @@ def _as_text(found: Verification) -> Lines:
     yield "snapshots", f"{found.snapshots_seen:,}: {found.snapshots.count:,} faults"
     yield (
         "channels",
-        f"{found.channels_seen:,}: {found.channels.count:,} don't come back"
-        + (f"; {found.channels_given_up:,} given up" if found.channels_given_up else ""),
+        f"{found.channels_seen:,}: {found.channels_served:,} are served, {found.channels.count:,}"
+        " refused" + (f"; {found.channels_given_up:,} given up" if found.channels_given_up else ""),
     )
     yield (
         "file",
         (
-            f"{found.epochs:,} epochs, {found.marks:,} marks, under master key"
+            f"{found.epochs:,} epochs, under master key"
             f" {', '.join(found.key_ids)}: {found.file.count:,} faults"
         ),
     )

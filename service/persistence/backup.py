@@ -1,14 +1,16 @@
 """Backups: a consistent copy of a journal, made while a service goes on writing it.
 
-The copy is taken page by page within one read transaction, as fast as the disk is: the WAL can't
-end meanwhile, and no other way is consistent without beginning anew at every commit. All else is
-done on the copy: it is marked, so that no service goes on from it by mistake (``restoring`` says
-why that would be fatal), checked, and rid of what was deleted but not overwritten yet.
+The tables are copied within one read transaction, as fast as the disk is: the WAL can't end
+meanwhile, and no other way is consistent without beginning anew at every commit. The row that makes
+a journal of the file is left behind, so the copy is nothing that a service opens, at no moment: all
+of it, with what says that it is a backup, becomes durable at once (``restoring`` says why a service
+that went on from it would be fatal). What was deleted but not overwritten is not in it.
 
 A backup is a directory: the journal, and the files that go with it. It is made under another name
 and gets its own when it is complete and durable. The master keys are not in it.
 """
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -20,19 +22,26 @@ from pathlib import Path
 from service.persistence.contract import JournalError, JournalVersionError
 from service.persistence.lease import lease_path, look_at_lease
 from service.persistence.sqlite_file import (
+    PAGE_SIZE,
+    FileKind,
     connect,
+    described,
     epochs_of,
-    is_backup,
+    kinds_of,
     last_row,
+    make_tables,
     open_for_reading,
     reading,
 )
 from service.syncing import sync
 
-__all__ = ["BackupMade", "back_up", "copy_database", "require_sound"]
+__all__ = ["BackupMade", "back_up", "copy_tables", "require_sound", "told"]
 
-# Copied in one step; between two, the process can be interrupted.
-_PAGES = 4_096
+TABLES = ("writers", "log", "snapshots", "owners")
+"""Those of which a backup has every row."""
+
+# Steps of SQLite's machine after which the process can be interrupted.
+_STEPS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,17 +86,28 @@ def back_up(source: Path, target: Path, *, beside: Sequence[str], made_at: int) 
         sync(target.parent)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)
-        raise JournalError(f"{target} can't be written: {error}") from error
+        raise JournalError(f"{target} can't be written: {told(error, target)}") from error
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return made
 
 
+def told(error: OSError, path: Path) -> str:
+    """Return what to say of an error at work on a file; if a disk is full, which."""
+    if error.errno == errno.ENOSPC:
+        return f"the disk that holds {path.parent.absolute()} is full"
+    return str(error)
+
+
 def _fill(source: Path, draft: Path, beside: Sequence[str], made_at: int) -> BackupMade:
-    copy = draft / source.name
+    # Under another name until it is whole, too.
+    copy = draft / f"{source.name}.incomplete"
     acknowledged = look_at_lease(lease_path(source)).head
-    copy_database(source, copy)
+    with closing(open_for_reading(source)) as origin, reading(source):
+        if FileKind.JOURNAL not in kinds_of(origin):
+            raise JournalVersionError(f"{source} is a backup itself: copy its directory")
+    copy_tables(source, copy, made_at=made_at)
     # After the journal: a rotation seals the journal under a new key first.
     for name in beside:
         file = source.with_name(name)
@@ -96,8 +116,6 @@ def _fill(source: Path, draft: Path, beside: Sequence[str], made_at: int) -> Bac
             (draft / name).chmod(0o600)
             sync(draft / name)
     with reading(copy), closing(connect(copy)) as connection:
-        if is_backup(connection):
-            raise JournalVersionError(f"{source} is a backup itself: copy its directory")
         head = last_row(connection)
         if head < acknowledged:
             # The copy would no longer show it.
@@ -105,34 +123,59 @@ def _fill(source: Path, draft: Path, beside: Sequence[str], made_at: int) -> Bac
                 f"{source} ends with row {head}, but row {acknowledged} was acknowledged: this is"
                 " an older copy, or its end is lost (connect-actor verify)"
             )
-        connection.execute("INSERT INTO backup VALUES (?, ?)", (head, made_at))
-        connection.execute("VACUUM")
         require_sound(connection, copy)
         key_ids = sorted({epoch.key_id.hex() for epoch in epochs_of(connection)})
-    sync(copy)
+    copy.rename(draft / source.name)
     sync(draft)
     return BackupMade(
         head=head,
-        size=copy.stat().st_size,
+        size=(draft / source.name).stat().st_size,
         key_ids=key_ids,
         files=sorted(file.name for file in draft.iterdir()),
     )
 
 
-def copy_database(source: Path, copy: Path) -> None:
-    """Copy a journal as it is at one moment into a single file that is made.
+def copy_tables(
+    source: Path, copy: Path, tables: Sequence[str] = TABLES, *, made_at: int = 0
+) -> None:
+    """Copy a journal, or a backup, as it is at one moment into a backup that is made.
+
+    It is a single file, and its content appears in it as a whole.
+
+    Args:
+        source: the database file.
+        copy: the file that is made.
+        tables: those whose rows are copied.
+        made_at: nanoseconds since 1970, for whoever looks.
 
     Raises:
         JournalError: it can't be read, or the copy can't be written.
-        JournalVersionError: it isn't a journal.
+        OSError: the copy can't be made.
     """
-    with closing(open_for_reading(source)) as origin:
-        os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        with reading(source), closing(connect(copy)) as connection:
-            origin.backup(connection, pages=_PAGES)
-    with reading(copy), closing(connect(copy)) as connection:
-        # One file, without a WAL beside it.
-        connection.execute("PRAGMA journal_mode = DELETE")
+    os.close(os.open(copy, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        with closing(connect(copy)) as connection:
+            # Its steps are Python's, in which a signal is heard.
+            connection.set_progress_handler(lambda: 0, _STEPS)
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("ATTACH ? AS source", (f"{source.absolute().as_uri()}?mode=ro",))
+            connection.execute("BEGIN")
+            make_tables(connection)
+            for table in tables:
+                connection.execute(f"INSERT INTO main.{table} SELECT * FROM source.{table}")  # noqa: S608 - our own names
+            connection.execute(
+                "INSERT INTO main.beginning SELECT * FROM source.beginning WHERE kind = ?",
+                (FileKind.BACKUP,),
+            )
+            connection.execute("INSERT INTO main.backup VALUES (?)", (made_at,))
+            connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        # Only the copy is written, so it is its disk that may be full.
+        raise JournalError(
+            f"{source} can't be copied to {copy}: {described(error, copy)}"
+        ) from error
+    sync(copy)
 
 
 def require_sound(connection: sqlite3.Connection, path: Path) -> None:

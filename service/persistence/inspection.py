@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from service.persistence.contract import CorruptRecordError, Recovery
+from service.persistence.contract import Recovery
 from service.persistence.keyring import KeyRing
 from service.persistence.lease import LeaseView
 from service.persistence.looking import look
@@ -82,7 +82,7 @@ def inspect_journal(path: Path, keys: KeyRing) -> JournalFigures:
             entries_dead=reader.index.dead,
             snapshots=snapshots,
             channels=len(channels) - len(given_up),
-            channels_damaged=_damaged(reader, channels) - len(given_up),
+            channels_damaged=len(reader.index.damaged) - len(given_up),
             channels_given_up=len(given_up),
             distrusted=bool(reader.index.distrusted),
             files={
@@ -104,23 +104,11 @@ def inspect_channel(path: Path, keys: KeyRing, channel: int) -> tuple[Recovery, 
     """
     with look(path, keys) as view, reading(path):
         reader = view.read()
-        owner = OwnerTable(view.connection).of(view.connection, view.sealer, channel)
+        life = reader.life(channel)
+        owner = OwnerTable(view.connection).of(view.connection, view.sealer, channel, life)
         recovery = replace(reader.recover(channel), owner=owner)
         session = rebuild(recovery)
         return None if session is None else (recovery, session)
-
-
-def _damaged(reader: SqliteReader, channels: list[int]) -> int:
-    """Count the channels that are refused by what the index knows; records are not opened."""
-    if not reader.index.distrusted:
-        return len(reader.index.damaged) + len(reader.given_up())
-    damaged = 0
-    for channel in channels:
-        try:
-            reader.tail(channel)
-        except CorruptRecordError:
-            damaged += 1
-    return damaged
 
 
 def _key_uses(reader: SqliteReader, epochs: list[Epoch]) -> list[KeyUse]:

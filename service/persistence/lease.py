@@ -146,6 +146,7 @@ class WriterLease:
         """
         self._seconds = seconds
         self._monotonic = monotonic
+        self._path = path
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._boot = _this_boot()
@@ -166,6 +167,18 @@ class WriterLease:
         silent = self._monotonic() - heartbeat
         expired = boot == self._boot and beating == epoch and silent > self._seconds * 1e9
         return not expired
+
+    def enter(self) -> None:
+        """Keep away whoever would exchange the journal's file, until this lease is released.
+
+        Before the file is opened: SQLite removes a write-ahead log by its name, and so that of
+        another file if this one has been exchanged meanwhile.
+
+        Raises:
+            JournalLockedError: it is being exchanged.
+            JournalError: the file system has no such locks.
+        """
+        self._lock(_flock(fcntl.F_RDLCK, 0), "the journal is being restored: start again later")
 
     def take(self, epoch: int, head: int) -> None:
         """Hold the lease for an epoch of one's own.
@@ -215,7 +228,7 @@ class WriterLease:
             while written < _SIZE:
                 written += os.pwrite(self._file, checked[written:], written)
         except OSError as error:
-            raise JournalError(f"the journal's lease can't be written: {error.strerror}") from error
+            raise JournalError(f"{self._path} can't be written: {error.strerror}") from error
 
     @property
     def lost(self) -> bool:

@@ -10,24 +10,36 @@ from collections.abc import Iterable
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from service.persistence.contract import MAX_SEQUENCE_NUMBER, RecordKind
-from service.persistence.log_rows import SNAPSHOT_NOTE, Entry, stamp_of
+from service.persistence.contract import RecordKind
+from service.persistence.log_rows import (
+    DELETION_NOTE,
+    GIVEN_UP_NOTE,
+    MOVED,
+    SEQUENCE_BITS,
+    SEQUENCE_MASK,
+    SNAPSHOT_NOTE,
+    Entry,
+    stamp_of,
+    stored_number,
+)
 
-__all__ = ["GIVEN_UP", "HIGHEST_UNKNOWN", "NEWEST_UNKNOWN", "LogIndex", "Tail"]
+__all__ = ["GIVEN_UP", "LogIndex", "Tail"]
 
-NEWEST_UNKNOWN = "its newest records may be among those that can't be read"
-GIVEN_UP = "it may have gone on after the backup that was restored: establish a new channel"
-
-HIGHEST_UNKNOWN = MAX_SEQUENCE_NUMBER
-"""In a mark instead of a channel's highest sequence number: the channel is given up."""
+_CLOSED = int(RecordKind.CLOSED)
+_NEWEST_UNKNOWN = "its newest records may be among those that can't be read"
+GIVEN_UP = (
+    "it may have gone on after the backup that was restored, or was damaged when the journal was"
+    " brought up: establish a new channel"
+)
 
 
 class Tail:
     """One channel's live records: those from ``first`` to ``highest``, and where they lie."""
 
-    __slots__ = ("highest", "places", "snapshot", "state_cipher")
+    __slots__ = ("highest", "life", "places", "snapshot", "state_cipher")
 
-    def __init__(self, highest: int, snapshot: int) -> None:
+    def __init__(self, highest: int, snapshot: int, life: int) -> None:
+        self.life = life
         self.highest = highest
         """The channel's highest sequence number ever."""
         self.snapshot = snapshot
@@ -63,6 +75,23 @@ class Tail:
         return dropped
 
 
+class _Found:
+    """What the log tells of one channel's life, while it is scanned."""
+
+    __slots__ = ("deleted_to", "entries", "life", "note", "numbers", "original")
+
+    def __init__(self, life: int) -> None:
+        self.life = life
+        self.entries = 0
+        self.numbers: dict[int, int] = {}
+        """Places of records by their sequence numbers."""
+        self.original = 0
+        """Place of the last record that cleaning has not moved: the channel came so far there."""
+        self.note = (0, 0)
+        """Sequence number and stamp of the newest snapshot."""
+        self.deleted_to = 0
+
+
 class LogIndex:
     """The tails of all channels that are in memory."""
 
@@ -71,15 +100,14 @@ class LogIndex:
         self.stored = 0
         """Records and notes physically in the log."""
         self.live = 0
-        """Records that a read can still show, and notes of snapshots that are the newest."""
+        """Records that a read can still show, and notes that still say something."""
         self.next_row = 1
         self.damaged: dict[int, str] = {}
         """Channels whose records don't join up, or of which that can't be told, and why."""
         self.distrusted = 0
         """The place before which records of any channel may be missing unseen; 0: nowhere."""
-        self.vouched: set[int] = set()
-        """Channels with a record at or behind that place, which tells how far they have come. Kept
-        only if there is such a place; the log is not cleaned then, so the record stays."""
+        self.deleted: dict[int, int] = {}
+        """Channel by channel, the stored number up to which records were deleted on request."""
 
     @property
     def live_records(self) -> int:
@@ -95,83 +123,86 @@ class LogIndex:
         """Take note that before this place records of any channel may be missing unseen."""
         self.distrusted = max(self.distrusted, place)
 
-    def build(
-        self,
-        log: Iterable[Entry],
-        marks: Iterable[tuple[int, int, int]],
-        snapshots: Iterable[tuple[int, int, int]],
-    ) -> None:
+    def build(self, log: Iterable[Entry], snapshots: Iterable[tuple[int, int, int, int]]) -> None:
         """Make the index from what is stored.
 
         Args:
             log: all records that are listed, in the order of their places.
-            marks: channel, highest deleted and highest sequence number, where those were noted.
-            snapshots: channel, sequence number and time of its newest snapshot.
+            snapshots: channel, sequence number, life and time of its newest snapshot.
         """
-        found: dict[int, dict[int, int]] = {}
-        notes: dict[int, tuple[int, int]] = {}
+        known = self._read(log)
+        newest: dict[int, int] = {}
+        for channel, number, life, taken_at in snapshots:
+            found = known.setdefault(channel, _Found(life))
+            if (found.life, *found.note) == (life, number, stamp_of(taken_at)):
+                newest[channel] = number
+            else:
+                self.damaged.setdefault(
+                    channel, "its newest snapshot is not the one that was taken last"
+                )
+        for channel, found in known.items():
+            # What can't be read may have held anybody's records. A channel whose record stands
+            # behind it has come just as far as it says there; of the others nobody can tell.
+            if found.original < self.distrusted:
+                self.damaged[channel] = _NEWEST_UNKNOWN
+            # A note of none follows a deletion.
+            if found.note[0] and channel not in newest:
+                self.damaged.setdefault(channel, "its newest snapshot is missing")
+            if channel in self.damaged:
+                # They stay stored, and are dead to everyone but whoever repairs the journal.
+                self.live += found.entries
+            else:
+                self._build_tail(channel, found, newest.get(channel, 0))
+
+    def _read(self, log: Iterable[Entry]) -> dict[int, _Found]:
+        """Return what the log tells of the channels that have not ended."""
+        known: dict[int, _Found] = {}
         for place, channel, number, kind, length in log:
             self.stored += 1
-            if kind == RecordKind.CLOSED:
-                found.pop(channel, None)
-                notes.pop(channel, None)
+            # As ``life_of`` and ``sequence_of``, of which a call would be half of the work here.
+            life, sequence_number = number >> SEQUENCE_BITS, number & SEQUENCE_MASK
+            moved = kind & MOVED
+            kind ^= moved  # noqa: PLW2901 - without the mark
+            found = known.get(channel)
+            if found is None or found.life != life:
+                if found is not None and moved:
+                    # Of an earlier life: cleaning moves what is older than all that it leaves.
+                    continue
+                # If there was an earlier life, its end is among what is lost.
+                found = known[channel] = _Found(life)
+            found.entries += 1
+            if kind == _CLOSED:
+                del known[channel]
             elif kind == SNAPSHOT_NOTE:
-                notes[channel] = (number, length)
-            else:
-                found.setdefault(channel, {})[number] = place
-        newest = self._check_snapshots(notes, snapshots)
-        noted = {channel: (to, highest) for channel, to, highest in marks if channel in found}
-        for channel, numbers in found.items():
-            if channel in self.damaged:
-                self.live += len(numbers)
-                continue
-            if self.distrusted and max(numbers.values()) >= self.distrusted:
-                self.vouched.add(channel)
-            deleted_to, highest = noted.get(channel, (0, 0))
-            self._build_tail(channel, numbers, newest.get(channel, 0), deleted_to, highest)
-
-    def _check_snapshots(
-        self,
-        notes: dict[int, tuple[int, int]],
-        snapshots: Iterable[tuple[int, int, int]],
-    ) -> dict[int, int]:
-        """Refuse every channel whose newest snapshot is not the one that the log tells of.
-
-        Returns the newest one's sequence number by channel.
-        """
-        newest: dict[int, int] = {}
-        for channel, number, taken_at in snapshots:
-            newest[channel] = number
-            if notes.pop(channel, None) != (number, stamp_of(taken_at)):
-                self.damaged[channel] = "its newest snapshot is not the one that was taken last"
-            self.live += 1
-        for channel, (number, _) in notes.items():
-            # A note of none follows a deletion.
-            if number:
-                self.damaged[channel] = "its newest snapshot is missing"
+                found.note = (sequence_number, length)
+            elif kind == DELETION_NOTE:
+                found.deleted_to = sequence_number
+            elif kind == GIVEN_UP_NOTE:
+                self.damaged[channel] = GIVEN_UP
                 self.live += 1
-        return newest
+                del known[channel]
+            else:
+                found.numbers[sequence_number] = place
+                if not moved:
+                    found.original = place
+        return known
 
-    def _build_tail(
-        self, channel: int, numbers: dict[int, int], snapshot: int, deleted_to: int, highest: int
-    ) -> None:
+    def _build_tail(self, channel: int, found: _Found, snapshot: int) -> None:
+        self.live += snapshot > 0
+        if found.deleted_to:
+            self.deleted[channel] = stored_number(found.life, found.deleted_to)
+            self.live += 1
         # A snapshot is a mark, too: recovery has no use for what it covers.
-        covered = max(snapshot, deleted_to)
+        covered = max(snapshot, found.deleted_to)
+        numbers = found.numbers
         live = sorted(number for number in numbers if number > covered)
-        if not live and covered >= highest:
+        if not live:
             return
         # All are different and behind what is covered: their count tells whether one is missing.
-        if len(live) != max(highest, *live, covered + 1) - covered:
-            # Its records stay stored, and are dead to everyone but whoever repairs the journal.
-            self._refuse(channel, numbers, f"records are missing after {covered}")
+        if len(live) != live[-1] - covered:
+            self.damaged[channel] = f"records are missing after {covered}"
+            self.live += len(numbers)
             return
-        if numbers[live[-1]] < self.distrusted:
-            self._refuse(channel, numbers, NEWEST_UNKNOWN)
-            return
-        tail = self.tails[channel] = Tail(live[-1], snapshot)
+        tail = self.tails[channel] = Tail(live[-1], snapshot, found.life)
         tail.places.extend(numbers[number] for number in live)
         self.live += len(live)
-
-    def _refuse(self, channel: int, numbers: dict[int, int], reason: str) -> None:
-        self.damaged[channel] = reason
-        self.live += len(numbers)

@@ -9,7 +9,14 @@ from pathlib import Path
 from service.persistence.keyring import KeyRing
 from service.persistence.lease import LeaseView, lease_path, look_at_lease
 from service.persistence.sealing import Sealer
-from service.persistence.sqlite_file import know_epochs, open_for_reading, reading
+from service.persistence.sqlite_file import (
+    FileKind,
+    first_row,
+    kinds_of,
+    know_epochs,
+    open_for_reading,
+    reading,
+)
 from service.persistence.sqlite_reader import SqliteReader
 
 __all__ = ["View", "look"]
@@ -25,6 +32,11 @@ class View:
     """Opens what any epoch has sealed."""
     lease: LeaseView
     """From before that moment, so that its head is not ahead of what is seen."""
+    is_backup: bool
+    first_row: int
+    """Number of the row with which the log begins."""
+    head: int
+    """Number of the last row that is known to have been written; 0 if none is."""
 
     def read(self) -> SqliteReader:
         """Scan the log.
@@ -33,7 +45,7 @@ class View:
             JournalError: the file is so damaged that it can't be walked.
         """
         with reading(self.path):
-            return SqliteReader(self.connection, self.sealer, self.lease.head)
+            return SqliteReader(self.connection, self.sealer, self.first_row, self.head)
 
 
 @contextmanager
@@ -42,14 +54,19 @@ def look(path: Path, keys: KeyRing) -> Iterator[View]:
 
     Raises:
         JournalError: there is no such file, or it can't be read.
-        JournalVersionError: it isn't a journal, or a master key is missing.
+        JournalVersionError: it isn't a journal, is damaged where a service would not open it
+            either, or a master key is missing.
     """
     lease = look_at_lease(lease_path(path))
     connection = open_for_reading(path)
     try:
         sealer = Sealer()
         with reading(path):
-            know_epochs(connection, path, keys, sealer)
-        yield View(path, connection, sealer, lease)
+            newest = know_epochs(connection, path, keys, sealer)
+            is_backup = FileKind.JOURNAL not in kinds_of(connection)
+            kind = FileKind.BACKUP if is_backup else FileKind.JOURNAL
+            first = first_row(connection, path, sealer, kind)
+            head = max(lease.head, newest.first_row - 1 if newest else 0)
+        yield View(path, connection, sealer, lease, is_backup, first, head)
     finally:
         connection.close()

@@ -1,15 +1,20 @@
 """The table of channels' owners in the SQLite journal.
 
 A row holds the owner in clear, so that an owner's channels can be counted, and sealed for its
-channel, which is what is believed: a row that was changed or moved from another channel does not
-open. Channels without an owner have no row, and a journal that has none never looks.
+channel's life, which is what is believed: a row that was changed, moved from another channel or
+kept from an earlier life of this one does not open. The life itself tells that there is an owner
+(``OWNED``), so a row that is missing is noticed. Channels without an owner have none, and are
+looked for all the same, so that another's channel takes no longer than one that is not there; a
+journal without any owner never looks.
 """
 
 import sqlite3
+import struct
 from collections import Counter
 from collections.abc import Iterable
 
 from service.persistence.contract import CorruptRecordError, JournalError
+from service.persistence.log_rows import OWNED
 from service.persistence.sealing import Sealer, owner_context
 
 __all__ = ["OwnerTable"]
@@ -33,9 +38,9 @@ class OwnerTable:
         connection: sqlite3.Connection,
         sealer: Sealer,
         ended: Iterable[int],
-        owned: Iterable[tuple[int, bytes]],
+        owned: Iterable[tuple[int, int, bytes]],
     ) -> "Counter[bytes]":
-        """Delete the rows of channels that end and insert those of new ones.
+        """Delete the rows of channels that end and insert those of new ones: id, life, owner.
 
         Within a transaction: what it returns goes to ``settle`` once that is durable.
         """
@@ -48,10 +53,10 @@ class OwnerTable:
                         "DELETE FROM owners WHERE channel = ? RETURNING owner", (channel,)
                     ).fetchall()
                 )
-        for channel, owner in owned:
+        for channel, life, owner in owned:
             connection.execute(
-                "INSERT INTO owners VALUES (?, ?, ?)",
-                (channel, owner, sealer.seal(owner, owner_context(channel))),
+                "INSERT INTO owners VALUES (?, ?, ?, ?)",
+                (channel, life, owner, sealer.seal(owner, owner_context(channel, life))),
             )
             change[owner] += 1
         return change
@@ -60,27 +65,39 @@ class OwnerTable:
         """Count what a transaction has made durable."""
         self._counts.update(change)
 
-    def of(self, connection: sqlite3.Connection, sealer: Sealer, channel: int) -> bytes:
+    def of(
+        self, connection: sqlite3.Connection, sealer: Sealer, channel: int, life: int | None
+    ) -> bytes:
         """Return a channel's owner; empty if it has none.
 
+        Args:
+            connection: to the journal.
+            sealer: knows all epochs.
+            channel: whose.
+            life: of the channel; None if that is not known, since the channel is damaged: then
+                whoever its row names is told so.
+
         Raises:
-            CorruptRecordError: its row is damaged, or another channel's.
+            CorruptRecordError: its row is missing or damaged, or another channel's.
             JournalError: it can't be read.
         """
-        if not self._counts:
+        owned = life is None or life & OWNED
+        if not owned and not self._counts:
             return b""
         try:
             row = connection.execute(
-                "SELECT owner, seal FROM owners WHERE channel = ?", (channel,)
+                "SELECT life, owner, seal FROM owners WHERE channel = ?", (channel,)
             ).fetchone()
         except sqlite3.Error as error:
             raise JournalError(f"the journal can't be read: {error}") from error
-        if row is None:
+        if not owned or (row is None and life is None):
             return b""
+        if row is None or life not in (None, row[0]):
+            raise CorruptRecordError(f"channel {channel}: its owner: the row is missing")
         try:
-            owner = sealer.open(row[1], owner_context(channel))
-        except CorruptRecordError as error:
+            owner = sealer.open(row[2], owner_context(channel, row[0]))
+        except (CorruptRecordError, TypeError, struct.error) as error:
             raise CorruptRecordError(f"channel {channel}: its owner: {error}") from error
-        if owner != row[0]:
+        if owner != row[1]:
             raise CorruptRecordError(f"channel {channel}: its owner is not the one that was sealed")
         return owner

@@ -7,10 +7,12 @@ nothing here.
 
 import logging
 import sqlite3
+import struct
 from typing import Self
 
 from service.persistence.contract import CorruptRecordError
 from service.persistence.keyring import MasterKey
+from service.persistence.log_rows import stored_number
 from service.persistence.sealing import (
     Sealer,
     directory_context,
@@ -64,7 +66,7 @@ class Resealing:
             self._row = rows[-1][0]
             return sum(self._reseal_row(connection, sealer, *row) for row in rows)
         snapshots = connection.execute(
-            "SELECT rowid, channel, sequence_number, taken_at, payload FROM snapshots"
+            "SELECT rowid, channel, life, sequence_number, taken_at, payload FROM snapshots"
             " WHERE rowid > ? ORDER BY rowid LIMIT ?",
             (self._snapshot, _SNAPSHOTS),
         ).fetchall()
@@ -72,7 +74,7 @@ class Resealing:
             self._snapshot = snapshots[-1][0]
             return sum(self._reseal_snapshot(connection, sealer, *row) for row in snapshots)
         owners = connection.execute(
-            "SELECT channel, seal FROM owners WHERE channel > ? ORDER BY channel LIMIT ?",
+            "SELECT channel, life, seal FROM owners WHERE channel > ? ORDER BY channel LIMIT ?",
             (self._owned, _OWNERS),
         ).fetchall()
         if owners:
@@ -92,8 +94,8 @@ class Resealing:
         try:
             if epoch_of(directory) >= self._before:
                 return 0
-            listed = sealer.open(directory, directory_context(number))
-            content = sealer.open(payloads, payloads_context(number, directory))
+            listed = sealer.open_row(number, directory, directory_context(number))
+            content = sealer.open_row(number, payloads, payloads_context(number, directory))
         except CorruptRecordError:
             self._damaged = True
             return 0
@@ -110,30 +112,31 @@ class Resealing:
         sealer: Sealer,
         row: int,
         channel: int,
-        sequence_number: int,
+        life: int,
+        number: int,
         taken_at: int,
         blob: bytes,
     ) -> int:
-        context = snapshot_context(channel, sequence_number, taken_at)
         try:
+            context = snapshot_context(channel, stored_number(life, number), taken_at)
             if epoch_of(blob) >= self._before:
                 return 0
             blob = sealer.seal(sealer.open(blob, context), context)
-        except CorruptRecordError:
+        except (CorruptRecordError, TypeError, struct.error):
             self._damaged = True
             return 0
         connection.execute("UPDATE snapshots SET payload = ? WHERE rowid = ?", (blob, row))
         return len(blob)
 
     def _reseal_owner(
-        self, connection: sqlite3.Connection, sealer: Sealer, channel: int, seal: bytes
+        self, connection: sqlite3.Connection, sealer: Sealer, channel: int, life: int, seal: bytes
     ) -> int:
-        context = owner_context(channel)
         try:
+            context = owner_context(channel, life)
             if epoch_of(seal) >= self._before:
                 return 0
             seal = sealer.seal(sealer.open(seal, context), context)
-        except (CorruptRecordError, TypeError):
+        except (CorruptRecordError, TypeError, struct.error):
             self._damaged = True
             return 0
         connection.execute("UPDATE owners SET seal = ? WHERE channel = ?", (seal, channel))

@@ -8,10 +8,14 @@ nothing can have been written since:
   row (sealed, so no other journal has it), and its lease knows of no later one; or
 - the operator says so, and nothing that is there contradicts.
 
-Otherwise every channel of the backup is *given up*: a mark stays of each, which refuses it for
-good, and nothing else. New channels can be established, and the identity is kept. The log goes on
-with a row number that the lost journal can't have reached, so that the lease's head tells the two
-apart, should one be put in the other's place by hand.
+Otherwise every channel of the backup is *given up*: a note in the log stays of each, which refuses
+it for good, and nothing else. New channels can be established, and the identity is kept. The log
+goes on with a row number that the lost journal can't have reached, so that the lease's head tells
+the two apart, should one be put in the other's place by hand.
+
+All files are prepared in a directory beside the journal. One rename of that directory is the moment
+from which the backup counts; what is left to do then, moving each file to its place, is finished by
+whoever opens the journal next (``finish_restore``), should this process not live to do it.
 """
 
 import os
@@ -24,30 +28,35 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from service.persistence.backup import copy_database, require_sound
+from service.persistence.backup import TABLES, copy_tables, require_sound, told
 from service.persistence.contract import JournalError, JournalLockedError, JournalVersionError
 from service.persistence.keyring import KeyRing
 from service.persistence.lease import WriterLease, lease_path, opened_by_another
-from service.persistence.log_index import HIGHEST_UNKNOWN
+from service.persistence.log_rows import GIVEN_UP_NOTE, RowWriter
+from service.persistence.looking import look
 from service.persistence.sealing import SALT_SIZE, Sealer
 from service.persistence.sqlite_file import (
+    Epoch,
+    FileKind,
     add_epoch,
     add_row,
     connect,
-    is_backup,
+    first_row,
+    kinds_of,
     know_epochs,
     last_row,
-    newest_epoch,
     open_for_reading,
     reading,
+    seal_beginning,
 )
-from service.persistence.sqlite_reader import SqliteReader
 from service.syncing import sync
 
-__all__ = ["Restored", "restore"]
+__all__ = ["Restored", "being_restored", "finish_restore", "restore"]
 
 # Rows that no journal writes between a backup and its restoring: months at 1,000 a second.
 _FAR_BEYOND = 1 << 33
+# Channels that are given up in one row of the log.
+_NOTES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,41 +111,45 @@ def restore(
         JournalLockedError: a service, or somebody who looks, has the journal open.
         JournalVersionError: the source is no backup, or a master key is missing.
         JournalError: something can't be read or written, or contradicts the operator's word.
-            Until all is in place the journal that was there stays in place.
+            Until all is prepared the journal that was there stays in place.
     """
-    draft = target.with_name(target.name + ".restoring")
     lease: WriterLease | None = None
+    draft = target.with_name(f"{target.name}.restoring")
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         lease = WriterLease(lease_path(target), 0.0)
         lease.exclude_writers()
-        draft.unlink(missing_ok=True)
-        copy_database(source, draft)
-        with reading(source), closing(connect(draft)) as connection:
-            if not is_backup(connection):
+        _finish(target, lease)
+        _remove(draft)
+        with look(source, keys) as view:
+            if not view.is_backup:
                 raise JournalVersionError(f"{source} is no backup: connect-actor backup makes one")
-            backed_up = _end_of(connection)
-            present = _end_of_present(target)
-            go_on, reason = _judge(backed_up, present, lease.head, promised=nothing_written_since)
-            beyond = max(backed_up.number, 0 if present is None else present.number, lease.head)
-            channels = _prepare(
-                connection,
-                source,
-                keys,
-                None if go_on else beyond + _FAR_BEYOND,
-                clock(),
-                random(SALT_SIZE),
-            )
-            head = last_row(connection)
-        kept = _exchange(source, draft, target, beside, clock())
-        lease.renew(head)
+            reader = view.read()
+            channels = set(reader.channels())
+            given_up_before = reader.given_up()
+            backed_up = _end_of(view.connection)
+            require_sound(view.connection, source)
+        present = _end_of_present(target)
+        go_on, reason = _judge(backed_up, present, lease.head, promised=nothing_written_since)
+        draft.mkdir(mode=0o700)
+        made = draft / target.name
+        # Given up means gone: nothing but who wrote is copied then.
+        copy_tables(source, made, TABLES if go_on else ["writers"])
+        beyond = max(backed_up.number, 0 if present is None else present.number, lease.head)
+        give_up = None if go_on else (beyond + _FAR_BEYOND, channels)
+        _make_journal(made, source, keys, give_up, clock(), random(SALT_SIZE))
+        _copy_beside(source, draft, beside)
+        kept = _keep(target, beside, clock())
+        draft.rename(_ready(target))
+        sync(target.parent)
+        _finish(target, lease)
     except OSError as error:
-        raise JournalError(f"{target} can't be restored: {error}") from error
+        raise JournalError(f"{target} can't be restored: {told(error, target)}") from error
     finally:
         if lease is not None:
             lease.release()
-        draft.unlink(missing_ok=True)
-    return Restored(channels=channels, go_on=go_on, reason=reason, kept=kept)
+        _remove(draft)
+    return Restored(channels=len(channels - given_up_before), go_on=go_on, reason=reason, kept=kept)
 
 
 def _end_of(connection: sqlite3.Connection) -> _End:
@@ -162,7 +175,7 @@ def _end_of_present(target: Path) -> _End | None:
         raise JournalLockedError(f"{target} is open in another process: end that one first")
     try:
         with closing(open_for_reading(target)) as connection, reading(target):
-            return None if is_backup(connection) else _end_of(connection)
+            return _end_of(connection) if FileKind.JOURNAL in kinds_of(connection) else None
     except JournalError:
         return None
 
@@ -203,79 +216,138 @@ def _judge(backed_up: _End, present: _End | None, head: int, *, promised: bool) 
     return True, "nothing was written since: the journal ended where the backup does"
 
 
-def _prepare(
-    connection: sqlite3.Connection,
+def _make_journal(
+    made: Path,
     source: Path,
     keys: KeyRing,
-    give_up_at: int | None,
+    give_up: tuple[int, set[int]] | None,
     now: int,
     salt: bytes,
-) -> int:
-    """Make a journal of a copy of the backup; return how many channels the backup has.
+) -> None:
+    """Make a journal of a copy of the backup.
 
     Args:
-        connection: to the copy.
-        source: of the backup, for messages.
+        made: the copy.
+        source: the backup, for messages.
         keys: all master keys that it needs.
-        give_up_at: number of the row with which the log begins if the channels are given up.
+        give_up: the channels that are given up, if they are, and the row with which the log begins
+            then.
         now: nanoseconds since 1970.
-        salt: for the epoch that gives them up.
+        salt: for the epoch that does this.
     """
-    require_sound(connection, source)
     sealer = Sealer()
-    strategy = know_epochs(connection, source, keys, sealer)
-    if strategy is None:
-        raise JournalVersionError(f"{source} does not say who wrote it")
-    reader = SqliteReader(connection, sealer, 0)
-    channels = reader.channels()
-    given_up_before = len(reader.given_up())
-    connection.execute("BEGIN IMMEDIATE")
-    connection.execute("DELETE FROM backup")
-    if give_up_at is not None:
-        for table in ("log", "snapshots", "marks", "owners"):
-            connection.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
-        connection.executemany(
-            "INSERT INTO marks VALUES (?, 0, ?)",
-            [(channel, HIGHEST_UNKNOWN) for channel in channels],
-        )
-        epoch = newest_epoch(connection) + 1
-        add_epoch(connection, sealer, epoch, keys.sealing, strategy, now, salt)
-        add_row(connection, sealer, give_up_at)
-    connection.execute("COMMIT")
-    # Given up means gone, too.
-    connection.execute("VACUUM")
-    return len(channels) - given_up_before
+    with reading(made), closing(connect(made)) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("BEGIN IMMEDIATE")
+        newest = know_epochs(connection, source, keys, sealer)
+        if newest is None:
+            raise JournalVersionError(f"{source} does not say who wrote it")
+        begins = give_up[0] if give_up else first_row(connection, source, sealer, FileKind.BACKUP)
+        connection.execute("DELETE FROM backup")
+        first = max(begins, newest.first_row, last_row(connection) + 1)
+        key = keys.sealing
+        epoch = Epoch(newest.number + 1, newest.strategy, now, key.id, first)
+        add_epoch(connection, sealer, epoch, key, salt)
+        seal_beginning(connection, sealer, begins)
+        if give_up:
+            # One that holds nothing says how far the log has come.
+            add_row(connection, sealer, begins)
+            writer = RowWriter(begins + 1)
+            for number, channel in enumerate(sorted(give_up[1])):
+                writer.note(channel, 0, GIVEN_UP_NOTE)
+                if number % _NOTES == _NOTES - 1:
+                    writer.finish()
+            writer.finish()
+            for row in writer.rows:
+                add_row(connection, sealer, *row)
+        connection.execute("COMMIT")
+    sync(made)
 
 
-def _exchange(
-    source: Path, draft: Path, target: Path, beside: Sequence[str], now: int
-) -> Path | None:
-    """Put all files in place, the journal last; return where those lie that were there."""
-    home = target.parent
-    wal = target.with_name(target.name + "-wal")
-    sync(draft)
-    present = [file for name in (target.name, wal.name, *beside) if (file := home / name).exists()]
-    kept = None
-    if present:
-        moment = datetime.fromtimestamp(now / 1e9, UTC)
-        kept = home / f"replaced-{moment:%Y%m%dT%H%M%S.%fZ}"
-        kept.mkdir(mode=0o700)
-        # A second name first: at no moment is any of them without one.
-        for file in present:
-            os.link(file, kept / file.name)
-        sync(kept)
-        sync(home)
+def _copy_beside(source: Path, draft: Path, beside: Sequence[str]) -> None:
+    """Prepare the files that go with the journal, and make all that is prepared durable."""
     for name in beside:
         file = source.with_name(name)
         if file.exists():
-            new = home / f"{name}.restoring"
-            shutil.copyfile(file, new)
-            new.chmod(0o600)
-            sync(new)
-            new.rename(home / name)
-    # These would be taken for the new one's.
-    wal.unlink(missing_ok=True)
-    target.with_name(target.name + "-shm").unlink(missing_ok=True)
-    draft.rename(target)
+            shutil.copyfile(file, draft / name)
+            (draft / name).chmod(0o600)
+            sync(draft / name)
+    sync(draft)
+
+
+def _keep(target: Path, beside: Sequence[str], now: int) -> Path | None:
+    """Give what is there a second name; return where it lies, or None if nothing is there."""
+    home = target.parent
+    names = (target.name, f"{target.name}-wal", *beside)
+    present = [file for name in names if (file := home / name).exists()]
+    if not present:
+        return None
+    moment = datetime.fromtimestamp(now / 1e9, UTC)
+    kept = home / f"replaced-{moment:%Y%m%dT%H%M%S.%fZ}"
+    kept.mkdir(mode=0o700)
+    for file in present:
+        os.link(file, kept / file.name)
+    sync(kept)
     sync(home)
     return kept
+
+
+def _remove(draft: Path) -> None:
+    """Remove what a restore has prepared that did not come to its end."""
+    if draft.is_dir():
+        shutil.rmtree(draft, ignore_errors=True)
+    else:
+        draft.unlink(missing_ok=True)
+
+
+def _ready(target: Path) -> Path:
+    return target.with_name(f"{target.name}.restored")
+
+
+def being_restored(target: Path) -> bool:
+    """Tell whether a restore counts already, but not all of its files are in their places."""
+    return _ready(target).exists()
+
+
+def finish_restore(target: Path) -> None:
+    """Finish a restore whose process has not lived to do it; else do nothing.
+
+    To be called before any file beside the journal is read.
+
+    Raises:
+        JournalLockedError: its process lives, or another one has the journal.
+        JournalError: a file can't be moved or read.
+    """
+    if not being_restored(target):
+        return
+    lease = WriterLease(lease_path(target), 0.0)
+    try:
+        lease.exclude_writers()
+        _finish(target, lease)
+    except OSError as error:
+        raise JournalError(f"{target} can't be restored: {told(error, target)}") from error
+    finally:
+        lease.release()
+
+
+def _finish(target: Path, lease: WriterLease) -> None:
+    """Move what is prepared to its place; whatever of it is done already stays done."""
+    ready = _ready(target)
+    if not ready.exists():
+        return
+    home = target.parent
+    made = ready / target.name
+    for file in ready.iterdir():
+        if file != made:
+            file.rename(home / file.name)
+    if made.exists():
+        # These would be taken for the new one's.
+        target.with_name(f"{target.name}-wal").unlink(missing_ok=True)
+        target.with_name(f"{target.name}-shm").unlink(missing_ok=True)
+        made.rename(target)
+    sync(home)
+    with closing(open_for_reading(target)) as connection, reading(target):
+        lease.renew(last_row(connection))
+    sync(lease_path(target))
+    ready.rmdir()
+    sync(home)

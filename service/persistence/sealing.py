@@ -4,7 +4,12 @@ Every opening of a journal seals under a key of its own, HKDF-SHA256(master key,
 salt), with a counter in the nonce. So no (key, nonce) pair comes twice: not after a failed commit,
 nor after a crash, nor when a backup is restored and written to again. The salt is stored beside the
 number of the opening (its *epoch*) and the id of its master key; every sealed blob names its epoch.
-The strategy that writes goes into the derivation, so it is bound to all that it has written.
+The strategy that writes goes into the derivation, so it is bound to all that it has written; and so
+does the file's format, so that nothing is read as another format than the one it was written in.
+
+Epochs are a chain: each is bound to the salt of the one before it, and to the row of the log that
+it begins with. No epoch of another journal, or of another copy of this one, fits in, and no row
+that an earlier epoch has left, in a commit that failed, passes for one of a later epoch.
 
 A blob is the nonce, which is the epoch (4 bytes) and the counter (8 bytes), followed by the
 AES-256-GCM ciphertext with its tag.
@@ -18,6 +23,7 @@ more, however long the log's rows stay (forward secrecy at rest).
 """
 
 import struct
+from bisect import bisect_right
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,6 +37,7 @@ __all__ = [
     "SALT_SIZE",
     "STATE_KEY_SIZE",
     "Sealer",
+    "beginning_context",
     "canary_context",
     "directory_context",
     "epoch_of",
@@ -44,45 +51,59 @@ SALT_SIZE = 32
 STATE_KEY_SIZE = 32
 """Bytes of the key in a snapshot that seals the whole states behind it."""
 
-_INFO = b"connect-actor journal seal v2 "
+_INFO = b"connect-actor journal seal v%d "
 _NONCE = struct.Struct(">IQ")
 _TAG_SIZE = 16
 _OVERHEAD = _NONCE.size + _TAG_SIZE
 
-# What is sealed, the format's version, and where: row, or channel, sequence number and time taken.
+# What is sealed, the version of these contexts, and where: row, or channel, number and time taken.
 _CONTEXT = struct.Struct(">BBQQQ")
-_DIRECTORY, _PAYLOADS, _SNAPSHOT, _STATE, _CANARY, _OWNER = 1, 2, 3, 4, 5, 6
-_FORMAT = 2
+_DIRECTORY, _PAYLOADS, _SNAPSHOT, _STATE, _CANARY, _OWNER, _BEGINNING = 1, 2, 3, 4, 5, 6, 7
+_VERSION = 2
 
 
 def directory_context(row: int) -> bytes:
     """Return the associated data of the directory of a row of the log."""
-    return _CONTEXT.pack(_DIRECTORY, _FORMAT, row, 0, 0)
+    return _CONTEXT.pack(_DIRECTORY, _VERSION, row, 0, 0)
 
 
 def payloads_context(row: int, sealed_directory: bytes) -> bytes:
     """Return the associated data of the payloads behind a directory: its nonce stands for it."""
-    return _CONTEXT.pack(_PAYLOADS, _FORMAT, row, 0, 0) + sealed_directory[: _NONCE.size]
+    return _CONTEXT.pack(_PAYLOADS, _VERSION, row, 0, 0) + sealed_directory[: _NONCE.size]
 
 
-def snapshot_context(channel: int, sequence_number: int, taken_at: int) -> bytes:
-    """Return the associated data of a snapshot's payload."""
-    return _CONTEXT.pack(_SNAPSHOT, _FORMAT, channel, sequence_number, taken_at)
+def snapshot_context(channel: int, number: int, taken_at: int) -> bytes:
+    """Return the associated data of a snapshot's payload; its number is as it is stored."""
+    return _CONTEXT.pack(_SNAPSHOT, _VERSION, channel, number, taken_at)
 
 
-def owner_context(channel: int) -> bytes:
+def owner_context(channel: int, life: int) -> bytes:
     """Return the associated data of a channel's owner."""
-    return _CONTEXT.pack(_OWNER, _FORMAT, channel, 0, 0)
+    return _CONTEXT.pack(_OWNER, _VERSION, channel, life, 0)
 
 
 def state_context(channel: int, sequence_number: int) -> bytes:
     """Return the associated data of a whole state's inner seal."""
-    return _CONTEXT.pack(_STATE, _FORMAT, channel, sequence_number, 0)
+    return _CONTEXT.pack(_STATE, _VERSION, channel, sequence_number, 0)
 
 
-def canary_context(epoch: int) -> bytes:
-    """Return the associated data of the blob that tells whether an epoch's key is the right one."""
-    return _CONTEXT.pack(_CANARY, _FORMAT, epoch, 0, 0)
+def canary_context(
+    epoch: int, opened_at: int = 0, first_row: int = 0, previous: bytes = b""
+) -> bytes:
+    """Return the associated data of the blob that tells whether an epoch's row is as it was.
+
+    Args:
+        epoch: its number.
+        opened_at: nanoseconds since 1970.
+        first_row: number of the row of the log that the epoch begins with.
+        previous: salt of the epoch before it.
+    """
+    return _CONTEXT.pack(_CANARY, _VERSION, epoch, opened_at, first_row) + previous
+
+
+def beginning_context(kind: int) -> bytes:
+    """Return the associated data of what says where the log begins, in this kind of file."""
+    return _CONTEXT.pack(_BEGINNING, _VERSION, kind, 0, 0)
 
 
 def epoch_of(blob: bytes) -> int:
@@ -101,22 +122,39 @@ def epoch_of(blob: bytes) -> int:
 class Sealer:
     """Seals under the current epoch, opens what any known epoch has sealed."""
 
-    def __init__(self) -> None:
-        """Begin without an epoch."""
+    def __init__(self, file_format: int = 3) -> None:
+        """Begin without an epoch.
+
+        Args:
+            file_format: of the journal.
+        """
+        self._info = _INFO % file_format
         self._ciphers: dict[int, AESGCM] = {}
+        self._epochs: list[int] = []
+        self._first_rows: list[int] = []
+        """With which row of the log each of the epochs begins, in order."""
         self._epoch = 0
         self._counter = 0
 
-    def know_epoch(self, epoch: int, key: MasterKey, salt: bytes, strategy: str) -> None:
-        """Be able to open what an epoch has sealed."""
+    def know_epoch(
+        self, epoch: int, key: MasterKey, salt: bytes, strategy: str, first_row: int = 1
+    ) -> None:
+        """Be able to open what an epoch has sealed; it is the newest one that is known."""
         derivation = HKDF(
-            algorithm=SHA256(), length=MASTER_KEY_SIZE, salt=salt, info=_INFO + strategy.encode()
+            algorithm=SHA256(),
+            length=MASTER_KEY_SIZE,
+            salt=salt,
+            info=self._info + strategy.encode(),
         )
         self._ciphers[epoch] = AESGCM(derivation.derive(key.secret))
+        self._epochs.append(epoch)
+        self._first_rows.append(first_row)
 
-    def begin_epoch(self, epoch: int, key: MasterKey, salt: bytes, strategy: str) -> None:
+    def begin_epoch(
+        self, epoch: int, key: MasterKey, salt: bytes, strategy: str, first_row: int = 1
+    ) -> None:
         """Seal under a key of this epoch from now on; its salt must be fresh and random."""
-        self.know_epoch(epoch, key, salt, strategy)
+        self.know_epoch(epoch, key, salt, strategy, first_row)
         self._epoch = epoch
         self._counter = 0
 
@@ -153,6 +191,18 @@ class Sealer:
         if cipher is None:
             raise CorruptRecordError(f"a blob names the unknown sealing epoch {epoch}")
         return self.open_with(cipher, blob, context)
+
+    def open_row(self, number: int, blob: bytes, context: bytes) -> bytes:
+        """Return the payload of a part of a row of the log.
+
+        Raises:
+            CorruptRecordError: as ``open``; or an epoch has sealed it that was over before this row
+                was written.
+        """
+        began = bisect_right(self._first_rows, number)
+        if began and epoch_of(blob) < self._epochs[began - 1]:
+            raise CorruptRecordError("it is left over from a commit that failed")
+        return self.open(blob, context)
 
     @staticmethod
     def open_with(cipher: AESGCM, blob: bytes, context: bytes) -> bytes:

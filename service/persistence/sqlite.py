@@ -8,7 +8,9 @@ Layout and why (the tables themselves are in ``service.persistence.sqlite_file``
 - Deleted records leave the file in ``upkeep``, as in a log-structured store: the oldest rows of the
   log are removed whole, after what is live in them has been appended anew at the log's end.
 - A log with a row that can't be read is not cleaned any more: it is all that tells that something
-  is missing.
+  is missing. What cleaning appends anew is marked as moved, and with which row the log begins is
+  sealed in the same transaction: neither an old entry nor a log without its oldest rows passes for
+  one that shows how far a channel has come.
 
 Erasure: a replaced snapshot is overwritten where it lay (``secure_delete``), and gone from the
 write-ahead log, too, with the checkpoint that ``upkeep`` makes within ``ERASED_WITHIN`` seconds.
@@ -34,6 +36,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from service.persistence.admission import Admitted, admit
+from service.persistence.cleaning import CleaningStep
 from service.persistence.contract import (
     LATEST,
     MAX_SEQUENCE_NUMBER,
@@ -56,38 +59,45 @@ from service.persistence.keyring import KeyRing
 from service.persistence.lease import WriterLease, lease_path
 from service.persistence.log_index import Tail
 from service.persistence.log_rows import (
+    DELETION_NOTE,
+    MAX_ROWS,
     SEALED_STATE,
     SNAPSHOT_NOTE,
-    Entry,
     RowWriter,
-    entries_of,
-    record_at,
+    life_of,
     stamp_of,
+    stored_number,
 )
 from service.persistence.owners import OwnerTable
 from service.persistence.resealing import Resealing
+from service.persistence.restoring import being_restored, finish_restore
 from service.persistence.sealing import (
     SALT_SIZE,
     STATE_KEY_SIZE,
     Sealer,
-    directory_context,
     snapshot_context,
     state_context,
 )
 from service.persistence.sqlite_file import (
+    FORMAT_VERSION,
     PAGE_SIZE,
+    Epoch,
+    FileKind,
     add_epoch,
     add_row,
     add_row_of_newest,
     connect,
-    is_backup,
+    described,
+    first_row,
     know_epochs,
     last_row,
     newest_epoch,
     require_format,
+    seal_beginning,
     translated,
 )
 from service.persistence.sqlite_reader import SqliteReader
+from service.persistence.upgrading import OldJournal
 from service.syncing import sync
 
 __all__ = ["ERASED_WITHIN", "SqliteJournal"]
@@ -181,8 +191,10 @@ class SqliteJournal:
         self.previous_strategy: str | None = None
         """Which strategy wrote last before this opening; None if the journal is new."""
         self._reader: SqliteReader | None = None
+        finish_restore(path)
         self._lease = WriterLease(lease_path(path), lease, monotonic)
         try:
+            self._lease.enter()
             self.previous_strategy = self._open()
         except BaseException:
             self._lease.release()
@@ -197,15 +209,22 @@ class SqliteJournal:
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         except OSError as error:
             raise JournalError(f"{self._path} can't be opened: {error}") from error
+        if being_restored(self._path):
+            raise JournalLockedError(f"{self._path} is being restored: start again")
         with translated(self._path):
+            opened = self._path.stat()
             connection = connect(self._path)
             try:
-                return self._prepare(connection)
+                return self._prepare(connection, (opened.st_dev, opened.st_ino))
             except BaseException:
                 connection.close()
                 raise
 
-    def _prepare(self, connection: sqlite3.Connection) -> str | None:
+    def _prepare(self, connection: sqlite3.Connection, file: tuple[int, int]) -> str | None:
+        """Prepare what has been opened: the file with this device and inode, if it is still there.
+
+        Returns which strategy wrote before.
+        """
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -217,22 +236,35 @@ class SqliteJournal:
         connection.execute("BEGIN IMMEDIATE")
         # Nobody else can write from here on.
         _write_anew(Path(f"{self._path}-wal"))
-        require_format(connection, self._path)
-        if is_backup(connection):
-            raise JournalVersionError(
-                f"{self._path} is a backup: put it in place with connect-actor restore"
-            )
+        old = None
+        if require_format(connection, self._path) != FORMAT_VERSION:
+            old = OldJournal(connection, self._path, self._keys, self._lease.head)
         if self._lease.head and not newest_epoch(connection):
             raise JournalVersionError(
                 f"{self._path} is empty or new, but {self._lease.head} rows were acknowledged:"
                 " put the journal back, or give the service another data_dir"
             )
-        sealer = Sealer()
-        previous = know_epochs(connection, self._path, self._keys, sealer)
         self._succeed(connection)
-        head = self._lease.head
-        self._begin_epoch(connection, sealer, head)
-        if 0 < last_row(connection) < head:
+        number, acknowledged = newest_epoch(connection) + 1, self._lease.head
+        sealer = Sealer()
+        if old is not None:
+            begins, head, previous = old.next_row, old.next_row - 1, old.strategy
+            old.take_away()
+        else:
+            begins, head, previous = self._known(connection, sealer)
+        last = max(last_row(connection), begins - 1)
+        if max(last, head) >= MAX_ROWS:
+            raise JournalVersionError(
+                f"{self._path} is damaged: no log has come to row {max(last, head)}"
+            )
+        self._begin_epoch(connection, sealer, number, max(last, head) + 1, acknowledged)
+        seal_beginning(connection, sealer, begins)
+        now = self._path.stat()
+        if (now.st_dev, now.st_ino) != file:
+            raise JournalLockedError(f"{self._path} has been exchanged meanwhile: start again")
+        if old is not None:
+            old.bring_up(sealer, self._random)
+        elif last < head:
             # What was acknowledged is missing. An empty row behind the gap says so from now on,
             # whatever becomes of the lease's file.
             add_row(connection, sealer, head + 1)
@@ -243,7 +275,8 @@ class SqliteJournal:
         )
         connection.execute("COMMIT")
         self._make_durable(connection)
-        self._reader = SqliteReader(connection, sealer, head)
+        self._reader = SqliteReader(connection, sealer, begins, head)
+        self._begins = begins
         self._owners = OwnerTable(connection)
         self._replaced: list[tuple[int, int]] = []
         self._since_checkpoint = 0
@@ -252,6 +285,18 @@ class SqliteJournal:
         self._clean_before = 0
         self._resealing = Resealing.of(connection, self._keys.sealing)
         return previous
+
+    def _known(self, connection: sqlite3.Connection, sealer: Sealer) -> tuple[int, int, str | None]:
+        """Let the sealer open all that is stored.
+
+        Returns the number of the row with which the log begins, that of the last one that was
+        written, as far as that is known, and which strategy wrote before.
+        """
+        newest = know_epochs(connection, self._path, self._keys, sealer)
+        if newest is None:
+            return 1, 0, None
+        begins = first_row(connection, self._path, sealer, FileKind.JOURNAL)
+        return begins, max(self._lease.head, newest.first_row - 1), newest.strategy
 
     def _make_durable(self, connection: sqlite3.Connection) -> None:
         """Move what the WAL holds into the database, and sync the directory, as SQLite may not."""
@@ -279,15 +324,22 @@ class SqliteJournal:
                 f"{self._path} is in use by another service: a journal has one writer"
             )
 
-    def _begin_epoch(self, connection: sqlite3.Connection, sealer: Sealer, head: int) -> None:
-        epoch = newest_epoch(connection) + 1
+    def _begin_epoch(
+        self,
+        connection: sqlite3.Connection,
+        sealer: Sealer,
+        number: int,
+        first: int,
+        acknowledged: int,
+    ) -> None:
+        """Begin an epoch with this row of the log: all before it have been written."""
         salt = self._random(SALT_SIZE)
         self._salts.add(salt)
-        add_epoch(
-            connection, sealer, epoch, self._keys.sealing, self._strategy, self._clock(), salt
-        )
-        self._lease.take(epoch, head)
-        self._epoch = epoch
+        key = self._keys.sealing
+        epoch = Epoch(number, self._strategy, self._clock(), key.id, first)
+        add_epoch(connection, sealer, epoch, key, salt)
+        self._lease.take(number, acknowledged)
+        self._epoch = number
 
     def _fence(self) -> JournalFencedError:
         self._fenced = True
@@ -335,7 +387,8 @@ class SqliteJournal:
             yield connection
         except sqlite3.Error as error:
             self._abandon()
-            raise CommitFailedError(f"the transaction failed: {error}") from error
+            message = f"the transaction failed: {described(error, self._path)}"
+            raise CommitFailedError(message) from error
         except BaseException:
             self._abandon()
             raise
@@ -348,15 +401,15 @@ class SqliteJournal:
         if not batch.records and not batch.snapshots:
             self._require_lease()
             return []
-        admitted = admit(reader, batch)
+        admitted = admit(reader, batch, self._random)
         # Keys of the whole states behind each new snapshot.
         fresh = {
             snapshot.channel: (snapshot.sequence_number, self._random(STATE_KEY_SIZE))
             for snapshot in admitted.snapshots
         }
         writer = RowWriter(reader.index.next_row)
-        self._put(reader, writer, admitted.records, fresh)
-        notes = self._note(reader, writer, admitted.snapshots)
+        self._put(reader, writer, admitted, fresh)
+        notes = self._note(reader, writer, admitted)
         writer.finish()
         size = writer.size
         apart = admitted.ended or admitted.snapshots or admitted.owners or self._replaced
@@ -392,10 +445,9 @@ class SqliteJournal:
             self._insert_rows(connection, reader.sealer, writer)
             for channel in admitted.ended:
                 connection.execute("DELETE FROM snapshots WHERE channel = ?", (channel,))
-                connection.execute("DELETE FROM marks WHERE channel = ?", (channel,))
                 self._erase_soon()
             if admitted.snapshots:
-                size = self._insert_snapshots(connection, reader.sealer, admitted.snapshots, fresh)
+                size = self._insert_snapshots(connection, reader.sealer, admitted, fresh)
             self._delete_replaced(connection)
             owned = self._owners.change(connection, reader.sealer, admitted.ended, admitted.owners)
         self._owners.settle(owned)
@@ -405,13 +457,14 @@ class SqliteJournal:
     def _put(
         reader: SqliteReader,
         writer: RowWriter,
-        records: list[Record],
+        admitted: Admitted,
         fresh: dict[int, tuple[int, bytes]],
     ) -> None:
         """Put records into rows, each whole state under the key of the snapshot before it."""
-        for channel, number, kind, payload in records:
+        for record, stored in zip(admitted.records, admitted.numbers, strict=True):
+            channel, number, kind, payload = record
             if kind is not _STATE:
-                writer.add(channel, number, kind, payload)
+                writer.add(channel, stored, kind, payload)
                 continue
             snapshot, key = fresh.get(channel, (number, b""))
             if snapshot < number:
@@ -419,22 +472,23 @@ class SqliteJournal:
             else:
                 cipher = reader.state_cipher(channel, reader.tail(channel))
             if cipher is None:
-                writer.add(channel, number, kind, payload)
+                writer.add(channel, stored, kind, payload)
             else:
                 sealed = reader.sealer.seal_with(cipher, payload, state_context(channel, number))
-                writer.add(channel, number, SEALED_STATE, sealed)
+                writer.add(channel, stored, SEALED_STATE, sealed)
 
     @staticmethod
-    def _note(reader: SqliteReader, writer: RowWriter, snapshots: list[Snapshot]) -> int:
+    def _note(reader: SqliteReader, writer: RowWriter, admitted: Admitted) -> int:
         """Put down which snapshots are the newest of their channels; return how many."""
-        newest: dict[int, Snapshot] = {}
-        for snapshot in snapshots:
+        newest: dict[int, tuple[Snapshot, int]] = {}
+        for snapshot, life in zip(admitted.snapshots, admitted.lives, strict=True):
             other = newest.get(snapshot.channel)
-            least = other.sequence_number if other else reader.tail(snapshot.channel).snapshot
+            least = other[0].sequence_number if other else reader.tail(snapshot.channel).snapshot
             if snapshot.sequence_number >= least:
-                newest[snapshot.channel] = snapshot
-        for channel, snapshot in newest.items():
-            writer.note(channel, snapshot.sequence_number, stamp_of(snapshot.taken_at))
+                newest[snapshot.channel] = snapshot, life
+        for channel, (snapshot, life) in newest.items():
+            number = stored_number(life, snapshot.sequence_number)
+            writer.note(channel, number, SNAPSHOT_NOTE, stamp_of(snapshot.taken_at))
         return len(newest)
 
     @staticmethod
@@ -447,23 +501,21 @@ class SqliteJournal:
     def _insert_snapshots(
         connection: sqlite3.Connection,
         sealer: Sealer,
-        snapshots: list[Snapshot],
+        admitted: Admitted,
         fresh: dict[int, tuple[int, bytes]],
     ) -> int:
-        rows = [
-            (
+        rows = []
+        for snapshot, life in zip(admitted.snapshots, admitted.lives, strict=True):
+            channel, number, taken_at = (
                 snapshot.channel,
                 snapshot.sequence_number,
                 snapshot.taken_at,
-                sealer.seal(
-                    fresh[snapshot.channel][1] + snapshot.payload,
-                    snapshot_context(snapshot.channel, snapshot.sequence_number, snapshot.taken_at),
-                ),
             )
-            for snapshot in snapshots
-        ]
-        connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", rows)
-        return sum(len(row[3]) for row in rows)
+            context = snapshot_context(channel, stored_number(life, number), taken_at)
+            sealed = sealer.seal(fresh[channel][1] + snapshot.payload, context)
+            rows.append((channel, number, life, taken_at, sealed))
+        connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)", rows)
+        return sum(len(row[4]) for row in rows)
 
     def _delete_replaced(self, connection: sqlite3.Connection) -> None:
         """Delete the snapshots that newer ones have replaced since the last commit."""
@@ -480,21 +532,20 @@ class SqliteJournal:
         index = reader.index
         tails = index.tails
         entries = writer.entries
-        for place, channel, _, kind, _ in entries:
+        for place, channel, number, kind, _ in entries:
             if kind == SNAPSHOT_NOTE:
                 continue
             if kind == _CLOSED:
+                index.live -= index.deleted.pop(channel, 0) > 0
                 ended = tails.pop(channel, None)
                 if ended is not None:
                     index.live -= len(ended.places) + (ended.snapshot > 0)
                 continue
             tail = tails.get(channel)
             if tail is None:
-                tail = tails[channel] = Tail(0, 0)
+                tail = tails[channel] = Tail(0, 0, life_of(number))
             tail.append(place)
             index.live += 1
-            if index.distrusted:
-                index.vouched.add(channel)
         index.next_row = writer.next_row
         index.stored += len(entries)
         self._records += len(entries)
@@ -516,15 +567,22 @@ class SqliteJournal:
         to = min(to_sequence_number, tail.highest)
         if to < tail.first:
             return
+        writer = RowWriter(reader.index.next_row)
+        writer.note(channel, stored_number(tail.life, to), DELETION_NOTE)
         with self._transaction() as connection:
-            self._mark(connection, channel, to, tail.highest)
+            self._insert_rows(connection, reader.sealer, writer)
+        self._enter_deletion(reader, writer, channel, stored_number(tail.life, to))
         reader.index.live -= tail.delete_to(to)
 
     @staticmethod
-    def _mark(connection: sqlite3.Connection, channel: int, deleted_to: int, highest: int) -> None:
-        connection.execute(
-            "INSERT OR REPLACE INTO marks VALUES (?, ?, ?)", (channel, deleted_to, highest)
-        )
+    def _enter_deletion(
+        reader: SqliteReader, writer: RowWriter, channel: int, deleted_to: int
+    ) -> None:
+        index = reader.index
+        index.next_row = writer.next_row
+        index.stored += len(writer.entries)
+        index.live += channel not in index.deleted
+        index.deleted[channel] = deleted_to
 
     def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
         """See ``Journal``."""
@@ -538,9 +596,11 @@ class SqliteJournal:
             # can wait for the next commit, and be lost in a crash.
             self._replaced.append((channel, criteria.max_sequence_number))
             return
+        # What the newest snapshot implied has to be said now.
+        deleted_to = stored_number(tail.life, tail.first - 1)
+        writer = RowWriter(reader.index.next_row)
+        writer.note(channel, deleted_to, DELETION_NOTE)
         with self._transaction() as connection:
-            # What the newest snapshot implied has to be said by a mark now.
-            self._mark(connection, channel, tail.first - 1, tail.highest)
             cursor = connection.execute(
                 "DELETE FROM snapshots WHERE channel = ? AND sequence_number <= ?"
                 " AND taken_at <= ?",
@@ -548,11 +608,11 @@ class SqliteJournal:
             )
             self._snapshots_deleted += cursor.rowcount
             self._erase_soon()
-            writer = RowWriter(reader.index.next_row)
-            writer.note(channel, *(reader.newest_stamp(channel) or (0, 0)))
+            none = stored_number(tail.life, 0), 0
+            number, stamp = reader.newest_stamp(channel) or none
+            writer.note(channel, number, SNAPSHOT_NOTE, stamp)
             self._insert_rows(connection, reader.sealer, writer)
-        reader.index.next_row = writer.next_row
-        reader.index.stored += 1
+        self._enter_deletion(reader, writer, channel, deleted_to)
         reader.index.live -= tail.snapshot > 0
         tail.snapshot = reader.newest_snapshot(channel)
         reader.index.live += tail.snapshot > 0
@@ -588,7 +648,7 @@ class SqliteJournal:
     def owner(self, channel: int) -> bytes:
         """See ``Journal``."""
         reader = self._usable()
-        return self._owners.of(reader.connection, reader.sealer, channel)
+        return self._owners.of(reader.connection, reader.sealer, channel, reader.life(channel))
 
     def owned(self, owner: bytes) -> int:
         """See ``Journal``."""
@@ -637,7 +697,9 @@ class SqliteJournal:
         self._keys = keys
         if changes:
             with self._transaction() as connection:
-                self._begin_epoch(connection, reader.sealer, reader.index.next_row - 1)
+                first = reader.index.next_row
+                self._begin_epoch(connection, reader.sealer, self._epoch + 1, first, first - 1)
+                seal_beginning(connection, reader.sealer, self._begins)
             self._resealing = Resealing.of(reader.connection, keys.sealing)
 
     # --- Looking after the file -------------------------------------------------------------------
@@ -671,82 +733,20 @@ class SqliteJournal:
 
     def _clean(self, reader: SqliteReader) -> None:
         """Remove the oldest rows of the log, after appending anew what is live in them."""
-        index = reader.index
-        writer = RowWriter(index.next_row)
-        removed = end = 0
+        step = CleaningStep(reader, self._begins)
         # Nothing in the log needs overwriting, which would double what cleaning writes.
         reader.connection.execute("PRAGMA secure_delete = OFF")
         with self._transaction() as connection:
-            for number, directory, payloads in connection.execute(
-                # The last row stays: its number says how far the log has come.
-                "SELECT number, directory, payloads FROM log WHERE number < ?"
-                " ORDER BY number LIMIT ?",
-                (index.next_row - 1, _CLEAN_ROWS),
-            ).fetchall():
-                opened = reader.sealer.open(directory, directory_context(number))
-                entries = list(entries_of(number, opened))
-                try:
-                    self._keep(reader, writer, number, directory, payloads, entries)
-                except CorruptRecordError:
-                    # Its channels are refused for as long as it is there, so there it stays.
-                    self._cleanable = False
-                    break
-                removed += len(entries)
-                end = number + 1
-                if removed >= _CLEAN_RECORDS:
-                    break
-            if not end:
-                # All that is left is the last row.
-                self._clean_before = index.next_row
-            connection.execute("DELETE FROM log WHERE number < ?", (end,))
-            self._insert_rows(connection, reader.sealer, writer)
+            step.do(connection, _CLEAN_ROWS, _CLEAN_RECORDS)
         reader.connection.execute("PRAGMA secure_delete = ON")
-        for place, channel, number, kind, _ in writer.entries:
-            if channel not in index.damaged and kind != SNAPSHOT_NOTE:
-                index.tails[channel].move(number, place)
-        index.next_row = writer.next_row
-        reader.opened_rows.clear()
-        kept = len(writer.entries)
-        index.stored += kept - removed
-        self._records_deleted += removed - kept
-        self._since_checkpoint += writer.size + removed * PAGE_SIZE // 64
-        self._lease.renew(index.next_row - 1)
-
-    @staticmethod
-    def _keep(
-        reader: SqliteReader,
-        writer: RowWriter,
-        row: int,
-        directory: bytes,
-        payloads: bytes,
-        entries: list[Entry],
-    ) -> None:
-        """Append anew what of a row is live, or of a damaged channel; all of it or nothing."""
-        kept = [entry for entry in entries if SqliteJournal._is_live(reader, entry)]
-        if not kept:
-            return
-        opened = reader.open_payloads(row, directory, payloads)
-        records = {
-            place: record_at(place, opened)[1]
-            for place, _, _, kind, _ in kept
-            if kind != SNAPSHOT_NOTE
-        }
-        for place, channel, number, kind, length in kept:
-            if kind == SNAPSHOT_NOTE:
-                writer.note(channel, number, length)
-            else:
-                writer.add(channel, number, kind, records[place])
-
-    @staticmethod
-    def _is_live(reader: SqliteReader, entry: Entry) -> bool:
-        """Tell whether an entry of the log is of use, or of a damaged channel."""
-        place, channel, number, kind, stamp = entry
-        if channel in reader.index.damaged:
-            return True
-        if kind == SNAPSHOT_NOTE:
-            return reader.newest_stamp(channel) == (number, stamp)
-        tail = reader.index.tails.get(channel)
-        return tail is not None and tail.place_of(number) == place
+        self._cleanable = not step.damaged
+        if step.begins == self._begins:
+            # All that is left is the last row.
+            self._clean_before = reader.index.next_row
+        self._begins = step.begins
+        self._records_deleted += step.enter()
+        self._since_checkpoint += step.written.size + step.removed * PAGE_SIZE // 64
+        self._lease.renew(reader.index.next_row - 1)
 
     def _reseal(self, reader: SqliteReader, resealing: Resealing) -> None:
         """Do one step of sealing anew what earlier master keys have sealed."""
@@ -768,7 +768,8 @@ class SqliteJournal:
             )
         except sqlite3.Error as error:
             self._abandon()
-            raise JournalError(f"the checkpoint failed: {error}") from error
+            message = f"the checkpoint failed: {described(error, self._path)}"
+            raise JournalError(message) from error
         self._since_checkpoint = 0
         # Somebody who reads the journal keeps the WAL from ending: once more, later.
         self._erase_after = None

@@ -4,11 +4,13 @@ A channel's records are found by ``LogIndex``, made in memory by one scan of the
 marks what it covers: records at or below a channel's newest snapshot are gone from reads.
 
 A row that is missing, or whose directory does not open, may have held anybody's records. Channels
-with a later record are whole, if their numbers join up; of the others the newest records may be
-lost, so they are refused.
+with a later record, in the place where it was first written, are whole if their numbers join up; of
+the others the newest records may be lost, so they are refused. Rows that are cut off are missing: a
+sealed number says where the log begins, the lease and the newest epoch how far it came.
 """
 
 import sqlite3
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,21 +26,18 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from service.persistence.log_index import (
-    GIVEN_UP,
-    HIGHEST_UNKNOWN,
-    NEWEST_UNKNOWN,
-    LogIndex,
-    Tail,
-)
+from service.persistence.log_index import GIVEN_UP, LogIndex, Tail
 from service.persistence.log_rows import (
     SEALED_STATE,
     Entry,
     entries_of,
     first_place,
+    life_of,
     record_at,
     row_of,
+    sequence_of,
     stamp_of,
+    stored_number,
 )
 from service.persistence.opened_rows import OpenedRows
 from service.persistence.sealing import (
@@ -65,45 +64,48 @@ _KINDS = {int(kind): kind for kind in RecordKind}
 class SqliteReader:
     """An open file, its index and its keys."""
 
-    def __init__(self, connection: sqlite3.Connection, sealer: Sealer, head: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, sealer: Sealer, first_row: int, head: int
+    ) -> None:
         """Scan the log.
 
         Args:
             connection: to a file of the right format.
             sealer: knows all epochs.
-            head: number of the last row known to have been acknowledged; 0 if none is.
+            first_row: number of the row with which the log begins.
+            head: number of the last row known to have been written; 0 if none is.
         """
         self.connection = connection
         self.sealer = sealer
         self.opened_rows = OpenedRows()
         self.index = LogIndex()
         self.index.build(
-            self._scan(head),
-            self._integers("SELECT channel, deleted_to, highest FROM marks"),
-            self._integers(
-                "SELECT channel, max(sequence_number), taken_at FROM snapshots GROUP BY channel"
-            ),
+            self._scan(first_row, head),
+            self._newest_snapshots(),
         )
 
-    def _integers(self, query: str) -> Iterator[tuple[int, int, int]]:
-        """Yield what a query finds; in place of what is no number, from a damaged page, -1."""
-        for row in self.connection.execute(query):
-            first, second, third = (value if isinstance(value, int) else -1 for value in row)
-            yield first, second, third
+    def _newest_snapshots(self) -> Iterator[tuple[int, int, int, int]]:
+        """Yield those of all channels; in place of what is no number, from a damaged page, -1."""
+        for row in self.connection.execute(
+            "SELECT channel, max(sequence_number), life, taken_at FROM snapshots GROUP BY channel"
+        ):
+            channel, number, life, taken_at = (v if isinstance(v, int) else -1 for v in row)
+            yield channel, number, life, taken_at
 
-    def _scan(self, head: int) -> Iterator[Entry]:
+    def _scan(self, first_row: int, head: int) -> Iterator[Entry]:
         """Yield what the log lists, and have the index distrust what can't be read."""
         index = self.index
-        expected: int | None = None
+        index.next_row = first_row
         for number, directory in self.connection.execute(
-            "SELECT number, directory FROM log ORDER BY number"
+            # Nothing before the first row counts, wherever it may come from.
+            "SELECT number, directory FROM log WHERE number >= ? ORDER BY number",
+            (first_row,),
         ):
-            if expected is not None and number != expected:
+            if number != index.next_row:
                 index.distrust_before(first_place(number))
-            expected = number + 1
             index.next_row = number + 1
             try:
-                opened = self.sealer.open(directory, directory_context(number))
+                opened = self.sealer.open_row(number, directory, directory_context(number))
             except CorruptRecordError:
                 index.distrust_before(first_place(number + 1))
                 continue
@@ -117,12 +119,10 @@ class SqliteReader:
 
     def channels(self) -> list[int]:
         """Return all channels of which anything is stored, whole or not."""
-        known = {*self.index.tails, *self.index.damaged}
+        known = {*self.index.tails, *self.index.damaged, *self.index.deleted}
         known.update(
             channel
-            for (channel,) in self.connection.execute(
-                "SELECT channel FROM snapshots UNION SELECT channel FROM marks"
-            )
+            for (channel,) in self.connection.execute("SELECT DISTINCT channel FROM snapshots")
         )
         return sorted(known)
 
@@ -136,10 +136,7 @@ class SqliteReader:
 
     def saved_at(self, channel: int) -> int:
         """See ``Journal``. Nothing is put into the index: whoever asks may ask about all."""
-        index = self.index
-        known = channel in index.tails or channel in index.vouched
-        reason = NEWEST_UNKNOWN if index.distrusted and not known else None
-        if reason := index.damaged.get(channel, reason):
+        if reason := self.index.damaged.get(channel):
             raise CorruptRecordError(f"channel {channel}: {reason}")
         row = self._select(
             "SELECT taken_at FROM snapshots WHERE channel = ?"
@@ -152,13 +149,8 @@ class SqliteReader:
         return taken_at
 
     def given_up(self) -> set[int]:
-        """Return the channels that the restoring of an older backup has given up."""
-        return {
-            channel
-            for (channel,) in self.connection.execute(
-                "SELECT channel FROM marks WHERE highest = ?", (HIGHEST_UNKNOWN,)
-            )
-        }
+        """Return the channels that are refused for good, and of which nothing else is left."""
+        return {channel for channel, reason in self.index.damaged.items() if reason is GIVEN_UP}
 
     def tail(self, channel: int) -> Tail:
         """Return a channel's tail, looking up what a channel without live records has left.
@@ -174,43 +166,57 @@ class SqliteReader:
         return tail
 
     def _tail_without_records(self, channel: int) -> Tail:
-        index = self.index
-        reason = index.damaged.get(channel)
-        snapshot = highest = 0
-        if reason is None:
-            snapshot = self.newest_snapshot(channel)
-            mark = self._select("SELECT highest FROM marks WHERE channel = ?", (channel,))
-            highest = mark[0] if mark else 0
-            if highest == HIGHEST_UNKNOWN:
-                reason = GIVEN_UP
-            elif index.distrusted and channel not in index.vouched and (snapshot or highest):
-                reason = NEWEST_UNKNOWN
-        if reason is not None:
+        if reason := self.index.damaged.get(channel):
             raise CorruptRecordError(f"channel {channel}: {reason}")
-        return Tail(max(snapshot, highest), snapshot)
+        number = stamped[0] if (stamped := self.newest_stamp(channel)) else 0
+        snapshot = sequence_of(number)
+        deleted = self.index.deleted.get(channel, 0)
+        return Tail(
+            max(snapshot, sequence_of(deleted)), snapshot, life_of(number) or life_of(deleted)
+        )
 
-    def height(self, channel: int) -> int | None:
-        """Return a channel's highest sequence number; None if it is damaged, and gets no more."""
+    def life(self, channel: int) -> int | None:
+        """Return a channel's life; None if it is damaged, so that nothing is known of it.
+
+        Nothing is put into the index.
+        """
+        tail = self.index.tails.get(channel)
         try:
-            return self.tail(channel).highest
+            return (tail or self._tail_without_records(channel)).life
         except CorruptRecordError:
             return None
 
+    def height(self, channel: int) -> int | None:
+        """Return a channel's highest number, as it is stored: 0 if it has none.
+
+        None if it is damaged, and gets no more.
+        """
+        try:
+            tail = self.tail(channel)
+        except CorruptRecordError:
+            return None
+        return stored_number(tail.life, tail.highest) if tail.highest else 0
+
     def newest_snapshot(self, channel: int) -> int:
         """Return the highest sequence number of a channel's snapshots; 0 if it has none."""
-        row = self._select(
-            "SELECT max(sequence_number) FROM snapshots WHERE channel = ?", (channel,)
-        )
-        return (row and row[0]) or 0
+        return sequence_of(stamped[0]) if (stamped := self.newest_stamp(channel)) else 0
 
     def newest_stamp(self, channel: int) -> tuple[int, int] | None:
-        """Return what the note about a channel's newest snapshot has to say."""
+        """Return what the note about a channel's newest snapshot has to say.
+
+        Raises:
+            CorruptRecordError: the snapshot's row is damaged.
+        """
         row = self._select(
-            "SELECT sequence_number, taken_at FROM snapshots WHERE channel = ?"
+            "SELECT life, sequence_number, taken_at FROM snapshots WHERE channel = ?"
             " ORDER BY sequence_number DESC LIMIT 1",
             (channel,),
         )
-        return None if row is None else (row[0], stamp_of(row[1]))
+        if row is None:
+            return None
+        if not all(isinstance(value, int) for value in row):
+            raise CorruptRecordError(f"channel {channel}: the row of its snapshot is damaged")
+        return stored_number(row[0], row[1]), stamp_of(row[2])
 
     # --- Records and snapshots --------------------------------------------------------------------
 
@@ -257,7 +263,7 @@ class SqliteReader:
         Raises:
             CorruptRecordError: they are damaged.
         """
-        return self.sealer.open(payloads, payloads_context(number, directory))
+        return self.sealer.open_row(number, payloads, payloads_context(number, directory))
 
     def state_cipher(self, channel: int, tail: Tail) -> AESGCM | None:
         """Return what seals whole states behind the channel's newest snapshot, if it has one.
@@ -281,21 +287,36 @@ class SqliteReader:
     ) -> tuple[Snapshot, bytes] | None:
         """Return a snapshot, and the key of the states behind it."""
         row = self._select(
-            "SELECT sequence_number, taken_at, payload FROM snapshots WHERE channel = ?"
+            "SELECT life, sequence_number, taken_at, payload FROM snapshots WHERE channel = ?"
             " AND sequence_number <= ? AND taken_at <= ? ORDER BY sequence_number DESC LIMIT 1",
             (channel, criteria.max_sequence_number, criteria.max_taken_at),
         )
         if row is None:
             return None
-        number, taken_at, blob = row
-        try:
-            opened = self.sealer.open(blob, snapshot_context(channel, number, taken_at))
-        except CorruptRecordError as error:
-            raise CorruptRecordError(f"channel {channel}: snapshot {number}: {error}") from error
+        life, number, taken_at, blob = row
+        opened = self.open_snapshot(channel, life, number, taken_at, blob)
+        tail = self.index.tails.get(channel)
+        if tail is not None and tail.life != life:
+            raise CorruptRecordError(f"channel {channel}: its snapshot is of an earlier life")
         return (
             Snapshot(channel, number, taken_at, opened[STATE_KEY_SIZE:]),
             opened[:STATE_KEY_SIZE],
         )
+
+    def open_snapshot(
+        self, channel: int, life: int, number: int, taken_at: int, blob: bytes
+    ) -> bytes:
+        """Return the key of the states behind a snapshot, and its payload behind that.
+
+        Raises:
+            CorruptRecordError: it is damaged, or something else than its row says.
+        """
+        try:
+            context = snapshot_context(channel, stored_number(life, number), taken_at)
+            return self.sealer.open(blob, context)
+        # What a damaged page yields may be no number, or one that nothing ever has.
+        except (CorruptRecordError, TypeError, struct.error) as error:
+            raise CorruptRecordError(f"channel {channel}: snapshot {number}: {error}") from error
 
     def recover(self, channel: int) -> Recovery:
         """See ``Journal``."""

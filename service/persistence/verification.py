@@ -1,8 +1,10 @@
 """Verifying a journal: that every part of it opens in its place, and every channel comes back.
 
 A channel is whole if its newest snapshot and the records after it open, join up and add up to a
-session. What no read needs any more (dead records, in rows that wait for cleaning) is opened, too:
-damage there is a disk that fails.
+session: it is brought back here as a service would, by the same code, so what is said of it is what
+a service would do. What no read needs any more (dead records, in rows that wait for cleaning) is
+opened, too: damage there is a disk
+that fails.
 
 Memory: the index that a service has as well; whatever else is opened is dropped again.
 """
@@ -12,16 +14,12 @@ from pathlib import Path
 
 from service.persistence.contract import CorruptRecordError, JournalError
 from service.persistence.keyring import KeyRing
-from service.persistence.log_rows import SNAPSHOT_NOTE, entries_of, record_at
+from service.persistence.log_rows import MOVED, entries_of, is_note, record_at
 from service.persistence.looking import View, look
 from service.persistence.owners import OwnerTable
 from service.persistence.recovery import rebuild
-from service.persistence.sealing import (
-    directory_context,
-    payloads_context,
-    snapshot_context,
-)
-from service.persistence.sqlite_file import epochs_of, is_backup, last_row, reading
+from service.persistence.sealing import directory_context
+from service.persistence.sqlite_file import epochs_of, last_row, reading
 from service.persistence.sqlite_reader import SqliteReader
 
 __all__ = ["Findings", "Verification", "verify"]
@@ -63,13 +61,14 @@ class Verification:
     records: int = 0
     records_live: int = 0
     snapshots_seen: int = 0
-    marks: int = 0
     epochs: int = 0
     key_ids: list[str] = field(default_factory=list)
     last_row: int = 0
     acknowledged_row: int = 0
     """The last one, says the lease; 0 if that is not known."""
     channels_seen: int = 0
+    channels_served: int = 0
+    """Those that a service would serve, with all that was acknowledged; it refuses the others."""
     channels_given_up: int = 0
     """Left behind on purpose, when an older backup was restored."""
 
@@ -108,7 +107,7 @@ def _walk(view: View, found: Verification) -> None:
         epochs = epochs_of(view.connection)
         found.epochs = len(epochs)
         found.key_ids = sorted({epoch.key_id.hex() for epoch in epochs})
-        found.is_backup = is_backup(view.connection)
+        found.is_backup = view.is_backup
         found.last_row = last_row(view.connection)
         found.acknowledged_row = view.lease.head
         if found.last_row < view.lease.head:
@@ -116,32 +115,42 @@ def _walk(view: View, found: Verification) -> None:
                 f"the log ends with row {found.last_row}, but row {view.lease.head} was"
                 " acknowledged: this is an older copy, or its newest part is lost"
             )
-        _walk_log(view, found)
-        _walk_snapshots(view, found)
-        _walk_marks(view, found)
-        _walk_channels(view.read(), found)
+        elif max(found.last_row, view.first_row - 1) < view.head:
+            found.file.add(
+                f"the log ends with row {found.last_row}, but row {view.head} was written before"
+                " the journal was opened last: its newest part is lost"
+            )
+        reader = view.read()
+        _walk_log(view, reader, found)
+        _walk_snapshots(reader, found)
+        _walk_channels(reader, found)
 
 
-def _walk_log(view: View, found: Verification) -> None:
-    expected: int | None = None
+def _walk_log(view: View, reader: SqliteReader, found: Verification) -> None:
+    expected = view.first_row
     for number, directory, payloads in view.connection.execute(
         "SELECT number, directory, payloads FROM log ORDER BY number"
     ):
-        if expected is not None and number != expected:
+        if number < view.first_row:
+            found.log.add(f"row {number} does not belong here: the log begins with {expected}")
+            continue
+        if number != expected:
             found.log.add(f"rows {expected} to {number - 1} are missing")
         expected = number + 1
         found.rows += 1
         try:
-            listed = view.sealer.open(directory, directory_context(number))
+            listed = view.sealer.open_row(number, directory, directory_context(number))
             entries = list(entries_of(number, listed))
         except CorruptRecordError as error:
             found.log.add(f"row {number}: directory: {error}")
             continue
-        records = [entry for entry in entries if entry[3] != SNAPSHOT_NOTE]
+        records = [entry for entry in entries if not is_note(entry[3])]
         found.records += len(records)
         try:
-            opened = view.sealer.open(payloads, payloads_context(number, directory))
-            wrong = sum(record_at(place, opened)[0] != kind for place, _, _, kind, _ in records)
+            opened = reader.open_payloads(number, directory, payloads)
+            wrong = sum(
+                record_at(place, opened)[0] != kind & ~MOVED for place, _, _, kind, _ in records
+            )
         except CorruptRecordError as error:
             channels = {channel for _, channel, *_ in records}
             found.log.add(f"row {number}: payloads of {len(channels)} channels: {error}")
@@ -150,26 +159,15 @@ def _walk_log(view: View, found: Verification) -> None:
             found.log.add(f"row {number}: {wrong} records are of another kind than listed")
 
 
-def _walk_snapshots(view: View, found: Verification) -> None:
-    for channel, number, taken_at, blob in view.connection.execute(
-        "SELECT channel, sequence_number, taken_at, payload FROM snapshots"
+def _walk_snapshots(reader: SqliteReader, found: Verification) -> None:
+    for row in reader.connection.execute(
+        "SELECT channel, life, sequence_number, taken_at, payload FROM snapshots"
     ):
         found.snapshots_seen += 1
         try:
-            view.sealer.open(blob, snapshot_context(channel, number, taken_at))
+            reader.open_snapshot(*row)
         except CorruptRecordError as error:
-            found.snapshots.add(f"channel {channel}: snapshot {number}: {error}")
-
-
-def _walk_marks(view: View, found: Verification) -> None:
-    for channel, deleted_to, highest in view.connection.execute(
-        "SELECT channel, deleted_to, highest FROM marks"
-    ):
-        found.marks += 1
-        if not 0 <= deleted_to <= highest:
-            found.file.add(
-                f"channel {channel}: its mark is deleted up to {deleted_to} of {highest}"
-            )
+            found.snapshots.add(str(error))
 
 
 def _walk_channels(reader: SqliteReader, found: Verification) -> None:
@@ -183,9 +181,11 @@ def _walk_channels(reader: SqliteReader, found: Verification) -> None:
         found.channels_seen += 1
         try:
             if rebuild(reader.recover(channel)) is None:
-                found.channels.add(f"channel {channel}: it has no session")
-            owners.of(reader.connection, reader.sealer, channel)
+                raise CorruptRecordError(f"channel {channel}: it has no session")  # noqa: TRY301
+            owners.of(reader.connection, reader.sealer, channel, reader.life(channel))
         except CorruptRecordError as error:
             found.channels.add(str(error))
+        else:
+            found.channels_served += 1
         # Nor keep what was looked up for it: there may be more channels than fit into memory.
         reader.index.tails.pop(channel, None)

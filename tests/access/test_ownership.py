@@ -432,7 +432,8 @@ def test_an_owner_comes_with_the_first_record_and_goes_with_the_last(
     "change",
     [
         "UPDATE owners SET owner = (SELECT owner FROM owners WHERE channel = 2) WHERE channel = 1",
-        "REPLACE INTO owners SELECT 1, owner, seal FROM owners WHERE channel = 2",
+        "REPLACE INTO owners SELECT 1, life, owner, seal FROM owners WHERE channel = 2",
+        "DELETE FROM owners WHERE channel = 1",
         "UPDATE owners SET seal = zeroblob(44) WHERE channel = 1",
         "UPDATE owners SET seal = 'text' WHERE channel = 1",
     ],

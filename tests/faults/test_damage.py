@@ -236,7 +236,7 @@ async def test_an_older_snapshot_that_was_put_back_is_noticed(
 
     def put_back(connection: sqlite3.Connection) -> None:
         connection.execute("DELETE FROM snapshots")
-        connection.executemany("INSERT INTO snapshots VALUES (?, ?, ?, ?)", older)
+        connection.executemany("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?)", older)
 
     verdict = await attempt(damaged_rows(only, put_back))
     assert allowed(verdict), verdict

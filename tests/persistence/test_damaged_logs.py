@@ -82,19 +82,37 @@ def test_a_refused_channel_takes_no_other_channels_record_with_it(tmp_path: Path
     journal.close()
 
 
-def test_a_mark_that_claims_too_much_costs_its_channel_only(tmp_path: Path) -> None:
+def test_a_row_that_is_lost_under_a_running_service_is_not_cleaned_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "j.db"
     journal = open_at(path)
-    journal.commit(Batch([change(1, OLD), change(1, OTHER)]))
+    journal.commit(Batch([change(1, OLD)], [snapshot(1, channel=OLD)]))
+    journal.commit(Batch([change(1, NEW), change(2, NEW), change(3, NEW)]))
+    journal.commit(Batch([change(2, OLD)]))
+    journal.commit(Batch([change(4, NEW)], [snapshot(4, channel=NEW)]))
+    journal.commit(Batch([change(5, NEW)]))
+    journal._usable().connection.execute("DELETE FROM log WHERE number = 3")
+    monkeypatch.setattr(sqlite, "_MIN_DEAD", 0)
+    while journal.upkeep():
+        pass
     journal.close()
-    with sqlite3.connect(path) as connection:
-        connection.execute("INSERT INTO marks VALUES (?, 0, ?)", (OLD, 2**62))
-    connection.close()
     journal = open_at(path)
-    with pytest.raises(CorruptRecordError, match="records are missing"):
+    with pytest.raises(CorruptRecordError, match="newest records"):
         journal.recover(OLD)
-    assert numbers(journal.read(OTHER)) == [1]
+    assert journal.recover(NEW).highest_sequence_number == 5
     journal.close()
+
+
+@pytest.mark.parametrize("number", [2**42, 2**62, 2**63 - 1])
+def test_a_row_that_no_log_comes_to_is_damage(tmp_path: Path, number: int) -> None:
+    path = tmp_path / "j.db"
+    open_at(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("INSERT INTO log VALUES (?, x'', x'')", (number,))
+    connection.close()
+    with pytest.raises(JournalVersionError, match="is damaged"):
+        open_at(path)
 
 
 def test_a_journal_has_room_for_more_rows_than_32_bits_count(

@@ -23,7 +23,14 @@ from service.persistence.contract import (
     SnapshotCriteria,
 )
 from service.persistence.keyring import KeyRing
-from service.persistence.log_rows import SEALED_STATE, SNAPSHOT_NOTE, entries_of, record_at
+from service.persistence.log_rows import (
+    SEALED_STATE,
+    entries_of,
+    is_note,
+    record_at,
+    sequence_of,
+    stored_number,
+)
 from service.persistence.sealing import (
     STATE_KEY_SIZE,
     Sealer,
@@ -161,16 +168,18 @@ def ransack(directory: Path) -> Loot:
     know_epochs(connection, directory / "journal.db", KEYS, sealer)
     loot = Loot()
     state_keys: list[AESGCM] = []
-    for channel, number, taken_at, blob in connection.execute("SELECT * FROM snapshots"):
-        opened = sealer.open(blob, snapshot_context(channel, number, taken_at))
+    for channel, number, life, taken_at, blob in connection.execute("SELECT * FROM snapshots"):
+        context = snapshot_context(channel, stored_number(life, number), taken_at)
+        opened = sealer.open(blob, context)
         state_keys.append(AESGCM(opened[:STATE_KEY_SIZE]))
         loot.sessions.append(opened[STATE_KEY_SIZE:])
     for row, directory_blob, payloads_blob in connection.execute("SELECT * FROM log"):
         listed = sealer.open(directory_blob, directory_context(row))
         payloads = sealer.open(payloads_blob, payloads_context(row, directory_blob))
-        for place, channel, number, noted, _ in entries_of(row, listed):
-            if noted == SNAPSHOT_NOTE:
+        for place, channel, stored, noted, _ in entries_of(row, listed):
+            if is_note(noted):
                 continue
+            number = sequence_of(stored)
             kind, payload = record_at(place, payloads)
             if kind == RecordKind.STATE:
                 loot.sessions.append(payload)

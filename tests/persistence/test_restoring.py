@@ -1,14 +1,18 @@
 """Backups, and that restoring one never lets a channel go on from an older state."""
 
+import errno
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from service.persistence import backup, restoring, sqlite_file
+from service.persistence import backup, restoring, sqlite, sqlite_file
 from service.persistence.backup import back_up
 from service.persistence.contract import (
     Batch,
@@ -18,9 +22,10 @@ from service.persistence.contract import (
     JournalVersionError,
     SnapshotCriteria,
 )
+from service.persistence.inspection import inspect_journal
 from service.persistence.keyring import KeyRing
-from service.persistence.lease import look_at_lease
-from service.persistence.restoring import Restored, restore
+from service.persistence.lease import WriterLease, look_at_lease
+from service.persistence.restoring import Restored, finish_restore, restore
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.verification import verify
 from tests.persistence.journal_conformance import change, numbers, snapshot
@@ -100,7 +105,8 @@ def test_a_backup_holds_what_is_committed_while_the_writer_goes_on(path: Path) -
     assert (copy.parent / IDENTITY).read_bytes() == b"an identity"
     assert {file.stat().st_mode & 0o077 for file in [copy.parent, *copy.parent.iterdir()]} == {0}
     connection = sqlite3.connect(copy)
-    assert connection.execute("SELECT head, made_at FROM backup").fetchall() == [(1, MADE_AT)]
+    assert connection.execute("SELECT made_at FROM backup").fetchall() == [(MADE_AT,)]
+    assert connection.execute("SELECT max(number) FROM log").fetchall() == [(1,)]
     connection.close()
 
 
@@ -109,33 +115,35 @@ def test_commits_during_a_backup_neither_wait_for_it_nor_show_in_it(
 ) -> None:
     first(path)
     journal = open_at(path)
-    between = iter(range(3, 100))
+    between = iter(range(3, 10_000))
 
-    class Source:
-        """A connection that copies a page at a time, with a commit after each."""
+    class Copy:
+        """A connection to the copy, with a commit to the journal at every few of its steps."""
 
-        def __init__(self, origin: sqlite3.Connection) -> None:
-            self.origin = origin
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self.connection = connection
+            self.execute = connection.execute
+            self.close = connection.close
 
-        def backup(self, target: sqlite3.Connection, *, pages: int) -> None:
-            assert pages > 1
-            self.origin.backup(target, pages=1, progress=lambda *_: commit())
+        def set_progress_handler(self, handler: Callable[[], int], steps: int) -> None:
+            assert steps > 1
+            self.connection.set_progress_handler(lambda: commit() or handler(), 20)
 
-        def close(self) -> None:
-            self.origin.close()
-
-    def commit() -> None:
+    def commit() -> int:
         assert journal.commit(Batch([change(next(between), A)])) == []
+        return 0
 
-    opened = sqlite_file.open_for_reading
-    monkeypatch.setattr(backup, "open_for_reading", lambda path: Source(opened(path)))
-    copy = back_up_of(path)
-    assert journal.highest_sequence_number(A) > 5
+    connected = sqlite_file.connect
+    with monkeypatch.context() as patched:
+        patched.setattr(backup, "connect", lambda path: Copy(connected(path)))
+        made = back_up(path, path.parent.parent / "backup", beside=[IDENTITY], made_at=MADE_AT)
+    highest = journal.highest_sequence_number(A)
+    assert highest > made.head
     journal.close()
-    connection = sqlite3.connect(copy)
-    assert connection.execute("SELECT head FROM backup").fetchall() == [(2,)]
-    assert connection.execute("SELECT max(number) FROM log").fetchall() == [(2,)]
-    connection.close()
+    copy = path.parent.parent / "backup" / path.name
+    assert verify(copy, KEYS, limit=None).last_row == made.head
+    found = inspect_journal(copy, KEYS)
+    assert (found.rows, found.distrusted, found.channels_damaged) == (made.head, False, 0)
 
 
 def test_a_backup_overwrites_nothing(path: Path) -> None:
@@ -297,9 +305,9 @@ def test_nothing_of_a_channel_that_was_given_up_stays_but_its_number(path: Path)
     with pytest.raises(CorruptRecordError, match="may have gone on after the backup"):
         journal.recover(A)
     journal.close()
-    ((number, directory),) = connection.execute("SELECT number, length(directory) FROM log")
-    assert number > 2**32
-    assert directory == 28
+    rows = connection.execute("SELECT number, length(directory) FROM log").fetchall()
+    assert [length for _, length in rows] == [28, 28 + 2 * 21]
+    assert rows[0][0] > 2**32
     connection.close()
 
 
@@ -423,7 +431,7 @@ def test_a_journal_in_use_is_not_replaced(path: Path) -> None:
 def test_no_service_begins_during_a_restore(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first(path)
     copy = back_up_of(path)
-    exchange = restoring._exchange
+    finish = restoring._finish
     refused = []
 
     def begin() -> None:
@@ -431,18 +439,206 @@ def test_no_service_begins_during_a_restore(path: Path, monkeypatch: pytest.Monk
             open_at(path)
         refused.append(refusal)
 
-    def exchange_meanwhile(
-        source: Path, draft: Path, target: Path, beside: Sequence[str], now: int
-    ) -> Path | None:
+    def finish_meanwhile(target: Path, lease: WriterLease) -> None:
         begin()
-        kept = exchange(source, draft, target, beside, now)
+        finish(target, lease)
         begin()
-        return kept
 
-    monkeypatch.setattr(restoring, "_exchange", exchange_meanwhile)
+    monkeypatch.setattr(restoring, "_finish", finish_meanwhile)
     assert restored(copy, path).go_on
-    assert len(refused) == 2
+    monkeypatch.undo()
+    # Before anything is done, and when all is.
+    assert len(refused) == 4
     open_at(path).close()
+
+
+def exchanged(path: Path, how: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open a journal, and have something happen once its file has been opened."""
+    connected = sqlite_file.connect
+
+    def connect(opened: Path) -> sqlite3.Connection:
+        connection = connected(opened)
+        how()
+        return connection
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "connect", connect)
+        open_at(path).close()
+
+
+def test_a_service_that_has_opened_what_is_exchanged_meanwhile_does_not_begin(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first(path)
+    copy = path.with_name("copy.db")
+    shutil.copyfile(path, copy)
+    with pytest.raises(JournalLockedError, match="exchanged meanwhile"):
+        exchanged(path, lambda: copy.rename(path), monkeypatch)
+    assert whole(path, A, B) == {A: True, B: True}
+
+
+def test_no_restore_begins_while_a_service_opens_the_journal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first(path)
+    copy = back_up_of(path)
+
+    def restore_meanwhile() -> None:
+        with pytest.raises(JournalLockedError, match="end its process first"):
+            restored(copy, path)
+
+    exchanged(path, restore_meanwhile, monkeypatch)
+    assert whole(path, A, B) == {A: True, B: True}
+
+
+# --- A full disk ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+@pytest.mark.parametrize("what", ["the journal", "the identity"])
+def test_of_a_full_disk_it_is_said_which(
+    path: Path, command: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first(path)
+    copy = back_up_of(path, "earlier")
+    connected = sqlite_file.connect
+
+    def connect(opened: Path) -> sqlite3.Connection:
+        connection = connected(opened)
+        connection.execute("PRAGMA max_page_count = 2")
+        return connection
+
+    def copyfile(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if what == "the journal":
+        monkeypatch.setattr(backup, "connect", connect)
+    else:
+        monkeypatch.setattr(shutil, "copyfile", copyfile)
+    target = path.parent.parent if command == "backup" else path.parent
+    before = {file.relative_to(target) for file in target.rglob("*")}
+    with pytest.raises(JournalError, match=rf"the disk that holds {target.absolute()}\S* is full"):
+        back_up_of(path) if command == "backup" else restored(copy, path)
+    monkeypatch.undo()
+    after = {file.relative_to(target) for file in target.rglob("*")}
+    assert {name for name in after - before if not name.name.startswith("replaced-")} == set()
+    assert whole(path, A, B) == {A: True, B: True}
+
+
+# --- Killed at any step ---------------------------------------------------------------------------
+
+# Whatever changes a file, or makes one durable.
+STEPS = [
+    (os, "link"),
+    (os, "open"),
+    (os, "fsync"),
+    (os, "pwrite"),
+    (os, "rmdir"),
+    (os, "rename"),
+    (os, "unlink"),
+    (os, "mkdir"),
+    (shutil, "copyfile"),
+    (sqlite3, "connect"),
+]
+
+
+def killed_at(step: int, work: Callable[[], object]) -> bool:
+    """Do a work in another process, and kill it behind its n-th step; tell whether it was."""
+    child = os.fork()
+    if child == 0:
+        done = 0
+
+        def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+            def and_die(*given: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever it is
+                nonlocal done
+                result = call(*given, **named)
+                done += 1
+                if done == step:
+                    os._exit(7)
+                return result
+
+            return and_die
+
+        try:
+            for module, name in STEPS:
+                setattr(module, name, counted(getattr(module, name)))
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def steps_of(path: Path, work: Callable[[], object]) -> Iterator[int]:
+    """Have a work killed behind its first step, its second, and on, each from the same start."""
+    home = path.parent.parent
+    start = home.with_name(home.name + "-start")
+    shutil.copytree(home, start)
+    for step in count(1):
+        if not killed_at(step, work):
+            assert step > 10
+            return
+        yield step
+        shutil.rmtree(home)
+        shutil.copytree(start, home)
+
+
+@pytest.mark.parametrize("since", ["nothing", "a record", "a record, killed"])
+def test_a_killed_restore_leaves_the_journal_that_was_or_the_one_that_is_restored(
+    path: Path, since: str
+) -> None:
+    first(path)
+    copy = back_up_of(path)
+    (path.parent / IDENTITY).write_bytes(b"the identity of now")
+    if since != "nothing" and os.fork() == 0:
+        journal = open_at(path)
+        journal.commit(Batch([change(3, A)]))
+        if since == "a record":
+            journal.close()
+        # Else its records are in the write-ahead log only.
+        os._exit(0)
+    if since != "nothing":
+        os.wait()
+    came_to = 2 if since == "nothing" else 3
+    states = Counter[str]()
+    for step in steps_of(path, lambda: restored(copy, path)):
+        finish_restore(path)
+        identity = (path.parent / IDENTITY).read_bytes()
+        new = identity == b"an identity"
+        journal = open_at(path)
+        if new and since != "nothing":
+            for channel in (A, B):
+                with pytest.raises(CorruptRecordError, match="may have gone on after the backup"):
+                    journal.recover(channel)
+        else:
+            reached = [journal.recover(channel).highest_sequence_number for channel in (A, B)]
+            assert reached == [came_to, 1], step
+        journal.close()
+        found = verify(path, KEYS, limit=None)
+        assert (found.log.count, found.snapshots.count, found.file.count) == (0, 0, 0), step
+        states["new" if new else "old"] += 1
+        # And another one comes to its end.
+        assert restored(copy, path).channels in (0, 2), step
+    assert states["old"] > 10
+    assert states["new"] > 3
+
+
+def test_a_killed_backup_leaves_nothing_that_a_service_opens(path: Path) -> None:
+    first(path)
+    target = path.parent.parent / "backup"
+    left = Counter[bool]()
+    for step in steps_of(path, lambda: back_up_of(path)):
+        for directory in (target, target.with_name("backup.incomplete")):
+            files = list(directory.glob("journal.db*")) if directory.exists() else []
+            for file in files:
+                if file.name.endswith("-journal") or file.stat().st_size == 0:
+                    continue
+                left[file.name == path.name] += 1
+                # By whatever name.
+                opened = file.rename(directory / "opened.db")
+                with pytest.raises(JournalVersionError, match="is a backup"):
+                    open_at(opened)
+                assert verify(opened, KEYS, limit=None).is_backup, step
+    assert set(left) == {False, True}
 
 
 def test_only_a_backup_is_restored(path: Path, tmp_path: Path) -> None:

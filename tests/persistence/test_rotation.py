@@ -7,6 +7,7 @@ import pytest
 
 from service.persistence.contract import (
     Batch,
+    CommitFailedError,
     Journal,
     JournalVersionError,
     Record,
@@ -158,6 +159,24 @@ def test_what_is_damaged_keeps_its_key(tmp_path: Path) -> None:
     journal = open_with(path, NEW, OLD)
     assert journal.recover(STATED).records
     journal.close()
+
+
+def test_of_a_full_disk_it_is_said_which(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    journal = open_with(path, OLD)
+    for number in range(1, 200):
+        journal.commit(Batch([change(number)], [snapshot(number)] if number == 1 else []))
+    journal.close()
+    journal = open_with(path, NEW, OLD)
+    connection = journal._usable().connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(CommitFailedError, match=f"the disk that holds {tmp_path} is full"):
+        # What is sealed anew lies where it lay, so something has to be added.
+        journal.commit(Batch([Record(CHANNEL, 200, RecordKind.CHANGE, bytes(100_000))]))
+    assert reseal(journal) > 1
+    journal.close()
+    assert open_with(path, NEW).highest_sequence_number(CHANNEL) == 199
 
 
 def test_a_master_key_never_shows() -> None:
