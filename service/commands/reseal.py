@@ -66,7 +66,7 @@ def _reseal(operation: Operation, keys: KeyRing, strategy: str) -> None:
     )
     try:
         while journal.upkeep():
-            pass
+            journal.renew()
     finally:
         journal.close()
     if operation.identity.exists():

@@ -81,6 +81,7 @@ from service.persistence.sqlite_file import (
     add_row_of_newest,
     connect,
     is_backup,
+    is_busy,
     know_epochs,
     last_row,
     newest_epoch,
@@ -198,14 +199,34 @@ class SqliteJournal:
         except OSError as error:
             raise JournalError(f"{self._path} can't be opened: {error}") from error
         with translated(self._path):
-            connection = connect(self._path)
+            with self._lease.opening():
+                connection, sealer, head, previous = self._connect()
             try:
-                return self._prepare(connection)
+                self._load(connection, sealer, head)
             except BaseException:
                 connection.close()
                 raise
+        return previous
 
-    def _prepare(self, connection: sqlite3.Connection) -> str | None:
+    def _connect(
+        self, *, again: bool = False
+    ) -> tuple[sqlite3.Connection, Sealer, int, str | None]:
+        """Become the newest writer; return its connection and keys, the head, who wrote before."""
+        connection = connect(self._path)
+        try:
+            return connection, *self._prepare(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            if again or not is_busy(error):
+                raise
+        except BaseException:
+            connection.close()
+            raise
+        # A writer that was stopped within a transaction would hold SQLite's lock for ever.
+        self._lease.end_silent()
+        return self._connect(again=True)
+
+    def _prepare(self, connection: sqlite3.Connection) -> tuple[Sealer, int, str | None]:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -231,7 +252,7 @@ class SqliteJournal:
         previous = know_epochs(connection, self._path, self._keys, sealer)
         self._succeed(connection)
         head = self._lease.head
-        self._begin_epoch(connection, sealer, head)
+        self._begin_epoch(connection, sealer)
         if 0 < last_row(connection) < head:
             # What was acknowledged is missing. An empty row behind the gap says so from now on,
             # whatever becomes of the lease's file.
@@ -242,7 +263,11 @@ class SqliteJournal:
             " WHERE new.channel = old.channel AND new.sequence_number > old.sequence_number)"
         )
         connection.execute("COMMIT")
+        self._lease.renew(head)
         self._make_durable(connection)
+        return sealer, head, previous
+
+    def _load(self, connection: sqlite3.Connection, sealer: Sealer, head: int) -> None:
         self._reader = SqliteReader(connection, sealer, head)
         self._owners = OwnerTable(connection)
         self._replaced: list[tuple[int, int]] = []
@@ -251,12 +276,13 @@ class SqliteJournal:
         self._cleanable = True
         self._clean_before = 0
         self._resealing = Resealing.of(connection, self._keys.sealing)
-        return previous
 
     def _make_durable(self, connection: sqlite3.Connection) -> None:
         """Move what the WAL holds into the database, and sync the directory, as SQLite may not."""
         connection.execute(f"PRAGMA busy_timeout = {_READERS_LEAVE_WITHIN}")
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy and self._lease.end_predecessors():
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         connection.execute("PRAGMA busy_timeout = 0")
         if busy:
             raise JournalLockedError(f"{self._path} is being read: try again when that is done")
@@ -279,14 +305,14 @@ class SqliteJournal:
                 f"{self._path} is in use by another service: a journal has one writer"
             )
 
-    def _begin_epoch(self, connection: sqlite3.Connection, sealer: Sealer, head: int) -> None:
+    def _begin_epoch(self, connection: sqlite3.Connection, sealer: Sealer) -> None:
         epoch = newest_epoch(connection) + 1
         salt = self._random(SALT_SIZE)
         self._salts.add(salt)
         add_epoch(
             connection, sealer, epoch, self._keys.sealing, self._strategy, self._clock(), salt
         )
-        self._lease.take(epoch, head)
+        self._lease.take(epoch)
         self._epoch = epoch
 
     def _fence(self) -> JournalFencedError:
@@ -346,7 +372,7 @@ class SqliteJournal:
         """See ``Journal``."""
         reader = self._usable()
         if not batch.records and not batch.snapshots:
-            self._require_lease()
+            self._require_newest(reader)
             return []
         admitted = admit(reader, batch)
         # Keys of the whole states behind each new snapshot.
@@ -621,12 +647,14 @@ class SqliteJournal:
     def renew(self) -> None:
         """See ``Journal``."""
         reader = self._usable()
-        self._require_lease()
+        self._require_newest(reader)
         self._lease.renew(reader.index.next_row - 1)
 
-    def _require_lease(self) -> None:
-        if self._lease.lost:
-            raise self._fence()
+    def _require_newest(self, reader: SqliteReader) -> None:
+        # Not by the lease, which a writer that was stopped may have written over.
+        with self._writing():
+            if newest_epoch(reader.connection) != self._epoch:
+                raise self._fence()
 
     def use_keys(self, keys: KeyRing) -> None:
         """See ``Journal``."""
@@ -637,7 +665,8 @@ class SqliteJournal:
         self._keys = keys
         if changes:
             with self._transaction() as connection:
-                self._begin_epoch(connection, reader.sealer, reader.index.next_row - 1)
+                self._begin_epoch(connection, reader.sealer)
+            self._lease.renew(reader.index.next_row - 1)
             self._resealing = Resealing.of(reader.connection, keys.sealing)
 
     # --- Looking after the file -------------------------------------------------------------------

@@ -40,6 +40,7 @@ __all__ = [
     "connect",
     "epochs_of",
     "is_backup",
+    "is_busy",
     "know_epochs",
     "last_row",
     "newest_epoch",
@@ -79,6 +80,17 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether another process's lock is in the way."""
+    # The last one is what a lock becomes that another process never releases, while the index of
+    # the WAL is to be rebuilt.
+    return primary_code(error) in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+    )
+
+
 class Epoch(NamedTuple):
     """One opening of a journal for writing."""
 
@@ -96,12 +108,11 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = primary_code(error)
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if is_busy(error):
             raise JournalLockedError(
                 f"{path} is in use by another service: a journal has one writer"
             ) from error
-        if code == sqlite3.SQLITE_NOTADB:
+        if primary_code(error) == sqlite3.SQLITE_NOTADB:
             raise JournalVersionError(f"{path} is not a journal: {error}") from error
         raise JournalError(f"{path} can't be opened: {error}") from error
 
