@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
 import time
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,6 @@ from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
-from service.randomness import BlockRandom
 from service.rpc.server import ConnectionBounds, RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.rpc.supervision import SupervisedServer
@@ -123,15 +123,14 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
     loop = asyncio.get_running_loop()
     # Before any file of the service's own is touched.
     access = await Access.open(settings, loop)
-    random = BlockRandom()
     require_layout(settings.data_dir, member.workers)
     identity_file = settings.data_dir / IDENTITY_FILE
     journal_path = settings.data_dir / journal_file(member.number, member.workers)
     sealed = (identity_file, journal_path)
     keys = await settings.key_source.read(
-        random, may_make=not any(path.exists() for path in sealed)
+        os.urandom, may_make=not any(path.exists() for path in sealed)
     )
-    identity = load_identity(identity_file, keys, random)
+    identity = load_identity(identity_file, keys, os.urandom)
     journal = _open_journal(settings, journal_path, keys)
     ends = _Ends()
     committer = Committer(
@@ -143,8 +142,8 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
         renew_every=settings.journal_lease / _RENEWALS_A_LEASE,
         on_fenced=ends.fenced.set,
     )
-    key_pairs = PreparedKeyPairs(loop, random)
-    key_reload = KeyReload(settings, committer, random, seals_identity=member.number == 0)
+    key_pairs = PreparedKeyPairs(loop, os.urandom)
+    key_reload = KeyReload(settings, committer, os.urandom, seals_identity=member.number == 0)
     try:
         environment = ConnectEnvironment(
             committer=committer,
@@ -160,7 +159,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             limits=settings.channel_limits,
             clock=_clock,
             monotonic=loop.time,
-            random=random,
+            random=os.urandom,
             key_pairs=key_pairs,
         )
         dispatcher = Dispatcher(loop)

@@ -8,10 +8,9 @@ have live records. A channel's live records are always consecutive: deletion tak
 from array import array
 from collections.abc import Iterable
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from service.persistence.contract import MAX_SEQUENCE_NUMBER, RecordKind
 from service.persistence.log_rows import SNAPSHOT_NOTE, Entry, stamp_of
+from service.persistence.sealing import StateCipher
 
 __all__ = ["GIVEN_UP", "HIGHEST_UNKNOWN", "NEWEST_UNKNOWN", "LogIndex", "Tail"]
 
@@ -32,7 +31,7 @@ class Tail:
         """The channel's highest sequence number ever."""
         self.snapshot = snapshot
         """Sequence number of its newest snapshot; 0 if it has none."""
-        self.state_cipher: AESGCM | None = None
+        self.state_cipher: StateCipher | None = None
         """What seals whole states behind the snapshot; None until it is needed."""
         self.places = array("q")
         """In the log, by sequence number, the last one being that of ``highest``."""

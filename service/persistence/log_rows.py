@@ -17,6 +17,7 @@ from service.persistence.contract import CorruptRecordError, RecordKind
 __all__ = [
     "SEALED_STATE",
     "SNAPSHOT_NOTE",
+    "STATE_SEALED_BEFORE",
     "Entry",
     "RowWriter",
     "entries_of",
@@ -28,8 +29,10 @@ __all__ = [
 
 SNAPSHOT_NOTE = 0x40
 """Kind of an entry that is no record: it says which snapshot of its channel is the newest."""
-SEALED_STATE = 0x80 | RecordKind.STATE
+SEALED_STATE = 0x90 | RecordKind.STATE
 """Kind of a whole state that is sealed on its own, under its channel's snapshot's key."""
+STATE_SEALED_BEFORE = 0x80 | RecordKind.STATE
+"""The same in the form before this one (``StateCipher.open_before``)."""
 
 # Channel, sequence number, kind, length.
 _ENTRY = struct.Struct(">QQBI")

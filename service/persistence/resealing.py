@@ -16,7 +16,6 @@ from service.persistence.sealing import (
     directory_context,
     epoch_of,
     owner_context,
-    payloads_context,
     snapshot_context,
 )
 
@@ -93,7 +92,7 @@ class Resealing:
             if epoch_of(directory) >= self._before:
                 return 0
             listed = sealer.open(directory, directory_context(number))
-            content = sealer.open(payloads, payloads_context(number, directory))
+            content = sealer.open_payloads(number, directory, payloads)
         except CorruptRecordError:
             self._damaged = True
             return 0

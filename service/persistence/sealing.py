@@ -1,23 +1,36 @@
 """Sealing: authenticated encryption of what the journal writes, bound to where it belongs.
 
 Every opening of a journal seals under a key of its own, HKDF-SHA256(master key, a fresh random
-salt), with a counter in the nonce. So no (key, nonce) pair comes twice: not after a failed commit,
-nor after a crash, nor when a backup is restored and written to again. The salt is stored beside the
-number of the opening (its *epoch*) and the id of its master key; every sealed blob names its epoch.
-The strategy that writes goes into the derivation, so it is bound to all that it has written.
+salt). The salt is stored beside the number of the opening (its *epoch*) and the id of its master
+key; every sealed blob names its epoch. The strategy that writes goes into the derivation, so it is
+bound to all that it has written.
 
-A blob is the nonce, which is the epoch (4 bytes) and the counter (8 bytes), followed by the
-AES-256-GCM ciphertext with its tag.
+A blob is its epoch (4 bytes), the nonce (12) and the AES-256-GCM ciphertext with its tag. A nonce
+is a counter (5 bytes) and random bytes that the kernel gives at that moment (7). So no (key, nonce)
+pair comes twice:
+
+- within an opening, by the counter: not after a failed commit either;
+- across crashes, restored backups and copied directories, by the salt;
+- if the process's memory is cloned (a snapshot of a virtual machine that is resumed twice), by the
+  random bytes: two blobs of one counter meet with a probability of 2**-56.
+
 The associated data names what it is, where it belongs and the format, so that a blob moved, swapped
 or replayed elsewhere in the journal does not open. Records are sealed by the row of the log, of
 which the directory says whose they are; the payloads are bound to that very directory.
 
 A whole state in the log is sealed once more, under a key that lies in its channel's newest
 snapshot: when the next snapshot replaces that one, nobody can open the states between them any
-more, however long the log's rows stay (forward secrecy at rest).
+more, however long the log's rows stay (forward secrecy at rest). Copies of a directory share that
+key, so each state has a key of its own, derived from it and fresh random bytes (``StateCipher``).
+
+Epochs of the form before this one (seal v2) are still opened: see ``_FORM_BEFORE``.
 """
 
+import hmac
+import os
 import struct
+from collections.abc import Callable
+from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -31,6 +44,7 @@ __all__ = [
     "SALT_SIZE",
     "STATE_KEY_SIZE",
     "Sealer",
+    "StateCipher",
     "canary_context",
     "directory_context",
     "epoch_of",
@@ -44,10 +58,30 @@ SALT_SIZE = 32
 STATE_KEY_SIZE = 32
 """Bytes of the key in a snapshot that seals the whole states behind it."""
 
-_INFO = b"connect-actor journal seal v2 "
-_NONCE = struct.Struct(">IQ")
+_EPOCH = struct.Struct(">I")
+_NONCE_SIZE = 12
+# At 2,000 seals a second, 17 years of one opening.
+_COUNTER_SIZE = 5
 _TAG_SIZE = 16
-_OVERHEAD = _NONCE.size + _TAG_SIZE
+_OVERHEAD = _NONCE_SIZE + _TAG_SIZE
+# A state's random bytes: one half goes into its key, the other is its nonce (C2SP's XAES-256-GCM
+# divides 24 bytes in the same way).
+_STATE_RANDOM_SIZE = 2 * _NONCE_SIZE
+_STATE_LABEL = b"connect-actor sealed state v3 "
+
+
+class _Form(NamedTuple):
+    """How the blobs of an epoch are made."""
+
+    label: str
+    """In the derivation of their key."""
+    nonce_at: int
+    """Offset of the nonce, which the ciphertext follows."""
+
+
+_FORM = _Form("connect-actor journal seal v3 ", _EPOCH.size)
+# The nonce was the epoch and a counter of 8 bytes.
+_FORM_BEFORE = _Form("connect-actor journal seal v2 ", 0)
 
 # What is sealed, the format's version, and where: row, or channel, sequence number and time taken.
 _CONTEXT = struct.Struct(">BBQQQ")
@@ -62,7 +96,12 @@ def directory_context(row: int) -> bytes:
 
 def payloads_context(row: int, sealed_directory: bytes) -> bytes:
     """Return the associated data of the payloads behind a directory: its nonce stands for it."""
-    return _CONTEXT.pack(_PAYLOADS, _FORMAT, row, 0, 0) + sealed_directory[: _NONCE.size]
+    return _payloads_context(row, sealed_directory, _FORM)
+
+
+def _payloads_context(row: int, sealed_directory: bytes, form: _Form) -> bytes:
+    bound = sealed_directory[: form.nonce_at + _NONCE_SIZE]
+    return _CONTEXT.pack(_PAYLOADS, _FORMAT, row, 0, 0) + bound
 
 
 def snapshot_context(channel: int, sequence_number: int, taken_at: int) -> bytes:
@@ -94,48 +133,97 @@ def epoch_of(blob: bytes) -> int:
     # What a damaged page yields may be of any type.
     if not isinstance(blob, bytes) or len(blob) < _OVERHEAD:
         raise CorruptRecordError("a sealed blob is too short")
-    epoch: int = _NONCE.unpack_from(blob)[0]
+    epoch: int = _EPOCH.unpack_from(blob)[0]
     return epoch
+
+
+def _open(cipher: AESGCM, blob: bytes, context: bytes, nonce_at: int = 0) -> bytes:
+    begin = nonce_at + _NONCE_SIZE
+    try:
+        return cipher.decrypt(blob[nonce_at:begin], blob[begin:], context)
+    except (InvalidTag, ValueError):
+        raise CorruptRecordError("a sealed blob does not open in its place") from None
+
+
+class StateCipher:
+    """Seals the whole states behind a snapshot, under the key that lies in it."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self, key: bytes) -> None:
+        """Take the snapshot's key, of ``STATE_KEY_SIZE`` bytes."""
+        self._key = key
+
+    def seal(self, payload: bytes, context: bytes) -> bytes:
+        """Return the sealed blob of a state in its context."""
+        random = os.urandom(_STATE_RANDOM_SIZE)
+        return random + self._derive(random).encrypt(random[_NONCE_SIZE:], payload, context)
+
+    def open(self, blob: bytes, context: bytes) -> bytes:
+        """Return the state in a blob.
+
+        Raises:
+            CorruptRecordError: it is damaged, belongs elsewhere, or was sealed under another key.
+        """
+        return _open(self._derive(blob), blob, context, _NONCE_SIZE)
+
+    def open_before(self, blob: bytes, context: bytes) -> bytes:
+        """As ``open``, of the form before this one: sealed under the snapshot's key itself."""
+        return _open(AESGCM(self._key), blob, context)
+
+    def _derive(self, random: bytes) -> AESGCM:
+        return AESGCM(hmac.digest(self._key, _STATE_LABEL + random[:_NONCE_SIZE], "sha256"))
+
+
+class _Epoch(NamedTuple):
+    cipher: AESGCM
+    form: _Form
 
 
 class Sealer:
     """Seals under the current epoch, opens what any known epoch has sealed."""
 
-    def __init__(self) -> None:
-        """Begin without an epoch."""
-        self._ciphers: dict[int, AESGCM] = {}
+    def __init__(self, random: Callable[[int], bytes] = os.urandom) -> None:
+        """Begin without an epoch; ``random`` draws a part of each nonce."""
+        self._random = random
+        self._epochs: dict[int, _Epoch] = {}
         self._epoch = 0
         self._counter = 0
 
-    def know_epoch(self, epoch: int, key: MasterKey, salt: bytes, strategy: str) -> None:
-        """Be able to open what an epoch has sealed."""
-        derivation = HKDF(
-            algorithm=SHA256(), length=MASTER_KEY_SIZE, salt=salt, info=_INFO + strategy.encode()
-        )
-        self._ciphers[epoch] = AESGCM(derivation.derive(key.secret))
+    def know_epoch(
+        self, epoch: int, key: MasterKey, salt: bytes, strategy: str, canary: bytes
+    ) -> bytes:
+        """Be able to open what an epoch has sealed; return what its canary holds.
+
+        Raises:
+            CorruptRecordError: the canary does not open, so neither would anything else.
+        """
+        for form in (_FORM, _FORM_BEFORE):
+            self._epochs[epoch] = _derive(key, salt, strategy, form)
+            try:
+                return self.open(canary, canary_context(epoch))
+            except CorruptRecordError:
+                del self._epochs[epoch]
+        raise CorruptRecordError(f"the canary of epoch {epoch} does not open")
 
     def begin_epoch(self, epoch: int, key: MasterKey, salt: bytes, strategy: str) -> None:
         """Seal under a key of this epoch from now on; its salt must be fresh and random."""
-        self.know_epoch(epoch, key, salt, strategy)
+        self._epochs[epoch] = _derive(key, salt, strategy, _FORM)
         self._epoch = epoch
         self._counter = 0
 
     def forget_epochs_before(self, epoch: int) -> None:
         """Drop the keys of earlier epochs: nothing is sealed under them any more."""
-        self._ciphers = {known: cipher for known, cipher in self._ciphers.items() if known >= epoch}
+        self._epochs = {known: kept for known, kept in self._epochs.items() if known >= epoch}
 
     def seal(self, payload: bytes, context: bytes) -> bytes:
         """Return the sealed blob of a payload in its context."""
-        return self.seal_with(self._ciphers[self._epoch], payload, context)
-
-    def seal_with(self, cipher: AESGCM, payload: bytes, context: bytes) -> bytes:
-        """Return the blob of a payload sealed under another key.
-
-        Its nonce is one that no other blob has, under whichever key.
-        """
         self._counter = counter = self._counter + 1
-        nonce = _NONCE.pack(self._epoch, counter)
-        return nonce + cipher.encrypt(nonce, payload, context)
+        # Drawn now and not ahead: a clone of this memory must not hold it, too.
+        fresh = self._random(_NONCE_SIZE - _COUNTER_SIZE)
+        nonce = counter.to_bytes(_COUNTER_SIZE, "big") + fresh
+        sealed = self._epochs[self._epoch].cipher.encrypt(nonce, payload, context)
+        return _EPOCH.pack(self._epoch) + nonce + sealed
 
     def seal_row(self, number: int, directory: bytes, payloads: bytes) -> tuple[bytes, bytes]:
         """Return a row of the log, sealed: its directory, and its payloads bound to that one."""
@@ -148,20 +236,29 @@ class Sealer:
         Raises:
             CorruptRecordError: it is damaged, belongs elsewhere, or was sealed under another key.
         """
-        epoch = epoch_of(blob)
-        cipher = self._ciphers.get(epoch)
-        if cipher is None:
-            raise CorruptRecordError(f"a blob names the unknown sealing epoch {epoch}")
-        return self.open_with(cipher, blob, context)
+        cipher, form = self._known(blob)
+        return _open(cipher, blob, context, form.nonce_at)
 
-    @staticmethod
-    def open_with(cipher: AESGCM, blob: bytes, context: bytes) -> bytes:
-        """Return the payload of a blob that ``seal_with`` has sealed.
+    def open_payloads(self, number: int, directory: bytes, payloads: bytes) -> bytes:
+        """Return the payloads of a row, given its sealed directory, too.
 
         Raises:
-            CorruptRecordError: as ``open``.
+            CorruptRecordError: as ``open``, or they are those of another directory.
         """
-        try:
-            return cipher.decrypt(blob[: _NONCE.size], blob[_NONCE.size :], context)
-        except (InvalidTag, ValueError):
-            raise CorruptRecordError("a sealed blob does not open in its place") from None
+        cipher, form = self._known(payloads)
+        context = _payloads_context(number, directory, form)
+        return _open(cipher, payloads, context, form.nonce_at)
+
+    def _known(self, blob: bytes) -> _Epoch:
+        epoch = epoch_of(blob)
+        known = self._epochs.get(epoch)
+        if known is None:
+            raise CorruptRecordError(f"a blob names the unknown sealing epoch {epoch}")
+        return known
+
+
+def _derive(key: MasterKey, salt: bytes, strategy: str, form: _Form) -> _Epoch:
+    derivation = HKDF(
+        algorithm=SHA256(), length=MASTER_KEY_SIZE, salt=salt, info=(form.label + strategy).encode()
+    )
+    return _Epoch(AESGCM(derivation.derive(key.secret)), form)

@@ -31,8 +31,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from service.persistence.admission import Admitted, admit
 from service.persistence.contract import (
     LATEST,
@@ -70,6 +68,7 @@ from service.persistence.sealing import (
     SALT_SIZE,
     STATE_KEY_SIZE,
     Sealer,
+    StateCipher,
     directory_context,
     snapshot_context,
     state_context,
@@ -441,13 +440,13 @@ class SqliteJournal:
                 continue
             snapshot, key = fresh.get(channel, (number, b""))
             if snapshot < number:
-                cipher: AESGCM | None = AESGCM(key)
+                cipher: StateCipher | None = StateCipher(key)
             else:
                 cipher = reader.state_cipher(channel, reader.tail(channel))
             if cipher is None:
                 writer.add(channel, number, kind, payload)
             else:
-                sealed = reader.sealer.seal_with(cipher, payload, state_context(channel, number))
+                sealed = cipher.seal(payload, state_context(channel, number))
                 writer.add(channel, number, SEALED_STATE, sealed)
 
     @staticmethod

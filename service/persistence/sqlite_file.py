@@ -226,9 +226,8 @@ def know_epochs(
                 f"{path} was sealed under the master key {key_id.hex()}, which is not given:"
                 " give the one it was made with (sealing_key_file)"
             )
-        sealer.know_epoch(epoch, key, salt, strategy)
         try:
-            sealer.open(canary, canary_context(epoch))
+            sealer.know_epoch(epoch, key, salt, strategy, canary)
         except CorruptRecordError:
             raise JournalVersionError(
                 f"{path} is damaged where it says who wrote it (epoch {epoch})"

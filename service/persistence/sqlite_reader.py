@@ -12,8 +12,6 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from service.persistence.contract import (
     LATEST,
     CorruptRecordError,
@@ -33,6 +31,7 @@ from service.persistence.log_index import (
 )
 from service.persistence.log_rows import (
     SEALED_STATE,
+    STATE_SEALED_BEFORE,
     Entry,
     entries_of,
     first_place,
@@ -44,8 +43,8 @@ from service.persistence.opened_rows import OpenedRows
 from service.persistence.sealing import (
     STATE_KEY_SIZE,
     Sealer,
+    StateCipher,
     directory_context,
-    payloads_context,
     snapshot_context,
     state_context,
 )
@@ -56,6 +55,7 @@ __all__ = ["SqliteReader"]
 _SELECT_ROW = "SELECT directory, payloads FROM log WHERE number = ?"
 
 _STATE = RecordKind.STATE
+_SEALED_STATES = (SEALED_STATE, STATE_SEALED_BEFORE)
 # A recovery makes a record for every message behind the snapshot: these take half of what calling
 # the classes does.
 _record = Record._make
@@ -231,8 +231,9 @@ class SqliteReader:
         try:
             row = row_of(place)
             kind, payload = record_at(place, self.opened_rows.get(row) or self._open_row(row))
-            if kind == SEALED_STATE:
-                kind, payload = _STATE, self._open_state(channel, tail, number, payload)
+            if kind in _SEALED_STATES:
+                payload = self._open_state(channel, tail, number, kind, payload)
+                kind = _STATE
             return _record((channel, number, _KINDS.get(kind) or RecordKind(kind), payload))
         except (CorruptRecordError, ValueError) as error:
             raise CorruptRecordError(f"channel {channel}: record {number}: {error}") from error
@@ -245,11 +246,12 @@ class SqliteReader:
         self.opened_rows.keep(number, payloads)
         return payloads
 
-    def _open_state(self, channel: int, tail: Tail, number: int, sealed: bytes) -> bytes:
+    def _open_state(self, channel: int, tail: Tail, number: int, kind: int, sealed: bytes) -> bytes:
         cipher = self.state_cipher(channel, tail)
         if cipher is None:
             raise CorruptRecordError("the snapshot with its key is missing")
-        return self.sealer.open_with(cipher, sealed, state_context(channel, number))
+        opening = cipher.open if kind == SEALED_STATE else cipher.open_before
+        return opening(sealed, state_context(channel, number))
 
     def open_payloads(self, number: int, directory: bytes, payloads: bytes) -> bytes:
         """Return the payloads of a row.
@@ -257,9 +259,9 @@ class SqliteReader:
         Raises:
             CorruptRecordError: they are damaged.
         """
-        return self.sealer.open(payloads, payloads_context(number, directory))
+        return self.sealer.open_payloads(number, directory, payloads)
 
-    def state_cipher(self, channel: int, tail: Tail) -> AESGCM | None:
+    def state_cipher(self, channel: int, tail: Tail) -> StateCipher | None:
         """Return what seals whole states behind the channel's newest snapshot, if it has one.
 
         Raises:
@@ -268,7 +270,7 @@ class SqliteReader:
         if tail.state_cipher is None and tail.snapshot:
             found = self._load_snapshot(channel, LATEST)
             if found is not None:
-                tail.state_cipher = AESGCM(found[1])
+                tail.state_cipher = StateCipher(found[1])
         return tail.state_cipher
 
     def load_snapshot(self, channel: int, criteria: SnapshotCriteria) -> Snapshot | None:

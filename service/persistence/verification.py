@@ -18,7 +18,6 @@ from service.persistence.owners import OwnerTable
 from service.persistence.recovery import rebuild
 from service.persistence.sealing import (
     directory_context,
-    payloads_context,
     snapshot_context,
 )
 from service.persistence.sqlite_file import epochs_of, is_backup, last_row, reading
@@ -140,7 +139,7 @@ def _walk_log(view: View, found: Verification) -> None:
         records = [entry for entry in entries if entry[3] != SNAPSHOT_NOTE]
         found.records += len(records)
         try:
-            opened = view.sealer.open(payloads, payloads_context(number, directory))
+            opened = view.sealer.open_payloads(number, directory, payloads)
             wrong = sum(record_at(place, opened)[0] != kind for place, _, _, kind, _ in records)
         except CorruptRecordError as error:
             channels = {channel for _, channel, *_ in records}

@@ -99,7 +99,7 @@ def row_at(connection: sqlite3.Connection, place: int) -> tuple[bytes, bytes]:
 def overwrite(connection: sqlite3.Connection, place: int, content: bytes) -> None:
     """Put other content where a record lies, and cut off or fill up what is behind."""
     _, payloads = row_at(connection, place)
-    begin = 12 + place - first_place(row_of(place))  # behind the seal's nonce
+    begin = 16 + place - first_place(row_of(place))  # behind the seal's epoch and nonce
     damaged = (payloads[:begin] + content).ljust(len(payloads), b"\0")[: len(payloads)]
     connection.execute("UPDATE log SET payloads = ? WHERE number = ?", (damaged, row_of(place)))
 
@@ -292,9 +292,9 @@ def test_no_sealing_key_and_nonce_come_twice_even_from_a_restored_backup(tmp_pat
         (tmp_path / "live.db").unlink()
         (tmp_path / "live.db-lease").unlink()
     first, second = sealed
-    # The same epoch number, counter, context and payload: only the key differs.
-    assert first[:12] == second[:12]
-    assert first[12:] != second[12:]
+    # The same epoch number, counter, context and payload: key and nonce differ.
+    assert first[:9] == second[:9]
+    assert first[9:] != second[9:]
 
 
 # --- Damage to the log itself ----------------------------------------------------------------
