@@ -5,7 +5,6 @@ import gc
 import logging
 import os
 import signal
-import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings, Routes
 from service.addresses import ListenError, parse_host_port
 from service.announcement import announce_ready
+from service.clock import ServiceClock
 from service.descriptors import raise_descriptor_limit
 from service.key_pairs import PreparedKeyPairs
 from service.key_reload import KEY_RETRY, KeyReload
@@ -54,10 +54,6 @@ _OTHER_DESCRIPTORS = 128
 _COLLECT_AFTER = (20_000, 20, 50)
 # Seconds for the actors to stop, even if the calls have used up the grace.
 _LEAST_DRAIN = 1.0
-
-
-def _clock() -> int:
-    return time.time_ns() // 1_000
 
 
 def _open_journal(settings: Settings, path: Path, keys: KeyRing) -> Journal:
@@ -132,6 +128,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
     )
     identity = load_identity(identity_file, keys, os.urandom)
     journal = _open_journal(settings, journal_path, keys)
+    clock = ServiceClock(journal.newest_save())
     ends = _Ends()
     committer = Committer(
         journal,
@@ -157,7 +154,8 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             snapshot_interval=settings.snapshot_interval,
             identity=identity,
             limits=settings.channel_limits,
-            clock=_clock,
+            clock=clock.wall,
+            settled=clock.settled,
             monotonic=loop.time,
             random=os.urandom,
             key_pairs=key_pairs,
@@ -190,6 +188,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             requests=servicer.statistics,
             admission=servicer.admission,
             actors=environment.statistics,
+            clock=clock,
             mailboxes=dispatcher.mailboxes,
             permits=environment.permits,
             live_actors=lambda: router.live,

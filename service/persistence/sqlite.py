@@ -627,6 +627,10 @@ class SqliteJournal:
         """See ``Journal``."""
         return self._usable().saved_at(channel)
 
+    def newest_save(self) -> int:
+        """See ``Journal``."""
+        return self._usable().newest_save()
+
     def recover(self, channel: int) -> Recovery:
         """See ``Journal``."""
         recovery = self._usable().recover(channel)

@@ -54,6 +54,9 @@ __all__ = ["SqliteReader"]
 
 _SELECT_ROW = "SELECT directory, payloads FROM log WHERE number = ?"
 
+# Snapshots that are looked at for the newest time: the very last ones may be damaged.
+_LAST_SAVED = 16
+
 _STATE = RecordKind.STATE
 _SEALED_STATES = (SEALED_STATE, STATE_SEALED_BEFORE)
 # A recovery makes a record for every message behind the snapshot: these take half of what calling
@@ -150,6 +153,21 @@ class SqliteReader:
         if not isinstance(taken_at, int):
             raise CorruptRecordError(f"channel {channel}: the time of its snapshot is damaged")
         return taken_at
+
+    def newest_save(self) -> int:
+        """See ``Journal``. Only what is sealed is believed."""
+        newest = 0
+        # Rows are numbered in the order in which they were written.
+        for (channel,) in self._select_all(
+            "SELECT channel FROM snapshots ORDER BY rowid DESC LIMIT ?", (_LAST_SAVED,)
+        ):
+            try:
+                snapshot = self.load_snapshot(channel, LATEST)
+            except CorruptRecordError:
+                continue
+            if snapshot is not None:
+                newest = max(newest, snapshot.taken_at)
+        return newest
 
     def given_up(self) -> set[int]:
         """Return the channels that the restoring of an older backup has given up."""

@@ -297,6 +297,20 @@ def test_no_sealing_key_and_nonce_come_twice_even_from_a_restored_backup(tmp_pat
     assert first[9:] != second[9:]
 
 
+def test_the_newest_save_is_that_of_a_snapshot_that_opens(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    journal = open_sqlite(path)
+    for channel in range(1, 5):
+        journal.commit(Batch([change(1, channel)], [snapshot(1, 1_000 + channel, channel)]))
+    journal.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE snapshots SET taken_at = 9999 WHERE channel = 4")
+    connection.close()
+    journal = open_sqlite(path)
+    assert journal.newest_save() == 1_003
+    journal.close()
+
+
 # --- Damage to the log itself ----------------------------------------------------------------
 
 
