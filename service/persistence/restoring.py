@@ -34,6 +34,7 @@ from service.persistence.sqlite_file import (
     add_epoch,
     add_row,
     connect,
+    file_id,
     is_backup,
     know_epochs,
     last_row,
@@ -112,6 +113,7 @@ def restore(
         lease.exclude_writers()
         draft.unlink(missing_ok=True)
         copy_database(source, draft)
+        file = file_id(draft)
         with reading(source), closing(connect(draft)) as connection:
             if not is_backup(connection):
                 raise JournalVersionError(f"{source} is no backup: connect-actor backup makes one")
@@ -122,6 +124,7 @@ def restore(
             channels = _prepare(
                 connection,
                 source,
+                file,
                 keys,
                 None if go_on else beyond + _FAR_BEYOND,
                 clock(),
@@ -206,6 +209,7 @@ def _judge(backed_up: _End, present: _End | None, head: int, *, promised: bool) 
 def _prepare(
     connection: sqlite3.Connection,
     source: Path,
+    file: bytes,
     keys: KeyRing,
     give_up_at: int | None,
     now: int,
@@ -216,10 +220,11 @@ def _prepare(
     Args:
         connection: to the copy.
         source: of the backup, for messages.
+        file: id of the copy, which it keeps under the journal's name.
         keys: all master keys that it needs.
         give_up_at: number of the row with which the log begins if the channels are given up.
         now: nanoseconds since 1970.
-        salt: for the epoch that gives them up.
+        salt: for the epoch that notes which file is written from now on.
     """
     require_sound(connection, source)
     sealer = Sealer()
@@ -238,8 +243,9 @@ def _prepare(
             "INSERT INTO marks VALUES (?, 0, ?)",
             [(channel, HIGHEST_UNKNOWN) for channel in channels],
         )
-        epoch = newest_epoch(connection) + 1
-        add_epoch(connection, sealer, epoch, keys.sealing, strategy, now, salt)
+    epoch = newest_epoch(connection) + 1
+    add_epoch(connection, sealer, epoch, keys.sealing, strategy, now, salt, file)
+    if give_up_at is not None:
         add_row(connection, sealer, give_up_at)
     connection.execute("COMMIT")
     # Given up means gone, too.

@@ -79,11 +79,13 @@ from service.persistence.sqlite_file import (
     add_row,
     add_row_of_newest,
     connect,
+    file_id,
     is_backup,
     is_busy,
     know_epochs,
     last_row,
     newest_epoch,
+    noted_file_id,
     require_format,
     translated,
 )
@@ -144,6 +146,7 @@ class SqliteJournal:
         keys: KeyRing,
         strategy: str,
         lease: float = 10.0,
+        moved: bool = False,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], int] = time.monotonic_ns,
         random: Callable[[int], bytes] = os.urandom,
@@ -155,17 +158,20 @@ class SqliteJournal:
             keys: master keys, from which every sealing key is derived.
             strategy: name of the strategy that will write, noted in the journal.
             lease: seconds without a sign of life after which another writer may take over.
+            moved: the operator's word that a file that is not the one that was written last was
+                moved here, and that the other one is gone.
             clock: nanoseconds since the epoch, for notes.
             monotonic: nanoseconds, on a clock that all processes of this machine share.
             random: source of salts and keys.
 
         Raises:
             JournalLockedError: another process, or this one, has it open.
-            JournalVersionError: it isn't a journal, is of another format or a backup, or was
-                sealed under a master key that is not among the keys.
+            JournalVersionError: it isn't a journal, is of another format, a backup or a copy, or
+                was sealed under a master key that is not among the keys.
             JournalError: the file can't be opened.
         """
         self._path = path
+        self._moved = moved
         self._keys = keys
         self._strategy = strategy
         self._clock = clock
@@ -176,6 +182,7 @@ class SqliteJournal:
         self._records_deleted = self._snapshots_deleted = 0
         self._closed = self._fenced = False
         self._epoch = 0
+        self._file_id = b""
         self._salts: set[bytes] = set()
         """Of the epochs that this writer has begun, or tried to."""
         self.previous_strategy: str | None = None
@@ -192,13 +199,9 @@ class SqliteJournal:
 
     def _open(self) -> str | None:
         """Open the file as its newest writer; return which strategy wrote before."""
-        try:
-            # Readable by its owner only, and so are the files that SQLite makes beside it.
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
-        except OSError as error:
-            raise JournalError(f"{self._path} can't be opened: {error}") from error
         with translated(self._path):
             with self._lease.opening():
+                self._make_file()
                 connection, sealer, head, previous = self._connect()
             try:
                 self._load(connection, sealer, head)
@@ -206,6 +209,15 @@ class SqliteJournal:
                 connection.close()
                 raise
         return previous
+
+    def _make_file(self) -> None:
+        """Make the file if there is none, and tell it from its copies."""
+        try:
+            # Readable by its owner only, and so are the files that SQLite makes beside it.
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._file_id = file_id(self._path)
+        except OSError as error:
+            raise JournalError(f"{self._path} can't be opened: {error}") from error
 
     def _connect(
         self, *, again: bool = False
@@ -249,6 +261,13 @@ class SqliteJournal:
             )
         sealer = Sealer()
         previous = know_epochs(connection, self._path, self._keys, sealer)
+        if not self._moved and noted_file_id(connection, sealer) not in (b"", self._file_id):
+            raise JournalVersionError(
+                f"{self._path} is a copy of the file that a service opened last, or was put back"
+                " or moved to another file system. If the other one was or is used since, both use"
+                " the same message keys. Only if its service was stopped before and has not run"
+                " since, anywhere: connect-actor restore --nothing-written-since"
+            )
         self._succeed(connection)
         head = self._lease.head
         self._begin_epoch(connection, sealer)
@@ -309,7 +328,14 @@ class SqliteJournal:
         salt = self._random(SALT_SIZE)
         self._salts.add(salt)
         add_epoch(
-            connection, sealer, epoch, self._keys.sealing, self._strategy, self._clock(), salt
+            connection,
+            sealer,
+            epoch,
+            self._keys.sealing,
+            self._strategy,
+            self._clock(),
+            salt,
+            self._file_id,
         )
         self._lease.take(epoch)
         self._epoch = epoch

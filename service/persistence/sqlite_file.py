@@ -8,13 +8,18 @@
   (``service.persistence.restoring``).
 - ``owners`` has a row for each channel that a principal owns (``service.persistence.owners``).
 - ``writers`` has a row per epoch: which strategy wrote, under which master key, with which salt.
+  Its canary tells whether a key is the right one, and which file was opened (``file_id``).
 - ``backup`` has a row in a copy that ``connect-actor backup`` has made: whoever wants to write to
   it has to say first how far it can be trusted (``connect-actor restore``).
 """
 
+import fcntl
+import os
 import sqlite3
+import struct
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,11 +44,13 @@ __all__ = [
     "add_row_of_newest",
     "connect",
     "epochs_of",
+    "file_id",
     "is_backup",
     "is_busy",
     "know_epochs",
     "last_row",
     "newest_epoch",
+    "noted_file_id",
     "open_for_reading",
     "primary_code",
     "reading",
@@ -56,6 +63,9 @@ FORMAT_VERSION = 2
 # A whole session fills a third of such a page; smaller ones waste the rest of a page on each.
 PAGE_SIZE = 8_192
 _CANARY = b"connect-actor canary"
+# linux/fs.h: the inode's generation, which differs where an inode's number is used again.
+_FS_IOC_GETVERSION = 0x80087601
+_FILE_ID = struct.Struct(">QQ")
 
 _SCHEMA = """
 CREATE TABLE writers (
@@ -235,6 +245,39 @@ def know_epochs(
     return strategy
 
 
+def file_id(path: Path) -> bytes:
+    """Return what tells a file from its copies: number and generation of its inode.
+
+    Both stay with a file that is renamed, and across boots. The number of its device does not. A
+    file system without generations (tmpfs, overlayfs) leaves the inode's number.
+
+    No connection of this process may have the file open: closing any descriptor of a file drops
+    the locks that SQLite holds on it.
+
+    Raises:
+        OSError: the file can't be opened.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        generation = bytes(8)
+        with suppress(OSError):
+            generation = fcntl.ioctl(file, _FS_IOC_GETVERSION, generation)
+        return _FILE_ID.pack(os.fstat(file).st_ino, int.from_bytes(generation, sys.byteorder))
+    finally:
+        os.close(file)
+
+
+def noted_file_id(connection: sqlite3.Connection, sealer: Sealer) -> bytes:
+    """Return the id of the file that was opened last for writing; empty if it was not noted."""
+    newest = connection.execute(
+        "SELECT epoch, canary FROM writers ORDER BY epoch DESC LIMIT 1"
+    ).fetchone()
+    if newest is None:
+        return b""
+    epoch, canary = newest
+    return sealer.open(canary, canary_context(epoch))[len(_CANARY) :]
+
+
 def add_epoch(
     connection: sqlite3.Connection,
     sealer: Sealer,
@@ -243,12 +286,14 @@ def add_epoch(
     strategy: str,
     opened_at: int,
     salt: bytes,
+    file: bytes,
 ) -> None:
     """Write an epoch down, and let the sealer seal under its key from now on."""
+    canary = _CANARY + file
     sealer.begin_epoch(epoch, key, salt, strategy)
     connection.execute(
         "INSERT INTO writers VALUES (?, ?, ?, ?, ?, ?)",
-        (epoch, strategy, opened_at, key.id, salt, sealer.seal(_CANARY, canary_context(epoch))),
+        (epoch, strategy, opened_at, key.id, salt, sealer.seal(canary, canary_context(epoch))),
     )
 
 

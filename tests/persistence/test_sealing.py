@@ -119,7 +119,8 @@ def test_two_copies_of_a_directory_never_seal_a_state_under_one_key_and_nonce(
     shutil.copytree(first, second)
     sealed = []
     for directory in (first, second):
-        journal = SqliteJournal(directory / "journal.db", keys=KEYS, strategy=strategy)
+        path = directory / "journal.db"
+        journal = SqliteJournal(path, keys=KEYS, strategy=strategy, moved=True)
         journal.commit(Batch([Record(1, 2, RecordKind.STATE, b"state")]))
         assert journal.recover(1).records[-1].payload == b"state"
         sealed.append(newest_state(journal))
