@@ -22,9 +22,9 @@ from service.descriptors import raise_descriptor_limit
 from service.key_pairs import PreparedKeyPairs
 from service.key_reload import KEY_RETRY, KeyReload
 from service.keyfiles import load_identity
-from service.paths import IDENTITY_FILE, journal_file
+from service.paths import IDENTITY_FILE, journal_file, make_private
 from service.persistence.committer import Committer
-from service.persistence.contract import Journal, JournalFencedError
+from service.persistence.contract import Journal, JournalError, JournalFencedError
 from service.persistence.gathering import Gathering
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
@@ -119,6 +119,10 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
     loop = asyncio.get_running_loop()
     # Before any file of the service's own is touched.
     access = await Access.open(settings, loop)
+    try:
+        make_private(settings.data_dir)
+    except OSError as error:
+        raise JournalError(f"{settings.data_dir} can't be used: {error.strerror}") from error
     require_layout(settings.data_dir, member.workers)
     identity_file = settings.data_dir / IDENTITY_FILE
     journal_path = settings.data_dir / journal_file(member.number, member.workers)
