@@ -41,9 +41,7 @@ from benchmarks.rounds import better_by, require, rounds_from_arguments, spread
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.protocol.handshake import ChannelLimits, Initiation, respond
 from service.protocol.keys import Identity
-from service.protocol.primitives import Random
 from service.protocol.session import Session
-from service.randomness import BlockRandom
 
 CHAIN_MESSAGES = 1_000
 PING_PONG_MESSAGES = 500
@@ -66,26 +64,25 @@ Pair = tuple[End, End]
 
 
 def _ours(dh_ratchet_every: int) -> Pair:
-    source = BlockRandom()
-    initiation = Initiation.begin(Identity.generate(source), source)
+    initiation = Initiation.begin(Identity.generate(os.urandom), os.urandom)
     service = respond(
         initiation.request,
-        identity=Identity.generate(source),
+        identity=Identity.generate(os.urandom),
         limits=ChannelLimits(dh_ratchet_every=dh_ratchet_every),
         now=_now(),
-        random=source,
+        random=os.urandom,
     )
     peer = initiation.complete(wire.EstablishResponse.FromString(service.handshake.response))
-    return _our_end(peer, source), _our_end(service, source)
+    return _our_end(peer), _our_end(service)
 
 
 def _now() -> int:
     return time.time_ns() // 1_000
 
 
-def _our_end(session: Session, source: Random) -> End:
+def _our_end(session: Session) -> End:
     return End(
-        lambda plaintext: session.encrypt(plaintext, now=_now(), random=source)[0],
+        lambda plaintext: session.encrypt(plaintext, now=_now(), random=os.urandom)[0],
         lambda payload: session.decrypt(payload, now=_now())[0],
     )
 

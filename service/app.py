@@ -3,8 +3,8 @@
 import asyncio
 import gc
 import logging
+import os
 import signal
-import time
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,20 +17,20 @@ from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings, Routes
 from service.addresses import ListenError, parse_host_port
 from service.announcement import announce_ready
+from service.clock import ServiceClock
 from service.descriptors import raise_descriptor_limit
 from service.key_pairs import PreparedKeyPairs
 from service.key_reload import KEY_RETRY, KeyReload
 from service.keyfiles import load_identity
-from service.paths import IDENTITY_FILE, journal_file
+from service.paths import IDENTITY_FILE, journal_file, make_private
 from service.persistence.committer import Committer
-from service.persistence.contract import Journal, JournalFencedError
+from service.persistence.contract import Journal, JournalError, JournalFencedError
 from service.persistence.gathering import Gathering
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.restoring import finish_restore
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
-from service.randomness import BlockRandom
 from service.rpc.server import ConnectionBounds, RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.rpc.supervision import SupervisedServer
@@ -55,10 +55,6 @@ _OTHER_DESCRIPTORS = 128
 _COLLECT_AFTER = (20_000, 20, 50)
 # Seconds for the actors to stop, even if the calls have used up the grace.
 _LEAST_DRAIN = 1.0
-
-
-def _clock() -> int:
-    return time.time_ns() // 1_000
 
 
 def _open_journal(settings: Settings, path: Path, keys: KeyRing) -> Journal:
@@ -124,17 +120,21 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
     loop = asyncio.get_running_loop()
     # Before any file of the service's own is touched.
     access = await Access.open(settings, loop)
-    random = BlockRandom()
+    try:
+        make_private(settings.data_dir)
+    except OSError as error:
+        raise JournalError(f"{settings.data_dir} can't be used: {error.strerror}") from error
     require_layout(settings.data_dir, member.workers)
     identity_file = settings.data_dir / IDENTITY_FILE
     journal_path = settings.data_dir / journal_file(member.number, member.workers)
     finish_restore(journal_path)
     sealed = (identity_file, journal_path)
     keys = await settings.key_source.read(
-        random, may_make=not any(path.exists() for path in sealed)
+        os.urandom, may_make=not any(path.exists() for path in sealed)
     )
-    identity = load_identity(identity_file, keys, random)
+    identity = load_identity(identity_file, keys, os.urandom)
     journal = _open_journal(settings, journal_path, keys)
+    clock = ServiceClock(journal.newest_save())
     ends = _Ends()
     committer = Committer(
         journal,
@@ -145,8 +145,8 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
         renew_every=settings.journal_lease / _RENEWALS_A_LEASE,
         on_fenced=ends.fenced.set,
     )
-    key_pairs = PreparedKeyPairs(loop, random)
-    key_reload = KeyReload(settings, committer, random, seals_identity=member.number == 0)
+    key_pairs = PreparedKeyPairs(loop, os.urandom)
+    key_reload = KeyReload(settings, committer, os.urandom, seals_identity=member.number == 0)
     try:
         environment = ConnectEnvironment(
             committer=committer,
@@ -160,9 +160,10 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             snapshot_interval=settings.snapshot_interval,
             identity=identity,
             limits=settings.channel_limits,
-            clock=_clock,
+            clock=clock.wall,
+            settled=clock.settled,
             monotonic=loop.time,
-            random=random,
+            random=os.urandom,
             key_pairs=key_pairs,
         )
         dispatcher = Dispatcher(loop)
@@ -193,6 +194,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             requests=servicer.statistics,
             admission=servicer.admission,
             actors=environment.statistics,
+            clock=clock,
             mailboxes=dispatcher.mailboxes,
             permits=environment.permits,
             live_actors=lambda: router.live,

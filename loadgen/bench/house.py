@@ -45,6 +45,7 @@ class House:
             identity=Identity.generate(os.urandom),
             limits=ChannelLimits(),
             clock=now,
+            settled=now,
             monotonic=self.loop.time,
             random=os.urandom,
             key_pairs=key_pairs,

@@ -119,6 +119,7 @@ async def _measure(file: Path, planted: Planted, channels: int, waves: int) -> l
         identity=Identity.generate(os.urandom),
         limits=ChannelLimits(),
         clock=lambda: time.time_ns() // 1_000,
+        settled=lambda: time.time_ns() // 1_000,
         monotonic=loop.time,
         random=os.urandom,
     )

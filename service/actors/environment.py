@@ -73,7 +73,9 @@ class ConnectEnvironment:
     identity: Identity
     limits: ChannelLimits
     clock: Callable[[], int]
-    """Microseconds since the epoch."""
+    """Microseconds since the epoch, by the wall clock: for what can be undone."""
+    settled: Callable[[], int]
+    """The same by settled time (``service.clock``): for what can't be undone."""
     monotonic: Callable[[], float]
     """Seconds on the clock that commands' deadlines are set on."""
     random: Random

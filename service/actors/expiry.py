@@ -8,6 +8,8 @@ Which ones is told by the time of their newest snapshot, which is there without 
 anything: a channel has been established by then, so it has expired a lifetime later. That only
 says what is worth loading. Whether the channel ends is decided by what is sealed, in its actor.
 
+Time is settled time (``service.clock``), since an end can't be undone.
+
 It takes nobody's turn: it is slow, loads one channel at a time, and none while others are loading,
 while many writes wait, or where there is no room for another actor. What it could not do, the next
 pass does.
@@ -30,6 +32,7 @@ _log = logging.getLogger(__name__)
 # Seconds. A start has better things to do at first; a channel has been kept for an hour by then.
 _BEFORE_THE_FIRST_PASS = 60.0
 _BETWEEN_PASSES = 3_600.0
+_BETWEEN_CLOCK_LOOKS = 10.0
 # Looking at this many takes the journal a millisecond or two: 100,000 channels take 13 minutes.
 _LOOKS = 128
 _BETWEEN_LOOKS = 1.0
@@ -45,10 +48,19 @@ async def ending_expired_channels(
 ) -> AsyncIterator[None]:
     """End what has expired, meanwhile; leave before the committer is closed."""
     sweep = asyncio.create_task(_Sweep(router, environment).run())
+    watch = asyncio.create_task(_watch_clock(environment))
     try:
         yield
     finally:
         sweep.cancel()
+        watch.cancel()
+
+
+async def _watch_clock(environment: ConnectEnvironment) -> None:
+    """Look at the clock often enough that no jump is missed."""
+    while True:
+        environment.settled()
+        await asyncio.sleep(_BETWEEN_CLOCK_LOOKS)
 
 
 class _Sweep:
@@ -88,7 +100,7 @@ class _Sweep:
 
     async def _look(self, after: int) -> tuple[int | None, list[tuple[int, bytes]]]:
         """Return where to go on, if anywhere, and which channels have expired: id and owner."""
-        saved_before = self._environment.clock() - self._kept
+        saved_before = self._environment.settled() - self._kept
         channels: list[int] = []
         expired: list[tuple[int, bytes]] = []
 

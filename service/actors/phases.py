@@ -77,7 +77,7 @@ __all__ = [
     "Vacant",
 ]
 
-# Microseconds that an expired channel is kept beyond its time, should the clock have been wrong.
+# Microseconds that an expired channel is kept beyond its time: the peer's clock may be behind.
 EXPIRED_IS_KEPT = 3_600_000_000
 
 _log = logging.getLogger(__name__)
@@ -578,8 +578,9 @@ class Running:
     def _snapshot(self) -> Snapshot:
         self._snapshot_number = self._sequence_number
         self._changes_behind = 0
-        now = self._environment.clock()
+        now = self._environment.settled()
         if now >= self._session.expires_at:
+            # Durable with this snapshot, and by a time that a wrong clock does not move.
             self._session.forget_deliveries()
         return Snapshot(
             self.connect_id,
@@ -633,7 +634,7 @@ class Running:
 
     def _passivate(self) -> None:
         actor = self._actor
-        if actor.environment.clock() >= self._session.expires_at + EXPIRED_IS_KEPT:
+        if actor.environment.settled() >= self._session.expires_at + EXPIRED_IS_KEPT:
             self._bury()
             return
         if self._snapshot_number == self._sequence_number:
@@ -658,6 +659,9 @@ class Running:
     def _buried(self, error: StorageError | None) -> None:
         if error is None:
             self._environment.statistics.expired += 1
+            _log.info(
+                "the channel had expired and was ended", extra={"connect_id": self.connect_id}
+            )
         self._actor.signal(Ended())
 
 

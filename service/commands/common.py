@@ -1,6 +1,7 @@
 """What the operator's commands share: flags, settings, errors, and how figures are shown."""
 
 import json
+import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +15,6 @@ from service.paths import IDENTITY_FILE, journal_file
 from service.persistence.contract import JournalError
 from service.persistence.keyring import KeyRing
 from service.persistence.restoring import finish_restore
-from service.randomness import BlockRandom
 from service.settings import Settings, SettingsError, load_settings
 from service.workers.shares import require_layout, worker_of
 
@@ -92,7 +92,7 @@ class Operation:
         Raises:
             KeyFileError: there are none, or they can't be read.
         """
-        return self.settings.key_source.load(BlockRandom(), may_make=False)
+        return self.settings.key_source.load(os.urandom, may_make=False)
 
     def show(self, result: Mapping[str, object], lines: Lines) -> None:
         """Print a result, as it was asked for: one JSON object, or aligned lines."""

@@ -3,6 +3,7 @@
 A running service does the same by itself after SIGHUP (``service.key_reload``).
 """
 
+import os
 from collections.abc import Sequence
 
 from service.commands.common import Operation, operator_parser, perform
@@ -11,7 +12,6 @@ from service.keyfiles import load_identity
 from service.persistence.inspection import JournalFigures, inspect_journal
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
-from service.randomness import BlockRandom
 
 __all__ = ["run"]
 
@@ -66,11 +66,11 @@ def _reseal(operation: Operation, keys: KeyRing, strategy: str) -> None:
     )
     try:
         while journal.upkeep():
-            pass
+            journal.renew()
     finally:
         journal.close()
     if operation.identity.exists():
-        load_identity(operation.identity, keys, BlockRandom())
+        load_identity(operation.identity, keys, os.urandom)
 
 
 def _under_others(figures: JournalFigures, part: str, key_id: str) -> int:

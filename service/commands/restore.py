@@ -6,8 +6,12 @@ from pathlib import Path
 from service.commands.common import Operation, operator_parser, perform
 from service.exit_codes import RIGHT
 from service.keyfiles import KeyFileError, identity_key_id
+from service.persistence.contract import JournalError
+from service.persistence.inspection import inspect_journal
 from service.persistence.keyring import KeyRing
 from service.persistence.restoring import restore
+from service.persistence.sqlite import SqliteJournal
+from service.settings import SettingsError
 
 __all__ = ["run"]
 
@@ -19,18 +23,51 @@ def run(flags: Sequence[str]) -> int:
         "Put a backup in place as the journal of the data directory. Channels go on only if"
         " nothing was written since; otherwise they are refused from now on.",
     )
-    parser.add_argument("directory", type=Path, help="that connect-actor backup has made")
+    parser.add_argument(
+        "directory",
+        type=Path,
+        nargs="?",
+        help="that connect-actor backup has made; without, the data directory itself, which was"
+        " copied or moved (only with --nothing-written-since)",
+    )
     parser.add_argument(
         "--nothing-written-since",
         action="store_true",
-        help="your word that the service had been stopped before the backup was made, and has not"
-        " run since, anywhere: the channels go on",
+        help="your word that the service had been stopped before the backup or copy was made, and"
+        " has not run since, anywhere: the channels go on",
     )
     return perform(parser, flags, _restore)
 
 
+def _accept_copy(operation: Operation) -> int:
+    """Go on with a data directory that was copied or moved as a whole."""
+    if not operation.asked.nothing_written_since:
+        raise SettingsError(
+            "give the directory of a backup, or --nothing-written-since to go on with the data"
+            " directory itself, which was copied or moved"
+        )
+    journal, keys = operation.journal, operation.keys()
+    found = inspect_journal(journal, keys)
+    if found.last_row < found.lease.head:
+        raise JournalError(
+            f"{journal} ends with row {found.last_row}, but row {found.lease.head} was"
+            " acknowledged: something was written since"
+        )
+    strategy = found.epochs[-1].strategy if found.epochs else operation.settings.strategy
+    SqliteJournal(
+        journal, keys=keys, strategy=strategy, lease=operation.settings.journal_lease, moved=True
+    ).close()
+    operation.show(
+        {"channels": found.channels, "channels_go_on": True},
+        [("accepted", journal), ("channels", f"{found.channels:,}; they go on")],
+    )
+    return RIGHT
+
+
 def _restore(operation: Operation) -> int:
-    backup: Path = operation.asked.directory
+    backup: Path | None = operation.asked.directory
+    if backup is None:
+        return _accept_copy(operation)
     keys = operation.keys()
     _require_key(backup / operation.identity.name, keys)
     restored = restore(

@@ -15,7 +15,7 @@ from service.exit_codes import CANNOT_START, RIGHT, USAGE
 from service.keyfiles import KeyFileError
 from service.logs import configure_logging
 from service.persistence.contract import JournalError, JournalHangsError
-from service.process_hardening import forbid_dumps
+from service.process_hardening import forbid_dumps, lock_memory
 from service.settings import Settings, SettingsError, load_settings
 
 __all__ = ["run", "run_process"]
@@ -44,6 +44,7 @@ def run(flags: Sequence[str]) -> int:
 
 def run_process(settings: Settings, serving: Callable[[], Coroutine[Any, Any, None]]) -> int:
     """Run a process that serves calls to its end; return its exit code."""
+    lock_memory()
     if not settings.allow_debugger:
         forbid_dumps()
     try:

@@ -120,7 +120,7 @@ class Snapshot:
     channel: int
     sequence_number: int
     taken_at: int
-    """Microseconds since the epoch."""
+    """Microseconds since the epoch, by settled time (``service.clock``)."""
     payload: bytes = field(repr=False)
 
 
@@ -262,6 +262,12 @@ class Journal(Protocol):
 
         Raises:
             CorruptRecordError: it is damaged, or the channel is known to be.
+        """
+
+    def newest_save(self) -> int:
+        """Return when the newest of all snapshots was taken: microseconds since the epoch, or 0.
+
+        May be a little older where snapshots were deleted or are damaged.
         """
 
     def delete_records(self, channel: int, to_sequence_number: int) -> None:

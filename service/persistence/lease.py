@@ -1,15 +1,23 @@
 """The lease of a journal's one writer: who may take the journal over, and when.
 
-Safety does not rest on it: every transaction checks that its writer is still the newest
-(``service.persistence.sqlite``). The lease makes that check fail rarely: a second service is
-refused at start for as long as the first one is alive and at work.
+Safety does not rest on it: the newest epoch in the database decides who may write, and every
+transaction checks it (``service.persistence.sqlite``). The lease makes that check fail rarely: a
+second service is refused at start for as long as the first one is alive and at work. A writer that
+was stopped may write the lease late, over its successor's: that fences nobody, and the successor's
+next renewal repairs it.
 
 Two signs of life, both in a file beside the journal:
 
 - a lock on the byte that has the number of the writer's epoch (an open file description lock,
-  fcntl(2)). The kernel drops it with the process, so after a crash nobody waits;
+  fcntl(2)). The kernel drops it with the process, so after a crash there is no wait;
 - the writer's heartbeat, on the machine's monotonic clock. A writer that holds its lock but whose
   heartbeat is older than the lease (stopped, hung) may be replaced.
+
+A replaced writer may have been stopped while it held one of SQLite's locks, which would keep every
+other process out for ever. So it is ended, by SIGKILL. Which process that is the kernel says, and
+no file: each writer also holds a process-associated lock (F_SETLK), for which F_GETLK names the
+holder. Openings exclude each other by such a lock, too, and one that holds it for longer than the
+lease is ended in the same way.
 
 The file also holds the *head*: the number of the last row that was acknowledged. A journal that
 ends before it has lost what it had promised (an old backup in its place, a lost WAL). It is written
@@ -17,12 +25,17 @@ after each commit and never synced: it may lag behind the journal, and never lea
 """
 
 import fcntl
+import logging
 import os
+import select
+import signal
 import struct
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from service.persistence.contract import JournalError, JournalLockedError
@@ -33,7 +46,8 @@ __all__ = ["LeaseView", "WriterLease", "lease_path", "look_at_lease", "opened_by
 _CONTENT = struct.Struct(">16sQQQ")
 _CHECK = struct.Struct(">I")
 _SIZE = _CONTENT.size + _CHECK.size
-# struct flock of Linux on 64 bits: type, whence, start, length, process.
+# struct flock of Linux on 64 bits: type, whence, start, length, process. F_GETLK sets the process
+# to that of the holder, and to 0 if it is in another PID namespace.
 _FLOCK = struct.Struct("@hhqqi4x")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -43,6 +57,19 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _SQLITE_SHARED = (0x40000002, 510)
 # A lock from byte 0 on has this length, if it goes to the end of whatever there will ever be.
 _TO_THE_END = 0
+
+# What F_GETLK says instead of a process if an open file description has the lock.
+_OF_A_FILE = -1
+
+# Bytes that are locked: who opens the journal; each epoch (they count from 1 and have 32 bits); and
+# the process of each epoch, by epoch.
+_OPENING = 0
+_PROCESS_OF = 1 << 32
+# Seconds within which a process that was sent SIGKILL has to be gone; between two looks at a lock.
+_DIES_WITHIN = 5.0
+_LOOK_EVERY = 0.02
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +134,69 @@ def _locked(file: int, start: int, length: int = 1) -> bool:
     return bool(_FLOCK.unpack(asked)[0] != fcntl.F_UNLCK)
 
 
+def _holders(file: int, byte: int, length: int = 1) -> Iterator[tuple[int, int]]:
+    """Yield which other processes have bytes locked: byte and process, in the bytes' order."""
+    end = byte + length
+    while byte < end:
+        asked = fcntl.fcntl(file, fcntl.F_GETLK, _flock(fcntl.F_WRLCK, byte, end - byte))
+        kind, _, start, _, process = _FLOCK.unpack(asked)
+        if kind == fcntl.F_UNLCK:
+            return
+        yield start, process
+        byte = start + 1
+
+
+def _holds(file: int, byte: int, process: int) -> bool:
+    return (byte, process) in _holders(file, byte)
+
+
+def _end_holders(file: int, byte: int, length: int = 1) -> bool:
+    """End the processes that have bytes locked, as the kernel tells; return whether any had.
+
+    Raises:
+        JournalLockedError: one can't be ended.
+    """
+    ended = False
+    for held, process in _holders(file, byte, length):
+        if process <= 0:
+            raise JournalLockedError(
+                "a process that can't be seen from here has the journal and gives no sign of life:"
+                " end it where it runs (another container or machine)"
+            )
+        try:
+            gone = _end(process, partial(_holds, file, held, process))
+        except OSError as error:
+            raise JournalLockedError(
+                f"process {process} has the journal and gives no sign of life, and can't be ended"
+                f" ({error.strerror}): end it by hand"
+            ) from error
+        if not gone:
+            raise JournalLockedError(
+                f"process {process} has the journal and does not end within {_DIES_WITHIN:g} s of"
+                " SIGKILL: does its disk hang?"
+            )
+        _log.warning("ended process %d: it had the journal and gave no sign of life", process)
+        ended = True
+    return ended
+
+
+def _end(process: int, is_it: Callable[[], bool]) -> bool:
+    try:
+        handle = os.pidfd_open(process)
+    except ProcessLookupError:
+        return True
+    try:
+        # The handle stays with its process, so the check holds even if the number is used again.
+        if is_it():
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
+            return bool(select.select([handle], [], [], _DIES_WITHIN)[0])
+    except ProcessLookupError:
+        return True
+    finally:
+        os.close(handle)
+    return True
+
+
 def _read(file: int) -> tuple[bytes, int, int, int]:
     content = b""
     try:
@@ -160,36 +250,72 @@ class WriterLease:
         return _read(self._file)[3]
 
     def held_by_another(self, epoch: int) -> bool:
-        """Tell whether the writer of an epoch lives and is at work, unless it is this one."""
-        if not _locked(self._file, epoch):
-            return False
-        boot, beating, heartbeat, _ = _read(self._file)
-        silent = self._monotonic() - heartbeat
-        expired = boot == self._boot and beating == epoch and silent > self._seconds * 1e9
-        return not expired
-
-    def enter(self) -> None:
-        """Keep away whoever would exchange the journal's file, until this lease is released.
-
-        Before the file is opened: SQLite removes a write-ahead log by its name, and so that of
-        another file if this one has been exchanged meanwhile.
+        """Tell whether the writer of the newest epoch lives and is at work, unless it is this one.
 
         Raises:
-            JournalLockedError: it is being exchanged.
+            JournalError: the file can't be written.
+        """
+        return _locked(self._file, epoch) and not self._silent(epoch)
+
+    def _silent(self, epoch: int) -> bool:
+        """Tell whether a writer that has its lock gave its last sign of life too long ago."""
+        boot, beating, heartbeat, head = _read(self._file)
+        if (boot, beating) != (self._boot, epoch):
+            # Written late by a writer before it, or damaged: its time begins now.
+            self._write(epoch, head)
+            return False
+        return self._monotonic() - heartbeat > self._seconds * 1e9
+
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Keep other processes from opening the journal until the block ends.
+
+        Waits for one that is opening it, for as long as a lease lasts, and then ends it.
+
+        Raises:
+            JournalLockedError: another process is restoring it, or opening it and can't be ended.
             JournalError: the file system has no such locks.
         """
-        self._lock(_flock(fcntl.F_RDLCK, 0), "the journal is being restored: start again later")
+        until = time.monotonic() + self._seconds
+        while not self._lock_process(_OPENING):
+            if (_OPENING, _OF_A_FILE) in _holders(self._file, _OPENING):
+                raise JournalLockedError("the journal is being restored: try again after that")
+            if time.monotonic() > until:
+                _end_holders(self._file, _OPENING)
+            time.sleep(_LOOK_EVERY)
+        try:
+            yield
+        finally:
+            fcntl.fcntl(self._file, fcntl.F_SETLK, _flock(fcntl.F_UNLCK, _OPENING))
 
-    def take(self, epoch: int, head: int) -> None:
-        """Hold the lease for an epoch of one's own.
+    def end_silent(self) -> None:
+        """End every other writer's process, if the newest has been silent longer than its lease.
+
+        Raises:
+            JournalLockedError: one can't be ended.
+        """
+        writers = [byte for byte, _ in _holders(self._file, _PROCESS_OF, _PROCESS_OF)]
+        if writers and self._silent(writers[-1] - _PROCESS_OF):
+            _end_holders(self._file, _PROCESS_OF, _PROCESS_OF)
+
+    def end_predecessors(self) -> bool:
+        """End the processes of earlier epochs, which write no more; return whether there was any.
+
+        Raises:
+            JournalLockedError: one can't be ended.
+        """
+        return _end_holders(self._file, _PROCESS_OF, self._epoch)
+
+    def take(self, epoch: int) -> None:
+        """Hold the lease for an epoch of one's own; ``renew`` it once the epoch is durable.
 
         Raises:
             JournalLockedError: another process has taken this epoch.
             JournalError: the file system has no such locks.
         """
         self._lock(_flock(fcntl.F_WRLCK, epoch), "another service is taking the journal over")
+        self._lock_process(_PROCESS_OF + epoch)
         self._epoch = epoch
-        self.renew(head)
 
     def exclude_writers(self) -> None:
         """Keep every writer away, whatever its epoch, until this lease is released.
@@ -215,13 +341,25 @@ class WriterLease:
         except OSError as error:
             raise JournalError(f"the journal's lease can't be locked: {error.strerror}") from error
 
+    def _lock_process(self, byte: int) -> bool:
+        try:
+            fcntl.fcntl(self._file, fcntl.F_SETLK, _flock(fcntl.F_WRLCK, byte))
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError as error:
+            raise JournalError(f"the journal's lease can't be locked: {error.strerror}") from error
+        return True
+
     def renew(self, head: int) -> None:
         """Give a sign of life, and note the last row that is durable.
 
         Raises:
             JournalError: the file can't be written.
         """
-        content = _CONTENT.pack(self._boot, self._epoch, self._monotonic(), head)
+        self._write(self._epoch, head)
+
+    def _write(self, epoch: int, head: int) -> None:
+        content = _CONTENT.pack(self._boot, epoch, self._monotonic(), head)
         checked = content + _CHECK.pack(zlib.crc32(content))
         written = 0
         try:
@@ -229,12 +367,6 @@ class WriterLease:
                 written += os.pwrite(self._file, checked[written:], written)
         except OSError as error:
             raise JournalError(f"{self._path} can't be written: {error.strerror}") from error
-
-    @property
-    def lost(self) -> bool:
-        """Whether another writer has taken over, as far as the lease shows it."""
-        # Nothing readable is no news of anybody.
-        return _read(self._file)[1] not in (0, self._epoch)
 
     def release(self) -> None:
         """Let go of it."""

@@ -8,8 +8,6 @@ have live records. A channel's live records are always consecutive: deletion tak
 from array import array
 from collections.abc import Iterable
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from service.persistence.contract import RecordKind
 from service.persistence.log_rows import (
     DELETION_NOTE,
@@ -22,6 +20,7 @@ from service.persistence.log_rows import (
     stamp_of,
     stored_number,
 )
+from service.persistence.sealing import StateCipher
 
 __all__ = ["GIVEN_UP", "LogIndex", "Tail"]
 
@@ -44,7 +43,7 @@ class Tail:
         """The channel's highest sequence number ever."""
         self.snapshot = snapshot
         """Sequence number of its newest snapshot; 0 if it has none."""
-        self.state_cipher: AESGCM | None = None
+        self.state_cipher: StateCipher | None = None
         """What seals whole states behind the snapshot; None until it is needed."""
         self.places = array("q")
         """In the log, by sequence number, the last one being that of ``highest``."""

@@ -28,6 +28,7 @@ __all__ = [
     "SEQUENCE_BITS",
     "SEQUENCE_MASK",
     "SNAPSHOT_NOTE",
+    "STATE_SEALED_BEFORE",
     "Entry",
     "RowWriter",
     "draw_life",
@@ -52,8 +53,10 @@ GIVEN_UP_NOTE = _NOTE | 2
 MOVED = 0x20
 """Added to the kind of an entry that cleaning has appended anew. It first stood in a row that is
 gone, before anything that is left: so it says nothing of how far its channel has come."""
-SEALED_STATE = 0x80 | RecordKind.STATE
+SEALED_STATE = 0x90 | RecordKind.STATE
 """Kind of a whole state that is sealed on its own, under its channel's snapshot's key."""
+STATE_SEALED_BEFORE = 0x80 | RecordKind.STATE
+"""The same in the form before this one (``StateCipher.open_before``)."""
 
 # Channel, life and sequence number, kind, length.
 _ENTRY = struct.Struct(">QQBI")

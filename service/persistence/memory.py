@@ -141,6 +141,11 @@ class MemoryJournal:
         snapshot = self.load_snapshot(channel)
         return 0 if snapshot is None else snapshot.taken_at
 
+    def newest_save(self) -> int:
+        """See ``Journal``."""
+        kept = (self.saved_at(channel) for channel in self._saved)
+        return max(kept, default=0)
+
     def delete_records(self, channel: int, to_sequence_number: int) -> None:
         """See ``Journal``."""
         records = self._channel(channel).records

@@ -18,7 +18,6 @@ from service.persistence.sealing import (
     directory_context,
     epoch_of,
     owner_context,
-    payloads_context,
     snapshot_context,
 )
 
@@ -95,7 +94,7 @@ class Resealing:
             if epoch_of(directory) >= self._before:
                 return 0
             listed = sealer.open_row(number, directory, directory_context(number))
-            content = sealer.open_row(number, payloads, payloads_context(number, directory))
+            content = sealer.open_payloads(number, directory, payloads)
         except CorruptRecordError:
             self._damaged = True
             return 0

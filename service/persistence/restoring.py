@@ -41,6 +41,7 @@ from service.persistence.sqlite_file import (
     add_epoch,
     add_row,
     connect,
+    file_id,
     first_row,
     kinds_of,
     know_epochs,
@@ -227,15 +228,16 @@ def _make_journal(
     """Make a journal of a copy of the backup.
 
     Args:
-        made: the copy.
+        made: the copy, which keeps its file under the journal's name.
         source: the backup, for messages.
         keys: all master keys that it needs.
         give_up: the channels that are given up, if they are, and the row with which the log begins
             then.
         now: nanoseconds since 1970.
-        salt: for the epoch that does this.
+        salt: for the epoch that notes which file is written from now on.
     """
     sealer = Sealer()
+    file = file_id(made)
     with reading(made), closing(connect(made)) as connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
@@ -247,7 +249,7 @@ def _make_journal(
         first = max(begins, newest.first_row, last_row(connection) + 1)
         key = keys.sealing
         epoch = Epoch(newest.number + 1, newest.strategy, now, key.id, first)
-        add_epoch(connection, sealer, epoch, key, salt)
+        add_epoch(connection, sealer, epoch, key, salt, file)
         seal_beginning(connection, sealer, begins)
         if give_up:
             # One that holds nothing says how far the log has come.

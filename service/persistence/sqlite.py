@@ -33,8 +33,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from service.persistence.admission import Admitted, admit
 from service.persistence.cleaning import CleaningStep
 from service.persistence.contract import (
@@ -75,6 +73,7 @@ from service.persistence.sealing import (
     SALT_SIZE,
     STATE_KEY_SIZE,
     Sealer,
+    StateCipher,
     snapshot_context,
     state_context,
 )
@@ -88,10 +87,13 @@ from service.persistence.sqlite_file import (
     add_row_of_newest,
     connect,
     described,
+    file_id,
     first_row,
+    is_busy,
     know_epochs,
     last_row,
     newest_epoch,
+    noted_file_id,
     require_format,
     seal_beginning,
     translated,
@@ -144,6 +146,12 @@ def _write_anew(wal: Path) -> None:
         raise JournalError(f"{wal} can't be written anew: {error.strerror}") from error
 
 
+def _identity(path: Path) -> tuple[int, int]:
+    """Return device and inode of what lies there now, as far as other processes matter."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 class SqliteJournal:
     """See the module's text for the layout and ``contract.Journal`` for what it promises."""
 
@@ -154,6 +162,7 @@ class SqliteJournal:
         keys: KeyRing,
         strategy: str,
         lease: float = 10.0,
+        moved: bool = False,
         clock: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], int] = time.monotonic_ns,
         random: Callable[[int], bytes] = os.urandom,
@@ -165,17 +174,20 @@ class SqliteJournal:
             keys: master keys, from which every sealing key is derived.
             strategy: name of the strategy that will write, noted in the journal.
             lease: seconds without a sign of life after which another writer may take over.
+            moved: the operator's word that a file that is not the one that was written last was
+                moved here, and that the other one is gone.
             clock: nanoseconds since the epoch, for notes.
             monotonic: nanoseconds, on a clock that all processes of this machine share.
             random: source of salts and keys.
 
         Raises:
             JournalLockedError: another process, or this one, has it open.
-            JournalVersionError: it isn't a journal, is of another format or a backup, or was
-                sealed under a master key that is not among the keys.
+            JournalVersionError: it isn't a journal, is of another format, a backup or a copy, or
+                was sealed under a master key that is not among the keys.
             JournalError: the file can't be opened.
         """
         self._path = path
+        self._moved = moved
         self._keys = keys
         self._strategy = strategy
         self._clock = clock
@@ -186,6 +198,8 @@ class SqliteJournal:
         self._records_deleted = self._snapshots_deleted = 0
         self._closed = self._fenced = False
         self._epoch = 0
+        self._file_id = b""
+        self._begins = 1
         self._salts: set[bytes] = set()
         """Of the epochs that this writer has begun, or tried to."""
         self.previous_strategy: str | None = None
@@ -194,7 +208,6 @@ class SqliteJournal:
         finish_restore(path)
         self._lease = WriterLease(lease_path(path), lease, monotonic)
         try:
-            self._lease.enter()
             self.previous_strategy = self._open()
         except BaseException:
             self._lease.release()
@@ -204,27 +217,48 @@ class SqliteJournal:
 
     def _open(self) -> str | None:
         """Open the file as its newest writer; return which strategy wrote before."""
+        with translated(self._path):
+            with self._lease.opening():
+                self._make_file()
+                connection, sealer, head, previous = self._connect()
+            try:
+                self._load(connection, sealer, head)
+            except BaseException:
+                connection.close()
+                raise
+        return previous
+
+    def _make_file(self) -> None:
+        """Make the file if there is none, and tell it from its copies."""
         try:
             # Readable by its owner only, and so are the files that SQLite makes beside it.
             os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._file_id = file_id(self._path)
+            self._opened = _identity(self._path)
         except OSError as error:
             raise JournalError(f"{self._path} can't be opened: {error}") from error
         if being_restored(self._path):
             raise JournalLockedError(f"{self._path} is being restored: start again")
-        with translated(self._path):
-            opened = self._path.stat()
-            connection = connect(self._path)
-            try:
-                return self._prepare(connection, (opened.st_dev, opened.st_ino))
-            except BaseException:
-                connection.close()
+
+    def _connect(
+        self, *, again: bool = False
+    ) -> tuple[sqlite3.Connection, Sealer, int, str | None]:
+        """Become the newest writer; return its connection and keys, the head, who wrote before."""
+        connection = connect(self._path)
+        try:
+            return connection, *self._prepare(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            if again or not is_busy(error):
                 raise
+        except BaseException:
+            connection.close()
+            raise
+        # A writer that was stopped within a transaction would hold SQLite's lock for ever.
+        self._lease.end_silent()
+        return self._connect(again=True)
 
-    def _prepare(self, connection: sqlite3.Connection, file: tuple[int, int]) -> str | None:
-        """Prepare what has been opened: the file with this device and inode, if it is still there.
-
-        Returns which strategy wrote before.
-        """
+    def _prepare(self, connection: sqlite3.Connection) -> tuple[Sealer, int, str | None]:
         connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
@@ -257,10 +291,9 @@ class SqliteJournal:
             raise JournalVersionError(
                 f"{self._path} is damaged: no log has come to row {max(last, head)}"
             )
-        self._begin_epoch(connection, sealer, number, max(last, head) + 1, acknowledged)
+        self._begin_epoch(connection, sealer, number, max(last, head) + 1)
         seal_beginning(connection, sealer, begins)
-        now = self._path.stat()
-        if (now.st_dev, now.st_ino) != file:
+        if _identity(self._path) != self._opened:
             raise JournalLockedError(f"{self._path} has been exchanged meanwhile: start again")
         if old is not None:
             old.bring_up(sealer, self._random)
@@ -274,9 +307,13 @@ class SqliteJournal:
             " WHERE new.channel = old.channel AND new.sequence_number > old.sequence_number)"
         )
         connection.execute("COMMIT")
+        self._lease.renew(acknowledged)
         self._make_durable(connection)
-        self._reader = SqliteReader(connection, sealer, begins, head)
         self._begins = begins
+        return sealer, head, previous
+
+    def _load(self, connection: sqlite3.Connection, sealer: Sealer, head: int) -> None:
+        self._reader = SqliteReader(connection, sealer, self._begins, head)
         self._owners = OwnerTable(connection)
         self._replaced: list[tuple[int, int]] = []
         self._since_checkpoint = 0
@@ -284,7 +321,6 @@ class SqliteJournal:
         self._cleanable = True
         self._clean_before = 0
         self._resealing = Resealing.of(connection, self._keys.sealing)
-        return previous
 
     def _known(self, connection: sqlite3.Connection, sealer: Sealer) -> tuple[int, int, str | None]:
         """Let the sealer open all that is stored.
@@ -296,12 +332,21 @@ class SqliteJournal:
         if newest is None:
             return 1, 0, None
         begins = first_row(connection, self._path, sealer, FileKind.JOURNAL)
+        if not self._moved and noted_file_id(connection, sealer) != self._file_id:
+            raise JournalVersionError(
+                f"{self._path} is a copy of the file that a service opened last, or was put back"
+                " or moved to another file system. If the other one was or is used since, both use"
+                " the same message keys. Only if its service was stopped before and has not run"
+                " since, anywhere: connect-actor restore --nothing-written-since"
+            )
         return begins, max(self._lease.head, newest.first_row - 1), newest.strategy
 
     def _make_durable(self, connection: sqlite3.Connection) -> None:
         """Move what the WAL holds into the database, and sync the directory, as SQLite may not."""
         connection.execute(f"PRAGMA busy_timeout = {_READERS_LEAVE_WITHIN}")
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy and self._lease.end_predecessors():
+            (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         connection.execute("PRAGMA busy_timeout = 0")
         if busy:
             raise JournalLockedError(f"{self._path} is being read: try again when that is done")
@@ -325,20 +370,15 @@ class SqliteJournal:
             )
 
     def _begin_epoch(
-        self,
-        connection: sqlite3.Connection,
-        sealer: Sealer,
-        number: int,
-        first: int,
-        acknowledged: int,
+        self, connection: sqlite3.Connection, sealer: Sealer, number: int, first: int
     ) -> None:
         """Begin an epoch with this row of the log: all before it have been written."""
         salt = self._random(SALT_SIZE)
         self._salts.add(salt)
         key = self._keys.sealing
         epoch = Epoch(number, self._strategy, self._clock(), key.id, first)
-        add_epoch(connection, sealer, epoch, key, salt)
-        self._lease.take(number, acknowledged)
+        add_epoch(connection, sealer, epoch, key, salt, self._file_id)
+        self._lease.take(number)
         self._epoch = number
 
     def _fence(self) -> JournalFencedError:
@@ -399,7 +439,7 @@ class SqliteJournal:
         """See ``Journal``."""
         reader = self._usable()
         if not batch.records and not batch.snapshots:
-            self._require_lease()
+            self._require_newest(reader)
             return []
         admitted = admit(reader, batch, self._random)
         # Keys of the whole states behind each new snapshot.
@@ -468,13 +508,13 @@ class SqliteJournal:
                 continue
             snapshot, key = fresh.get(channel, (number, b""))
             if snapshot < number:
-                cipher: AESGCM | None = AESGCM(key)
+                cipher: StateCipher | None = StateCipher(key)
             else:
                 cipher = reader.state_cipher(channel, reader.tail(channel))
             if cipher is None:
                 writer.add(channel, stored, kind, payload)
             else:
-                sealed = reader.sealer.seal_with(cipher, payload, state_context(channel, number))
+                sealed = cipher.seal(payload, state_context(channel, number))
                 writer.add(channel, stored, SEALED_STATE, sealed)
 
     @staticmethod
@@ -662,6 +702,10 @@ class SqliteJournal:
         """See ``Journal``."""
         return self._usable().saved_at(channel)
 
+    def newest_save(self) -> int:
+        """See ``Journal``."""
+        return self._usable().newest_save()
+
     def recover(self, channel: int) -> Recovery:
         """See ``Journal``."""
         recovery = self._usable().recover(channel)
@@ -681,12 +725,14 @@ class SqliteJournal:
     def renew(self) -> None:
         """See ``Journal``."""
         reader = self._usable()
-        self._require_lease()
+        self._require_newest(reader)
         self._lease.renew(reader.index.next_row - 1)
 
-    def _require_lease(self) -> None:
-        if self._lease.lost:
-            raise self._fence()
+    def _require_newest(self, reader: SqliteReader) -> None:
+        # Not by the lease, which a writer that was stopped may have written over.
+        with self._writing():
+            if newest_epoch(reader.connection) != self._epoch:
+                raise self._fence()
 
     def use_keys(self, keys: KeyRing) -> None:
         """See ``Journal``."""
@@ -698,8 +744,9 @@ class SqliteJournal:
         if changes:
             with self._transaction() as connection:
                 first = reader.index.next_row
-                self._begin_epoch(connection, reader.sealer, self._epoch + 1, first, first - 1)
+                self._begin_epoch(connection, reader.sealer, self._epoch + 1, first)
                 seal_beginning(connection, reader.sealer, self._begins)
+            self._lease.renew(reader.index.next_row - 1)
             self._resealing = Resealing.of(reader.connection, keys.sealing)
 
     # --- Looking after the file -------------------------------------------------------------------

@@ -8,18 +8,22 @@
 - ``snapshots`` has a row per snapshot.
 - ``owners`` has a row for each channel that a principal owns (``service.persistence.owners``).
 - ``writers`` has a row per epoch: which strategy wrote, under which master key, with which salt,
-  and from which row of the log on.
+  and from which row of the log on. Its canary tells whether a key is the right one, and which file
+  was opened (``file_id``).
 - ``backup`` has a row in a backup: when it was made, for whoever looks.
 
 Nothing here is believed that is not sealed, or compared with something that is
 (``docs/threat-model.md`` has the table).
 """
 
+import fcntl
+import os
 import shutil
 import sqlite3
 import struct
+import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -45,12 +49,15 @@ __all__ = [
     "connect",
     "described",
     "epochs_of",
+    "file_id",
     "first_row",
+    "is_busy",
     "kinds_of",
     "know_epochs",
     "last_row",
     "make_tables",
     "newest_epoch",
+    "noted_file_id",
     "open_for_reading",
     "primary_code",
     "reading",
@@ -64,6 +71,9 @@ FORMAT_VERSION = 3
 # A whole session fills a third of such a page; smaller ones waste the rest of a page on each.
 PAGE_SIZE = 8_192
 _CANARY = b"connect-actor canary"
+# linux/fs.h: the inode's generation, which differs where an inode's number is used again.
+_FS_IOC_GETVERSION = 0x80087601
+_FILE_ID = struct.Struct(">QQ")
 
 _SCHEMA = """
 CREATE TABLE writers (
@@ -96,6 +106,17 @@ def primary_code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Tell whether another process's lock is in the way."""
+    # The last one is what a lock becomes that another process never releases, while the index of
+    # the WAL is to be rebuilt.
+    return primary_code(error) in (
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+    )
+
+
 class Epoch(NamedTuple):
     """One opening of a journal for writing."""
 
@@ -115,12 +136,11 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        code = primary_code(error)
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        if is_busy(error):
             raise JournalLockedError(
                 f"{path} is in use by another service: a journal has one writer"
             ) from error
-        if code == sqlite3.SQLITE_NOTADB:
+        if primary_code(error) == sqlite3.SQLITE_NOTADB:
             raise JournalVersionError(f"{path} is not a journal: {error}") from error
         raise JournalError(f"{path} can't be opened: {described(error, path)}") from error
 
@@ -327,15 +347,54 @@ def _canary_context(epoch: Epoch, previous: bytes) -> bytes:
     return canary_context(epoch.number, epoch.opened_at, epoch.first_row, previous)
 
 
+def file_id(path: Path) -> bytes:
+    """Return what tells a file from its copies: number and generation of its inode.
+
+    Both stay with a file that is renamed, and across boots. The number of its device does not. A
+    file system without generations (tmpfs, overlayfs) leaves the inode's number.
+
+    No connection of this process may have the file open: closing any descriptor of a file drops
+    the locks that SQLite holds on it.
+
+    Raises:
+        OSError: the file can't be opened.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        generation = bytes(8)
+        with suppress(OSError):
+            generation = fcntl.ioctl(file, _FS_IOC_GETVERSION, generation)
+        return _FILE_ID.pack(os.fstat(file).st_ino, int.from_bytes(generation, sys.byteorder))
+    finally:
+        os.close(file)
+
+
+def noted_file_id(connection: sqlite3.Connection, sealer: Sealer) -> bytes:
+    """Return the id of the file that was opened last for writing; empty if it was not noted."""
+    newest = connection.execute(
+        "SELECT epoch, strategy, opened_at, key_id, first_row, previous, canary FROM writers"
+        " ORDER BY epoch DESC LIMIT 1"
+    ).fetchone()
+    if newest is None:
+        return b""
+    *columns, previous, canary = newest
+    return sealer.open(canary, _canary_context(Epoch(*columns), previous))[len(_CANARY) :]
+
+
 def add_epoch(
-    connection: sqlite3.Connection, sealer: Sealer, epoch: Epoch, key: MasterKey, salt: bytes
+    connection: sqlite3.Connection,
+    sealer: Sealer,
+    epoch: Epoch,
+    key: MasterKey,
+    salt: bytes,
+    file: bytes,
 ) -> None:
     """Write an epoch down, and let the sealer seal under its key from now on."""
     sealer.begin_epoch(epoch.number, key, salt, epoch.strategy, epoch.first_row)
     (previous,) = connection.execute(
         "SELECT salt FROM writers ORDER BY epoch DESC LIMIT 1"
     ).fetchone() or (bytes(SALT_SIZE),)
-    canary = sealer.seal(_CANARY, _canary_context(epoch, previous))
+    canary = sealer.seal(_CANARY + file, _canary_context(epoch, previous))
     connection.execute(
         "INSERT INTO writers"
         " (epoch, strategy, opened_at, key_id, first_row, salt, previous, canary)"

@@ -14,8 +14,6 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from service.persistence.contract import (
     LATEST,
     CorruptRecordError,
@@ -29,6 +27,7 @@ from service.persistence.contract import (
 from service.persistence.log_index import GIVEN_UP, LogIndex, Tail
 from service.persistence.log_rows import (
     SEALED_STATE,
+    STATE_SEALED_BEFORE,
     Entry,
     entries_of,
     first_place,
@@ -43,8 +42,8 @@ from service.persistence.opened_rows import OpenedRows
 from service.persistence.sealing import (
     STATE_KEY_SIZE,
     Sealer,
+    StateCipher,
     directory_context,
-    payloads_context,
     snapshot_context,
     state_context,
 )
@@ -54,7 +53,11 @@ __all__ = ["SqliteReader"]
 
 _SELECT_ROW = "SELECT directory, payloads FROM log WHERE number = ?"
 
+# Snapshots that are looked at for the newest time: the very last ones may be damaged.
+_LAST_SAVED = 16
+
 _STATE = RecordKind.STATE
+_SEALED_STATES = (SEALED_STATE, STATE_SEALED_BEFORE)
 # A recovery makes a record for every message behind the snapshot: these take half of what calling
 # the classes does.
 _record = Record._make
@@ -148,6 +151,21 @@ class SqliteReader:
             raise CorruptRecordError(f"channel {channel}: the time of its snapshot is damaged")
         return taken_at
 
+    def newest_save(self) -> int:
+        """See ``Journal``. Only what is sealed is believed."""
+        newest = 0
+        # Rows are numbered in the order in which they were written.
+        for (channel,) in self._select_all(
+            "SELECT channel FROM snapshots ORDER BY rowid DESC LIMIT ?", (_LAST_SAVED,)
+        ):
+            try:
+                snapshot = self.load_snapshot(channel, LATEST)
+            except CorruptRecordError:
+                continue
+            if snapshot is not None:
+                newest = max(newest, snapshot.taken_at)
+        return newest
+
     def given_up(self) -> set[int]:
         """Return the channels that are refused for good, and of which nothing else is left."""
         return {channel for channel, reason in self.index.damaged.items() if reason is GIVEN_UP}
@@ -237,8 +255,9 @@ class SqliteReader:
         try:
             row = row_of(place)
             kind, payload = record_at(place, self.opened_rows.get(row) or self._open_row(row))
-            if kind == SEALED_STATE:
-                kind, payload = _STATE, self._open_state(channel, tail, number, payload)
+            if kind in _SEALED_STATES:
+                payload = self._open_state(channel, tail, number, kind, payload)
+                kind = _STATE
             return _record((channel, number, _KINDS.get(kind) or RecordKind(kind), payload))
         except (CorruptRecordError, ValueError) as error:
             raise CorruptRecordError(f"channel {channel}: record {number}: {error}") from error
@@ -251,11 +270,12 @@ class SqliteReader:
         self.opened_rows.keep(number, payloads)
         return payloads
 
-    def _open_state(self, channel: int, tail: Tail, number: int, sealed: bytes) -> bytes:
+    def _open_state(self, channel: int, tail: Tail, number: int, kind: int, sealed: bytes) -> bytes:
         cipher = self.state_cipher(channel, tail)
         if cipher is None:
             raise CorruptRecordError("the snapshot with its key is missing")
-        return self.sealer.open_with(cipher, sealed, state_context(channel, number))
+        opening = cipher.open if kind == SEALED_STATE else cipher.open_before
+        return opening(sealed, state_context(channel, number))
 
     def open_payloads(self, number: int, directory: bytes, payloads: bytes) -> bytes:
         """Return the payloads of a row.
@@ -263,9 +283,9 @@ class SqliteReader:
         Raises:
             CorruptRecordError: they are damaged.
         """
-        return self.sealer.open_row(number, payloads, payloads_context(number, directory))
+        return self.sealer.open_payloads(number, directory, payloads)
 
-    def state_cipher(self, channel: int, tail: Tail) -> AESGCM | None:
+    def state_cipher(self, channel: int, tail: Tail) -> StateCipher | None:
         """Return what seals whole states behind the channel's newest snapshot, if it has one.
 
         Raises:
@@ -274,7 +294,7 @@ class SqliteReader:
         if tail.state_cipher is None and tail.snapshot:
             found = self._load_snapshot(channel, LATEST)
             if found is not None:
-                tail.state_cipher = AESGCM(found[1])
+                tail.state_cipher = StateCipher(found[1])
         return tail.state_cipher
 
     def load_snapshot(self, channel: int, criteria: SnapshotCriteria) -> Snapshot | None:

@@ -42,7 +42,6 @@ from service.persistence.sealing import (
     canary_context,
     directory_context,
     owner_context,
-    payloads_context,
     snapshot_context,
 )
 from service.persistence.sqlite_file import add_row, make_tables, require_format
@@ -228,7 +227,7 @@ class OldJournal:
         if not live:
             return
         try:
-            opened = self._sealer.open(payloads, payloads_context(row, directory))
+            opened = self._sealer.open_payloads(row, directory, payloads)
             records = [record_at(place, opened)[1] for place, *_ in live]
         except CorruptRecordError:
             given_up.update(channel for _, channel, *_ in live)

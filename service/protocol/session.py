@@ -221,7 +221,7 @@ class Session:
         return 0 if self.deliveries is None else self.deliveries.last_number
 
     def forget_deliveries(self) -> None:
-        """Drop every delivery, without a change: for a session that is of no more use."""
+        """Drop every delivery, without a change: right before a snapshot of an expired session."""
         if self.deliveries is not None:
             self.deliveries.drop_all()
 
@@ -269,10 +269,9 @@ class Session:
         """Check the lifetime.
 
         Raises:
-            ChannelExpiredError: it is over; what could be delivered again is forgotten.
+            ChannelExpiredError: it is over. Nothing has changed: the clock may be wrong.
         """
         if now >= self.expires_at:
-            self.forget_deliveries()
             raise ChannelExpiredError("the channel's lifetime is over: establish a new one")
 
     # --- Stored form ------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from service.actors.dispatcher import MailboxStatistics
 from service.actors.environment import ActorStatistics
 from service.actors.permits import RecoveryPermits
+from service.clock import ServiceClock
 from service.persistence.committer import CommitterStatistics
 from service.persistence.contract import JournalStatistics
 from service.rpc.admission import Admission
@@ -30,6 +31,7 @@ class Sources:
     requests: RequestStatistics
     admission: Admission
     actors: ActorStatistics
+    clock: ServiceClock
     mailboxes: MailboxStatistics
     permits: RecoveryPermits
     live_actors: Callable[[], int]
@@ -62,6 +64,12 @@ class ServiceCollector(Collector):
         yield from request_metrics(families, sources.requests, sources.admission)
         yield from actor_metrics(
             families, sources.actors, sources.mailboxes, sources.permits, sources.live_actors()
+        )
+        yield families.counter("clock_jumps", "Jumps of the wall clock.", sources.clock.jumps)
+        yield families.gauge(
+            "clock_unsettled_seconds",
+            "By how much the wall clock is ahead of what is believed.",
+            sources.clock.unsettled,
         )
         yield from persistence_metrics(
             families, sources.committer, sources.journal(), sources.waiting_writes()

@@ -358,6 +358,13 @@ class JournalConformance(ABC):
         assert seven_saved.channels(-1, 100) == [0, 7, 70, 2**63 - 1]
         assert [seven_saved.saved_at(channel) for channel in (3, 69, ABSENT, CHANNEL)] == [0] * 4
 
+    def test_the_newest_save_of_all_is_known(self, journal: Journal) -> None:
+        assert journal.newest_save() == 0
+        journal.commit(Batch([change(1)], [snapshot(1, 700)]))
+        journal.commit(Batch([change(1, OTHER)], [snapshot(1, 900, OTHER)]))
+        journal.commit(Batch([change(2)], [snapshot(2, 800)]))
+        assert journal.newest_save() == 900
+
     def test_the_newest_snapshot_says_when_a_channel_was_saved(self, fifteen: Journal) -> None:
         assert fifteen.channels(-1, 100) == [CHANNEL]
         assert fifteen.saved_at(CHANNEL) == 1_015

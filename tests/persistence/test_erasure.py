@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from service.persistence import sqlite
 from service.persistence.contract import (
@@ -34,8 +33,8 @@ from service.persistence.log_rows import (
 from service.persistence.sealing import (
     STATE_KEY_SIZE,
     Sealer,
+    StateCipher,
     directory_context,
-    payloads_context,
     snapshot_context,
     state_context,
 )
@@ -167,15 +166,15 @@ def ransack(directory: Path) -> Loot:
     sealer = Sealer()
     know_epochs(connection, directory / "journal.db", KEYS, sealer)
     loot = Loot()
-    state_keys: list[AESGCM] = []
+    state_keys: list[StateCipher] = []
     for channel, number, life, taken_at, blob in connection.execute("SELECT * FROM snapshots"):
         context = snapshot_context(channel, stored_number(life, number), taken_at)
         opened = sealer.open(blob, context)
-        state_keys.append(AESGCM(opened[:STATE_KEY_SIZE]))
+        state_keys.append(StateCipher(opened[:STATE_KEY_SIZE]))
         loot.sessions.append(opened[STATE_KEY_SIZE:])
     for row, directory_blob, payloads_blob in connection.execute("SELECT * FROM log"):
         listed = sealer.open(directory_blob, directory_context(row))
-        payloads = sealer.open(payloads_blob, payloads_context(row, directory_blob))
+        payloads = sealer.open_payloads(row, directory_blob, payloads_blob)
         for place, channel, stored, noted, _ in entries_of(row, listed):
             if is_note(noted):
                 continue
@@ -193,10 +192,12 @@ def ransack(directory: Path) -> Loot:
     return loot
 
 
-def _open_state(keys: list[AESGCM], sealed: bytes, channel: int, number: int) -> Iterator[bytes]:
+def _open_state(
+    keys: list[StateCipher], sealed: bytes, channel: int, number: int
+) -> Iterator[bytes]:
     for key in keys:
         try:
-            yield Sealer.open_with(key, sealed, state_context(channel, number))
+            yield key.open(sealed, state_context(channel, number))
         except CorruptRecordError:
             continue
 

@@ -47,7 +47,8 @@ def eager_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_at(path: Path) -> SqliteJournal:
-    return SqliteJournal(path, keys=KEYS, strategy="differential")
+    # Its files are copied and put back at will.
+    return SqliteJournal(path, keys=KEYS, strategy="differential", moved=True)
 
 
 def tables_of(connection: sqlite3.Connection) -> list[str]:

@@ -53,7 +53,8 @@ def eager_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def open_sqlite(path: Path, key: bytes = KEY, strategy: str = "full") -> SqliteJournal:
-    return SqliteJournal(path, keys=KeyRing.of(key), strategy=strategy)
+    # Some tests put copies of files there.
+    return SqliteJournal(path, keys=KeyRing.of(key), strategy=strategy, moved=True)
 
 
 class TestMemoryJournal(JournalConformance):
@@ -99,7 +100,7 @@ def row_at(connection: sqlite3.Connection, place: int) -> tuple[bytes, bytes]:
 def overwrite(connection: sqlite3.Connection, place: int, content: bytes) -> None:
     """Put other content where a record lies, and cut off or fill up what is behind."""
     _, payloads = row_at(connection, place)
-    begin = 12 + place - first_place(row_of(place))  # behind the seal's nonce
+    begin = 16 + place - first_place(row_of(place))  # behind the seal's epoch and nonce
     damaged = (payloads[:begin] + content).ljust(len(payloads), b"\0")[: len(payloads)]
     connection.execute("UPDATE log SET payloads = ? WHERE number = ?", (damaged, row_of(place)))
 
@@ -292,9 +293,23 @@ def test_no_sealing_key_and_nonce_come_twice_even_from_a_restored_backup(tmp_pat
         (tmp_path / "live.db").unlink()
         (tmp_path / "live.db-lease").unlink()
     first, second = sealed
-    # The same epoch number, counter, context and payload: only the key differs.
-    assert first[:12] == second[:12]
-    assert first[12:] != second[12:]
+    # The same epoch number, counter, context and payload: key and nonce differ.
+    assert first[:9] == second[:9]
+    assert first[9:] != second[9:]
+
+
+def test_the_newest_save_is_that_of_a_snapshot_that_opens(tmp_path: Path) -> None:
+    path = tmp_path / "j.db"
+    journal = open_sqlite(path)
+    for channel in range(1, 5):
+        journal.commit(Batch([change(1, channel)], [snapshot(1, 1_000 + channel, channel)]))
+    journal.close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE snapshots SET taken_at = 9999 WHERE channel = 4")
+    connection.close()
+    journal = open_sqlite(path)
+    assert journal.newest_save() == 1_003
+    journal.close()
 
 
 # --- Damage to the log itself ----------------------------------------------------------------

@@ -44,8 +44,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "data" / "journal.db"
 
 
-def open_at(path: Path, keys: KeyRing = KEYS) -> SqliteJournal:
-    return SqliteJournal(path, keys=keys, strategy="full", lease=1e6)
+def open_at(path: Path, keys: KeyRing = KEYS, *, moved: bool = False) -> SqliteJournal:
+    return SqliteJournal(path, keys=keys, strategy="full", lease=1e6, moved=moved)
 
 
 def write(path: Path, *batches: Batch) -> None:
@@ -204,8 +204,8 @@ def test_what_was_deleted_is_not_in_a_backup(path: Path) -> None:
     reader.connection.execute("PRAGMA secure_delete = OFF")
     journal.delete_snapshots(B, SnapshotCriteria())
     journal.close()
-    assert blob[12:] in path.read_bytes()
-    assert blob[12:] not in back_up_of(path).read_bytes()
+    assert blob[16:] in path.read_bytes()
+    assert blob[16:] not in back_up_of(path).read_bytes()
 
 
 # --- Restoring ------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def test_nothing_of_a_channel_that_was_given_up_stays_but_its_number(path: Path)
         journal.recover(A)
     journal.close()
     rows = connection.execute("SELECT number, length(directory) FROM log").fetchall()
-    assert [length for _, length in rows] == [28, 28 + 2 * 21]
+    assert [length for _, length in rows] == [32, 32 + 2 * 21]
     assert rows[0][0] > 2**32
     connection.close()
 
@@ -474,6 +474,8 @@ def test_a_service_that_has_opened_what_is_exchanged_meanwhile_does_not_begin(
     shutil.copyfile(path, copy)
     with pytest.raises(JournalLockedError, match="exchanged meanwhile"):
         exchanged(path, lambda: copy.rename(path), monkeypatch)
+    # What lies there is a copy, of which somebody has to say that it may go on.
+    open_at(path, moved=True).close()
     assert whole(path, A, B) == {A: True, B: True}
 
 
@@ -604,7 +606,8 @@ def test_a_killed_restore_leaves_the_journal_that_was_or_the_one_that_is_restore
         finish_restore(path)
         identity = (path.parent / IDENTITY).read_bytes()
         new = identity == b"an identity"
-        journal = open_at(path)
+        # The directory of the test is a copy; what a restore has made says so itself.
+        journal = open_at(path, moved=not new)
         if new and since != "nothing":
             for channel in (A, B):
                 with pytest.raises(CorruptRecordError, match="may have gone on after the backup"):
@@ -672,6 +675,10 @@ def test_an_old_copy_of_the_lost_journal_in_the_place_of_the_restored_one_is_not
     restored(copy, path)
     write(path, Batch([change(1, C)]))
     path.write_bytes(lost)
+    with pytest.raises(JournalVersionError, match="is a copy"):
+        open_at(path)
+    # Nor is the operator's word enough.
+    SqliteJournal(path, keys=KEYS, strategy="full", moved=True).close()
     assert whole(path, A, B) == {A: False, B: False}
 
 

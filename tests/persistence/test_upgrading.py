@@ -21,9 +21,8 @@ from service.persistence.contract import (
 )
 from service.persistence.inspection import inspect_journal
 from service.persistence.keyring import KeyRing
-from service.persistence.log_rows import SEALED_STATE, SNAPSHOT_NOTE, RowWriter, stamp_of
+from service.persistence.log_rows import SNAPSHOT_NOTE, STATE_SEALED_BEFORE, RowWriter, stamp_of
 from service.persistence.sealing import (
-    Sealer,
     canary_context,
     owner_context,
     snapshot_context,
@@ -32,6 +31,7 @@ from service.persistence.sealing import (
 from service.persistence.sqlite import SqliteJournal
 from service.persistence.verification import verify
 from tests.persistence.journal_conformance import change
+from tests.support.former_seals import FormerSealer
 
 KEYS = KeyRing.of(bytes(range(32)))
 OWNER = bytes(16)
@@ -59,8 +59,7 @@ CREATE TABLE backup (head INTEGER NOT NULL, made_at INTEGER NOT NULL);
 
 def write_old(path: Path) -> None:
     """Write a journal as the release before wrote it."""
-    sealer = Sealer(2)
-    sealer.begin_epoch(3, KEYS.sealing, SALT, "full")
+    sealer = FormerSealer(3, KEYS.sealing, SALT, "full")
 
     def row(*records: Record, snapshots: tuple[Snapshot, ...] = ()) -> None:
         (number,) = connection.execute("SELECT coalesce(max(number), 0) + 1 FROM log").fetchone()
@@ -68,8 +67,8 @@ def write_old(path: Path) -> None:
         for channel, sequence_number, kind, payload in records:
             if kind is RecordKind.STATE:
                 context = state_context(channel, sequence_number)
-                sealed = sealer.seal_with(AESGCM(STATE_KEY), payload, context)
-                writer.add(channel, sequence_number, SEALED_STATE, sealed)
+                sealed = sealer.seal(payload, context, AESGCM(STATE_KEY))
+                writer.add(channel, sequence_number, STATE_SEALED_BEFORE, sealed)
             else:
                 writer.add(channel, sequence_number, kind, payload)
         for snapshot in snapshots:

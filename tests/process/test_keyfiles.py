@@ -13,7 +13,6 @@ import pytest
 
 from service.keyfiles import KeyFileError, KeySource, load_identity
 from service.persistence.keyring import KeyRing
-from service.randomness import BlockRandom
 from service.settings import SettingsError, load_settings
 from tests.process.test_process import run_cli
 from tests.support.house import until
@@ -279,26 +278,3 @@ def test_a_crash_while_a_key_is_written_leaves_no_half_a_key(tmp_path: Path) -> 
     made = source.load(os.urandom)
     assert source.load(os.urandom).sealing == made.sealing
     assert [path.name for path in tmp_path.iterdir()] == ["sealing.key"]
-
-
-def test_block_randomness_never_gives_the_same_bytes_twice() -> None:
-    random = BlockRandom()
-    drawn = [random(12) for _ in range(2_000)]
-    assert all(len(nonce) == 12 for nonce in drawn)
-    assert len(set(drawn)) == 2_000
-
-
-def test_keys_are_never_drawn_from_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    real = os.urandom
-
-    def urandom(size: int) -> bytes:
-        asked.append(size)
-        return real(size)
-
-    monkeypatch.setattr(os, "urandom", urandom)
-    random = BlockRandom()
-    random(12)
-    random(32)
-    random(12)
-    assert asked == [4_096, 32]

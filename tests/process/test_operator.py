@@ -266,6 +266,40 @@ async def test_an_old_copy_put_in_place_by_hand_is_recognised(start: Start, data
         await established(client)
 
 
+async def test_a_copied_directory_is_refused_until_the_operator_answers_for_it(
+    start: Start, data: Path, tmp_path: Path
+) -> None:
+    service = start()
+    async with client_of(service) as client:
+        channel = await established(client)
+    service.signal(signal.SIGTERM)
+    shutil.copytree(data, tmp_path / "moved")
+    moved = f"--data-dir={tmp_path / 'moved'}"
+    said = command("serve", moved, "--listen=127.0.0.1:0", expect=3)
+    assert "is a copy" in said
+    assert "connect-actor restore --nothing-written-since" in said
+    assert "--nothing-written-since" in command("restore", moved, expect=2)
+    assert "they go on" in command("restore", moved, "--nothing-written-since")
+    after = start(moved)
+    async with client_of(after) as client:
+        await continued(client, channel)
+
+
+async def test_a_copied_journal_that_lacks_its_end_is_not_accepted(
+    start: Start, data: Path, tmp_path: Path
+) -> None:
+    service = start()
+    async with client_of(service) as client:
+        channel = await established(client)
+        shutil.copytree(data, tmp_path / "moved")
+        await talk(channel, 5)
+    service.signal(signal.SIGTERM)
+    shutil.copy(data / "journal.db-lease", tmp_path / "moved")
+    moved = f"--data-dir={tmp_path / 'moved'}"
+    said = command("restore", moved, "--nothing-written-since", expect=3)
+    assert "something was written since" in said
+
+
 # --- Rotation -------------------------------------------------------------------------------------
 
 

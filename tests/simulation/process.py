@@ -119,6 +119,7 @@ class Process:
                 one_time_prekeys=1,
             ),
             clock=lambda: NOW,
+            settled=lambda: NOW,
             monotonic=self.loop.time,
             random=surroundings.random_bytes,
         )

@@ -16,6 +16,7 @@ from service.actors.future import LoopFuture
 from service.actors.permits import RecoveryPermits
 from service.actors.router import Router, RouterSettings
 from service.client.channel import wall_clock as real_clock
+from service.clock import ServiceClock
 from service.persistence.committer import Committer
 from service.persistence.contract import Journal
 from service.persistence.strategies import STRATEGIES
@@ -88,6 +89,8 @@ class House:
         loop = asyncio.get_running_loop()
         self.journal = journal
         self.now = NOW
+        self.settled: int | None = None  # by default as now
+        self.service_clock = ServiceClock(0)
         self.committer = Committer(
             journal, loop, max_waiting=max_waiting, timeout=journal_timeout, thread=thread
         )
@@ -103,6 +106,7 @@ class House:
                 redelivery_window=redelivery_window, one_time_prekeys=one_time_prekeys
             ),
             clock=real_clock if wall_clock else lambda: self.now,
+            settled=lambda: self.now if self.settled is None else self.settled,
             monotonic=loop.time,
             random=os.urandom,
             key_pairs=key_pairs,

@@ -27,8 +27,8 @@ EAGER_UPKEEP = {"_MIN_DEAD": 0, "_CLEAN_RECORDS": 3, "_CHECKPOINT_AFTER": 0}
 def sqlite_journal(
     path: Path, *, key: bytes = MASTER_KEY, strategy: str = "differential"
 ) -> SqliteJournal:
-    """Open, or make, a journal."""
-    return SqliteJournal(path, keys=KeyRing.of(key), strategy=strategy)
+    """Open, or make, a journal; one whose files a test has put there, too."""
+    return SqliteJournal(path, keys=KeyRing.of(key), strategy=strategy, moved=True)
 
 
 class ScriptedJournal(MemoryJournal):

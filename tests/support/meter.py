@@ -37,6 +37,7 @@ class Meter:
             requests=requests or RequestStatistics(),
             admission=Admission(Bounds()),
             actors=house.statistics,
+            clock=house.service_clock,
             mailboxes=house.dispatcher.mailboxes,
             permits=house.environment.permits,
             live_actors=lambda: house.router.live,

@@ -86,10 +86,10 @@ def _has_ended(process: psutil.Process) -> bool:
         return True
 
 
-def run_python(program: str) -> str:
+def run_python(program: str, *arguments: str) -> str:
     """Run a program in an interpreter of its own and return what it prints."""
     return subprocess.run(  # noqa: S603 - our own program
-        [sys.executable, "-c", program],
+        [sys.executable, "-c", program, *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
