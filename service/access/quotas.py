@@ -1,11 +1,16 @@
-"""Quotas by principal: channels, operations and bytes per second, and a fair share under overload.
+"""Quotas by principal: channels, operations, bytes and work, and a fair share under overload.
 
-All of it is counted on the event loop's thread. Refusals are made before any work is done for what
-is refused. The buckets are our own, of a few lines: the libraries for it (``limits``,
-``pyrate-limiter``) bring storages, locks and waiting, which would cost more than what is limited.
+Operations and bytes beyond their rates are refused before anything is done for them. Work
+(``service.actors.work``) is known only once it is done, so it is charged then, and what was charged
+beyond its rate is owed. Where callers are not authenticated, the address of a connection stands for
+the principal in all but the number of channels.
+
+All of it is counted on the event loop's thread. The buckets are our own, of a few lines: the
+libraries for it (``limits``, ``pyrate-limiter``) bring storages, locks and waiting, which would
+cost more than what is limited.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +26,9 @@ __all__ = ["Account", "Accounts", "ChannelQuota", "Rates", "Sized", "TokenBucket
 
 
 _ROUNDING = 1e-6
+# Accounts of addresses that are kept, some 600 bytes each: whoever has more of them is better held
+# off by a firewall.
+_MAX_ADDRESSES = 16_384
 
 
 class Sized(Protocol):
@@ -64,21 +72,22 @@ class Rates:
 
     operations_per_second: float = 0.0
     bytes_per_second: float = 0.0
+    derivations_per_second: float = 0.0
+    """Of work beyond that of ordinary messages: ``service.actors.work``."""
     burst_seconds: float = 1.0
     """How much may come at once, in seconds' worth of its rate."""
 
-    def __bool__(self) -> bool:
-        """Whether there is any limit."""
-        return bool(self.operations_per_second or self.bytes_per_second)
-
 
 class Account:
-    """What a principal uses at this moment."""
+    """What a principal uses at this moment, and what it owes: a ``Payer``."""
 
-    __slots__ = ("_accounts", "_bytes", "_operations", "in_flight")
+    __slots__ = ("_accounts", "_bytes", "_derivations", "_operations", "flow", "in_flight")
 
-    def __init__(self, accounts: "Accounts", rates: Rates, now: float) -> None:
+    def __init__(self, accounts: "Accounts", name: str, rates: Rates, now: float) -> None:
+        self.flow = name
+        """See ``Payer``."""
         self._accounts = accounts
+        self._derivations = _bucket(rates.derivations_per_second, rates.burst_seconds, now)
         self._operations = _bucket(rates.operations_per_second, rates.burst_seconds, now)
         self._bytes = _bucket(rates.bytes_per_second, rates.burst_seconds, now)
         self.in_flight = 0
@@ -91,16 +100,36 @@ class Account:
             RateLimitedError: it comes too soon.
             OverloadedError: the service is full, and this principal has its share of it.
         """
-        self._accounts.require_share(self.in_flight)
+        accounts = self._accounts
+        if accounts.in_flight >= accounts.max_in_flight:
+            accounts.require_share(self.in_flight)
         if self._operations is not None or self._bytes is not None:
             self._require_rate(request)
         self.in_flight += 1
-        self._accounts.entered(self.in_flight)
+        accounts.in_flight += 1
+        if self.in_flight == 1:
+            accounts.active += 1
 
     def leave(self) -> None:
         """Take note that an operation has its answer."""
+        accounts = self._accounts
         self.in_flight -= 1
-        self._accounts.left(self.in_flight)
+        accounts.in_flight -= 1
+        if not self.in_flight:
+            accounts.active -= 1
+
+    @property
+    def debt(self) -> float:
+        """See ``Payer``."""
+        bucket = self._derivations
+        return 0.0 if bucket is None else bucket.wait_for(0, self._accounts.monotonic())
+
+    def charge(self, work: int) -> None:
+        """See ``Payer``."""
+        bucket = self._derivations
+        if bucket is not None:
+            bucket.wait_for(0, self._accounts.monotonic())  # it fills up to now, and no further
+            bucket.take(work)
 
     def _require_rate(self, request: Sized) -> None:
         size = 0 if self._bytes is None else request.ByteSize()
@@ -144,43 +173,44 @@ class Accounts:
         """
         self.monotonic = monotonic
         self._rates = rates
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
         self._accounts: dict[str, Account] = {}
-        self._in_flight = 0
-        self._active = 0  # principals with anything in flight
+        self._addresses: OrderedDict[str, Account] = OrderedDict()  # least recently used first
+        self.in_flight = 0
+        """Of all accounts, which count it."""
+        self.active = 0
+        """Accounts with anything in flight."""
 
     def of(self, principal: Principal) -> Account:
         """Return a principal's account."""
         account = self._accounts.get(principal.name)
         if account is None:
-            account = Account(self, self._rates, self.monotonic())
+            account = Account(self, principal.name, self._rates, self.monotonic())
             self._accounts[principal.name] = account
         return account
 
+    def of_address(self, address: str) -> Account:
+        """Return the account of whoever calls from an address."""
+        account = self._addresses.pop(address, None)
+        if account is None:
+            account = Account(self, address, self._rates, self.monotonic())
+            if len(self._addresses) >= _MAX_ADDRESSES:
+                self._addresses.popitem(last=False)
+        self._addresses[address] = account
+        return account
+
     def require_share(self, in_flight: int) -> None:
-        """Check that a principal with so many operations in flight may begin another.
+        """Check that a principal with so many operations in flight may begin another at the bound.
 
         Raises:
             OverloadedError: it may not.
         """
-        if self._in_flight < self._max_in_flight:
-            return
-        sharing = max(1, self._active + (in_flight == 0))
-        if in_flight * sharing >= self._max_in_flight:
+        sharing = max(1, self.active + (in_flight == 0))
+        if in_flight * sharing >= self.max_in_flight:
             raise OverloadedError(
-                f"{self._in_flight} operations are under way, and your share of them is used:"
+                f"{self.in_flight} operations are under way, and your share of them is used:"
                 " try again after a pause"
             )
-
-    def entered(self, in_flight: int) -> None:
-        """Count an operation of a principal that has so many in flight now."""
-        self._in_flight += 1
-        self._active += in_flight == 1
-
-    def left(self, in_flight: int) -> None:
-        """Count the end of an operation of a principal that has so many in flight now."""
-        self._in_flight -= 1
-        self._active -= in_flight == 0
 
 
 class ChannelQuota:

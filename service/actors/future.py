@@ -24,6 +24,8 @@ from typing import Any, TypeVar
 
 from pykka import Future, Timeout
 
+from service.actors.work import Payer
+
 __all__ = ["ExcInfo", "LoopFuture", "WouldBlockError"]
 
 T = TypeVar("T")
@@ -74,9 +76,12 @@ class LoopFuture(Future[T]):
         "_get_hook",
         "_get_hook_result",
         "_value",
+        "payer",
         "request_id",
     )
 
+    payer: Payer
+    """Who pays for the message that is answered; seldom set."""
     request_id: str
     """Whose answer this is, for ``service.tracing``; seldom set."""
 

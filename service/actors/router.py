@@ -39,6 +39,7 @@ from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment, Guardian
 from service.actors.future import LoopFuture
 from service.actors.mailbox import Envelope, Mailbox
+from service.actors.work import payer_of
 from service.errors import (
     ActorCrashedError,
     ConnectError,
@@ -63,6 +64,10 @@ _SWEEPS_PER_TIMEOUT = 8
 
 class Routes(Protocol):
     """A way to every channel: a ``Router``, or one that hands on what is another process's."""
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What gives turns to actors, and may give them to the rest of their callers' work."""
 
     def route(self, connect_id: int, command: Command, reply: Reply, owner: bytes = b"") -> None:
         """See that an owner's command gets to its channel and its answer to ``reply``."""
@@ -148,6 +153,11 @@ class Router(Guardian):
         self._due: defaultdict[int, deque[int]] = defaultdict(deque)
         self._period = settings.idle_timeout / _SWEEPS_PER_TIMEOUT
         self._timer = loop.call_later(self._period, self._on_sweep)
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """See ``Routes``."""
+        return self._dispatcher
 
     @property
     def live(self) -> int:
@@ -477,6 +487,9 @@ class _Serial:
             request_id = id_of(reply)
             if request_id is not None:
                 relay.request_id = request_id
+            payer = payer_of(reply)
+            if payer is not None:
+                relay.payer = payer
             relay.add_done_callback(partial(self._relay, reply))
             forward(relay)
         self._pumping = False

@@ -83,6 +83,7 @@ class House:
         redelivery_window: int = 0,
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
         thread: Executor | None = None,
+        monotonic: Callable[[], float] | None = None,
         key_pairs: KeyPairs | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -103,7 +104,7 @@ class House:
                 redelivery_window=redelivery_window, one_time_prekeys=one_time_prekeys
             ),
             clock=real_clock if wall_clock else lambda: self.now,
-            monotonic=loop.time,
+            monotonic=monotonic or loop.time,
             random=os.urandom,
             key_pairs=key_pairs,
         )
