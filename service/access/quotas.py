@@ -26,6 +26,9 @@ __all__ = ["Account", "Accounts", "ChannelQuota", "Rates", "Sized", "TokenBucket
 
 
 _ROUNDING = 1e-6
+# Seconds' worth of work that a caller may demand at once, whatever the burst of other rates: by
+# default 5,000 steps, for which the event loop is busy for some 5 ms.
+_DERIVATION_BURST = 0.1
 # Accounts of addresses that are kept, some 600 bytes each: whoever has more of them is better held
 # off by a firewall.
 _MAX_ADDRESSES = 16_384
@@ -75,7 +78,7 @@ class Rates:
     derivations_per_second: float = 0.0
     """Of work beyond that of ordinary messages: ``service.actors.work``."""
     burst_seconds: float = 1.0
-    """How much may come at once, in seconds' worth of its rate."""
+    """How many operations and bytes may come at once, in seconds' worth of their rates."""
 
 
 class Account:
@@ -87,7 +90,7 @@ class Account:
         self.flow = name
         """See ``Payer``."""
         self._accounts = accounts
-        self._derivations = _bucket(rates.derivations_per_second, rates.burst_seconds, now)
+        self._derivations = _bucket(rates.derivations_per_second, _DERIVATION_BURST, now)
         self._operations = _bucket(rates.operations_per_second, rates.burst_seconds, now)
         self._bytes = _bucket(rates.bytes_per_second, rates.burst_seconds, now)
         self.in_flight = 0

@@ -154,7 +154,8 @@ def test_the_status_tells_when_to_come_back_to_the_millisecond_rounded_up() -> N
 
 def test_work_is_owed_once_it_goes_beyond_the_rate(clock: Clock) -> None:
     limited = account(clock, derivations_per_second=100.0, burst_seconds=2.0)
-    limited.charge(200)
+    # A tenth of a second's worth, whatever the burst of other rates.
+    limited.charge(10)
     assert limited.debt == 0.0
     limited.charge(50)
     assert limited.debt == pytest.approx(0.5)
@@ -163,7 +164,7 @@ def test_work_is_owed_once_it_goes_beyond_the_rate(clock: Clock) -> None:
     clock.now += 0.25
     assert limited.debt == pytest.approx(0.25)
     clock.now += 1_000.0
-    limited.charge(201)
+    limited.charge(11)
     assert limited.debt == pytest.approx(0.01)
 
 
