@@ -102,6 +102,11 @@ class Settings(BaseSettings):
         None, description="names and hashes of bearer tokens; each call then needs one"
     )
     max_channels_per_principal: NonNegativeInt = Field(0, description="0: any number")
+    max_channels: NonNegativeInt = Field(
+        200_000,
+        description="channels in all, where callers are not authenticated; beyond: none is made;"
+        " 0: any number",
+    )
     max_operations_per_second: _Rate = Field(
         0.0,
         description="of each principal; of each address where callers are not authenticated, as"

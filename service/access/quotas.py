@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from pykka import Future
 
 from service.access.principals import Principal
-from service.actors.future import LoopFuture
+from service.actors.future import LoopFuture, standing_in_for
 from service.errors import OverloadedError, QuotaExceededError, RateLimitedError
 
 __all__ = ["Account", "Accounts", "ChannelQuota", "Rates", "Sized", "TokenBucket"]
@@ -217,13 +217,20 @@ class Accounts:
 
 
 class ChannelQuota:
-    """Bounds how many channels an owner has: those that are durable and those on their way."""
+    """Bounds how many channels an owner has: those that are durable and those on their way.
+
+    Those of no owner, where callers are not authenticated, are bounded together.
+    """
 
     def __init__(self, limit: int, owned: Callable[[bytes], int]) -> None:
-        """Let everybody have ``limit`` channels, of which ``owned`` counts the durable ones."""
+        """Let each have ``limit`` channels, 0 for any number; ``owned`` counts the durable ones."""
         self._limit = limit
         self._owned = owned
         self._on_their_way: Counter[bytes] = Counter()
+
+    def has_room(self, owner: bytes) -> bool:
+        """Say whether an owner may have another channel."""
+        return not self._limit or self._owned(owner) + self._on_their_way[owner] < self._limit
 
     def require_room(self, owner: bytes) -> None:
         """Check that an owner may have another channel.
@@ -231,10 +238,17 @@ class ChannelQuota:
         Raises:
             QuotaExceededError: it may not.
         """
-        if self._owned(owner) + self._on_their_way[owner] >= self._limit:
-            raise QuotaExceededError(
-                f"you have as many channels as you may have, {self._limit}: close some"
+        if self.has_room(owner):
+            return
+        if owner:
+            text = f"you have as many channels as you may have, {self._limit}: close some"
+        else:
+            text = (
+                f"there are {self._limit} channels, as many as there may be where callers are not"
+                " authenticated: close some, or have the operator raise max_channels or give"
+                " callers tokens or certificates"
             )
+        raise QuotaExceededError(text)
 
     def reserve(self, owner: bytes, reply: Future[Any]) -> Future[Any]:
         """Count a channel as on its way, until the Establish that makes it is answered.
@@ -242,8 +256,10 @@ class ChannelQuota:
         Returns:
             Where the answer is to go, instead of ``reply``.
         """
+        if not self._limit:
+            return reply
         self._on_their_way[owner] += 1
-        relay: LoopFuture[Any] = LoopFuture()
+        relay = standing_in_for(reply)
         relay.add_done_callback(partial(self._answered, owner, reply))
         return relay
 

@@ -26,7 +26,7 @@ from pykka import Future, Timeout
 
 from service.actors.work import Payer
 
-__all__ = ["ExcInfo", "LoopFuture", "WouldBlockError"]
+__all__ = ["ExcInfo", "LoopFuture", "WouldBlockError", "standing_in_for"]
 
 T = TypeVar("T")
 
@@ -254,6 +254,15 @@ class LoopFuture(Future[T]):
         except BaseException:
             self._forget(callback)
             raise
+
+
+def standing_in_for(reply: Future[Any]) -> LoopFuture[Any]:
+    """Return a future that carries what another one says of its message; nothing is passed on."""
+    relay: LoopFuture[Any] = LoopFuture()
+    for name in ("payer", "request_id"):
+        if hasattr(reply, name):
+            setattr(relay, name, getattr(reply, name))
+    return relay
 
 
 def _copy(other: Future[Any], done: LoopFuture[Any]) -> None:

@@ -15,6 +15,8 @@ class Admitted:
     records: list[Record] = field(default_factory=list)
     ended: set[int] = field(default_factory=set)
     """Channels whose end is among them."""
+    more_channels: int = 0
+    """Channels that begin with them, less those that end."""
     owners: list[tuple[int, bytes]] = field(default_factory=list)
     snapshots: list[Snapshot] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
@@ -52,7 +54,10 @@ def admit(reader: SqliteReader, batch: Batch) -> Admitted:
             admitted.rejections.append(Rejection(record, height))
             continue
         reached[channel] = height + 1
+        if not height:
+            admitted.more_channels += 1
         if record.kind is RecordKind.CLOSED:
+            admitted.more_channels -= 1
             reached[channel] = 0
             admitted.ended.add(channel)
         admitted.records.append(record)

@@ -2,7 +2,8 @@
 
 A row holds the owner in clear, so that an owner's channels can be counted, and sealed for its
 channel, which is what is believed: a row that was changed or moved from another channel does not
-open. Channels without an owner have no row, and a journal that has none never looks.
+open. Channels without an owner have no row, and a journal that has none never looks; they are the
+rest of all channels, which have a snapshot each.
 """
 
 import sqlite3
@@ -23,10 +24,15 @@ class OwnerTable:
         self._counts = Counter[bytes](
             dict(connection.execute("SELECT owner, count(*) FROM owners GROUP BY owner"))
         )
+        self._channels = 0
+
+    def count_all(self, connection: sqlite3.Connection) -> None:
+        """Count the channels, too, each of which must have no more than one snapshot."""
+        (self._channels,) = connection.execute("SELECT count(*) FROM snapshots").fetchone()
 
     def count(self, owner: bytes) -> int:
-        """Return how many channels an owner has."""
-        return self._counts[owner]
+        """Return how many channels an owner has; of no owner: how many have none."""
+        return self._counts[owner] if owner else self._channels - self._counts.total()
 
     def change(
         self,
@@ -56,9 +62,10 @@ class OwnerTable:
             change[owner] += 1
         return change
 
-    def settle(self, change: "Counter[bytes]") -> None:
-        """Count what a transaction has made durable."""
+    def settle(self, change: "Counter[bytes]", more_channels: int) -> None:
+        """Count what a transaction has made durable, and so many channels more."""
         self._counts.update(change)
+        self._channels += more_channels
 
     def of(self, connection: sqlite3.Connection, sealer: Sealer, channel: int) -> bytes:
         """Return a channel's owner; empty if it has none.
