@@ -260,7 +260,7 @@ class Exchange:
                 return
             arrivals = self._statistics.frame_accepted(count)
             await self._submit_all(frame.operations, arrivals)
-            await self._admission.room()
+            await self._admission.room(self.flow)
 
     async def _submit_all(self, operations: Sequence[wire.Operation], arrivals: Arrivals) -> None:
         """Submit a frame's operations, in turns, and as there is room for them in the stream."""
