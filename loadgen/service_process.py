@@ -38,6 +38,10 @@ class ServiceError(Exception):
     """The service did not start, or ended when it should not have; the message holds its log."""
 
 
+# Half of what a service lets strangers make by default.
+_MANY_CHANNELS = 100_000
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
     """How the service is to run."""
@@ -54,6 +58,8 @@ class ServiceOptions:
     metrics_listen: str = "127.0.0.1:0"
     command: tuple[str, ...] = DEFAULT_COMMAND
     """What starts it; ``serve`` and the flags are added."""
+    channels: int = 0
+    """That are to be made, as far as it is known."""
     flags: tuple[str, ...] = ()
     """Further flags of ``serve``."""
 
@@ -69,6 +75,7 @@ class ServiceOptions:
             snapshot_interval=settings.snapshot_interval,
             redelivery_window=settings.redelivery_window,
             workers=settings.workers,
+            channels=settings.channels,
             listen=settings.listen,
             metrics_listen=settings.metrics_listen,
             command=settings.service_command or DEFAULT_COMMAND,
@@ -90,6 +97,8 @@ class ServiceOptions:
             f"--redelivery-window={self.redelivery_window}",
             # One is what a service of before workers has, too.
             *([f"--workers={self.workers}"] if self.workers > 1 else []),
+            # Twice as many, since channels are replaced; fewer are within a service's own bound.
+            *([f"--max-channels={2 * self.channels}"] if self.channels > _MANY_CHANNELS else []),
             *self.flags,
         ]
 

@@ -174,7 +174,11 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
                 max_live_actors=settings.max_live_actors,
                 restart_backoff=settings.restart_backoff,
                 max_restart_backoff=settings.max_restart_backoff,
-                max_channels=settings.max_channels_per_principal,
+                max_channels=(
+                    settings.max_channels_per_principal
+                    if settings.authenticates
+                    else settings.max_channels
+                ),
             ),
             environment,
             dispatcher,

@@ -102,9 +102,23 @@ class Settings(BaseSettings):
         None, description="names and hashes of bearer tokens; each call then needs one"
     )
     max_channels_per_principal: NonNegativeInt = Field(0, description="0: any number")
-    max_operations_per_second: _Rate = Field(0.0, description="of each principal; 0: any number")
+    max_channels: NonNegativeInt = Field(
+        200_000,
+        description="channels in all, where callers are not authenticated; beyond: none is made;"
+        " 0: any number",
+    )
+    max_operations_per_second: _Rate = Field(
+        0.0,
+        description="of each principal; of each address where callers are not authenticated, as"
+        " the next two; 0: any number",
+    )
     max_bytes_per_second: _Rate = Field(
         0.0, description="of each principal's requests; 0: any number"
+    )
+    max_derivations_per_second: _Rate = Field(
+        50_000.0,
+        description="of each principal: skipped message keys, and what forged messages cost;"
+        " beyond: streams that caused it are not read, larger skips are refused; 0: any number",
     )
     rate_burst: _Seconds = Field(
         1.0, description="how much of a rate may come at once, in seconds' worth"

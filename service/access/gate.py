@@ -1,14 +1,16 @@
 """The gate: says who a caller is, once for each call or stream, before anything else is done.
 
 By bearer token where there is a token file, else by client certificate where these are asked for,
-else everybody is the anonymous principal. With both, each call needs a valid certificate of its
-connection and a token, which names the principal. Refusals don't say what was wrong with a token.
+else everybody is the anonymous principal, and counted by the connection's address. With both, each
+call needs a valid certificate of its connection and a token, which names the principal. Refusals
+don't say what was wrong with a token.
 """
 
 from collections.abc import Iterable
 from typing import Protocol
 
 from service.access.client_certificates import ClientCertificate, ClientCertificates, SecuredCall
+from service.access.peers import address_of
 from service.access.principals import ANONYMOUS, Principal
 from service.access.quotas import Account, Accounts
 from service.access.tokens import Holder, TokenFile
@@ -24,6 +26,9 @@ class Call(SecuredCall, Protocol):
 
     def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
         """Return what the caller sent beside the request."""
+
+    def peer(self) -> str:
+        """Return the connection's other end."""
 
 
 class Caller:
@@ -65,7 +70,6 @@ class Gate:
         self._tokens = tokens
         self._certificates = certificates
         self._accounts = accounts
-        self._anonymous = self._caller(ANONYMOUS)
 
     def admit(self, call: Call) -> Caller:
         """Return who makes a call.
@@ -89,7 +93,9 @@ class Gate:
                     " without any, exactly one common name, of visible characters and no spaces"
                 )
             return self._caller(certificate.principal, None, certificate)
-        return self._anonymous
+        accounts = self._accounts
+        account = None if accounts is None else accounts.of_address(address_of(call.peer()))
+        return Caller(ANONYMOUS.owner, account)
 
     def still_admits(self, caller: Caller) -> bool:
         """Say whether what a caller has shown is good enough still."""

@@ -1,11 +1,16 @@
-"""Quotas by principal: channels, operations and bytes per second, and a fair share under overload.
+"""Quotas by principal: channels, operations, bytes and work, and a fair share under overload.
 
-All of it is counted on the event loop's thread. Refusals are made before any work is done for what
-is refused. The buckets are our own, of a few lines: the libraries for it (``limits``,
-``pyrate-limiter``) bring storages, locks and waiting, which would cost more than what is limited.
+Operations and bytes beyond their rates are refused before anything is done for them. Work
+(``service.actors.work``) is known only once it is done, so it is charged then, and what was charged
+beyond its rate is owed. Where callers are not authenticated, the address of a connection stands for
+the principal in all but the number of channels.
+
+All of it is counted on the event loop's thread. The buckets are our own, of a few lines: the
+libraries for it (``limits``, ``pyrate-limiter``) bring storages, locks and waiting, which would
+cost more than what is limited.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -14,13 +19,19 @@ from typing import Any, Protocol
 from pykka import Future
 
 from service.access.principals import Principal
-from service.actors.future import LoopFuture
+from service.actors.future import LoopFuture, standing_in_for
 from service.errors import OverloadedError, QuotaExceededError, RateLimitedError
 
 __all__ = ["Account", "Accounts", "ChannelQuota", "Rates", "Sized", "TokenBucket"]
 
 
 _ROUNDING = 1e-6
+# Seconds' worth of work that a caller may demand at once, whatever the burst of other rates: by
+# default 5,000 steps, for which the event loop is busy for some 5 ms.
+_DERIVATION_BURST = 0.1
+# Accounts of addresses that are kept, some 600 bytes each: whoever has more of them is better held
+# off by a firewall.
+_MAX_ADDRESSES = 16_384
 
 
 class Sized(Protocol):
@@ -64,21 +75,22 @@ class Rates:
 
     operations_per_second: float = 0.0
     bytes_per_second: float = 0.0
+    derivations_per_second: float = 0.0
+    """Of work beyond that of ordinary messages: ``service.actors.work``."""
     burst_seconds: float = 1.0
-    """How much may come at once, in seconds' worth of its rate."""
-
-    def __bool__(self) -> bool:
-        """Whether there is any limit."""
-        return bool(self.operations_per_second or self.bytes_per_second)
+    """How many operations and bytes may come at once, in seconds' worth of their rates."""
 
 
 class Account:
-    """What a principal uses at this moment."""
+    """What a principal uses at this moment, and what it owes: a ``Payer``."""
 
-    __slots__ = ("_accounts", "_bytes", "_operations", "in_flight")
+    __slots__ = ("_accounts", "_bytes", "_derivations", "_operations", "flow", "in_flight")
 
-    def __init__(self, accounts: "Accounts", rates: Rates, now: float) -> None:
+    def __init__(self, accounts: "Accounts", name: str, rates: Rates, now: float) -> None:
+        self.flow = name
+        """See ``Payer``."""
         self._accounts = accounts
+        self._derivations = _bucket(rates.derivations_per_second, _DERIVATION_BURST, now)
         self._operations = _bucket(rates.operations_per_second, rates.burst_seconds, now)
         self._bytes = _bucket(rates.bytes_per_second, rates.burst_seconds, now)
         self.in_flight = 0
@@ -91,16 +103,36 @@ class Account:
             RateLimitedError: it comes too soon.
             OverloadedError: the service is full, and this principal has its share of it.
         """
-        self._accounts.require_share(self.in_flight)
+        accounts = self._accounts
+        if accounts.in_flight >= accounts.max_in_flight:
+            accounts.require_share(self.in_flight)
         if self._operations is not None or self._bytes is not None:
             self._require_rate(request)
         self.in_flight += 1
-        self._accounts.entered(self.in_flight)
+        accounts.in_flight += 1
+        if self.in_flight == 1:
+            accounts.active += 1
 
     def leave(self) -> None:
         """Take note that an operation has its answer."""
+        accounts = self._accounts
         self.in_flight -= 1
-        self._accounts.left(self.in_flight)
+        accounts.in_flight -= 1
+        if not self.in_flight:
+            accounts.active -= 1
+
+    @property
+    def debt(self) -> float:
+        """See ``Payer``."""
+        bucket = self._derivations
+        return 0.0 if bucket is None else bucket.wait_for(0, self._accounts.monotonic())
+
+    def charge(self, work: int) -> None:
+        """See ``Payer``."""
+        bucket = self._derivations
+        if bucket is not None:
+            bucket.wait_for(0, self._accounts.monotonic())  # it fills up to now, and no further
+            bucket.take(work)
 
     def _require_rate(self, request: Sized) -> None:
         size = 0 if self._bytes is None else request.ByteSize()
@@ -144,53 +176,61 @@ class Accounts:
         """
         self.monotonic = monotonic
         self._rates = rates
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
         self._accounts: dict[str, Account] = {}
-        self._in_flight = 0
-        self._active = 0  # principals with anything in flight
+        self._addresses: OrderedDict[str, Account] = OrderedDict()  # least recently used first
+        self.in_flight = 0
+        """Of all accounts, which count it."""
+        self.active = 0
+        """Accounts with anything in flight."""
 
     def of(self, principal: Principal) -> Account:
         """Return a principal's account."""
         account = self._accounts.get(principal.name)
         if account is None:
-            account = Account(self, self._rates, self.monotonic())
+            account = Account(self, principal.name, self._rates, self.monotonic())
             self._accounts[principal.name] = account
         return account
 
+    def of_address(self, address: str) -> Account:
+        """Return the account of whoever calls from an address."""
+        account = self._addresses.pop(address, None)
+        if account is None:
+            account = Account(self, address, self._rates, self.monotonic())
+            if len(self._addresses) >= _MAX_ADDRESSES:
+                self._addresses.popitem(last=False)
+        self._addresses[address] = account
+        return account
+
     def require_share(self, in_flight: int) -> None:
-        """Check that a principal with so many operations in flight may begin another.
+        """Check that a principal with so many operations in flight may begin another at the bound.
 
         Raises:
             OverloadedError: it may not.
         """
-        if self._in_flight < self._max_in_flight:
-            return
-        sharing = max(1, self._active + (in_flight == 0))
-        if in_flight * sharing >= self._max_in_flight:
+        sharing = max(1, self.active + (in_flight == 0))
+        if in_flight * sharing >= self.max_in_flight:
             raise OverloadedError(
-                f"{self._in_flight} operations are under way, and your share of them is used:"
+                f"{self.in_flight} operations are under way, and your share of them is used:"
                 " try again after a pause"
             )
 
-    def entered(self, in_flight: int) -> None:
-        """Count an operation of a principal that has so many in flight now."""
-        self._in_flight += 1
-        self._active += in_flight == 1
-
-    def left(self, in_flight: int) -> None:
-        """Count the end of an operation of a principal that has so many in flight now."""
-        self._in_flight -= 1
-        self._active -= in_flight == 0
-
 
 class ChannelQuota:
-    """Bounds how many channels an owner has: those that are durable and those on their way."""
+    """Bounds how many channels an owner has: those that are durable and those on their way.
+
+    Those of no owner, where callers are not authenticated, are bounded together.
+    """
 
     def __init__(self, limit: int, owned: Callable[[bytes], int]) -> None:
-        """Let everybody have ``limit`` channels, of which ``owned`` counts the durable ones."""
+        """Let each have ``limit`` channels, 0 for any number; ``owned`` counts the durable ones."""
         self._limit = limit
         self._owned = owned
         self._on_their_way: Counter[bytes] = Counter()
+
+    def has_room(self, owner: bytes) -> bool:
+        """Say whether an owner may have another channel."""
+        return not self._limit or self._owned(owner) + self._on_their_way[owner] < self._limit
 
     def require_room(self, owner: bytes) -> None:
         """Check that an owner may have another channel.
@@ -198,10 +238,17 @@ class ChannelQuota:
         Raises:
             QuotaExceededError: it may not.
         """
-        if self._owned(owner) + self._on_their_way[owner] >= self._limit:
-            raise QuotaExceededError(
-                f"you have as many channels as you may have, {self._limit}: close some"
+        if self.has_room(owner):
+            return
+        if owner:
+            text = f"you have as many channels as you may have, {self._limit}: close some"
+        else:
+            text = (
+                f"there are {self._limit} channels, as many as there may be where callers are not"
+                " authenticated: close some, or have the operator raise max_channels or give"
+                " callers tokens or certificates"
             )
+        raise QuotaExceededError(text)
 
     def reserve(self, owner: bytes, reply: Future[Any]) -> Future[Any]:
         """Count a channel as on its way, until the Establish that makes it is answered.
@@ -209,8 +256,10 @@ class ChannelQuota:
         Returns:
             Where the answer is to go, instead of ``reply``.
         """
+        if not self._limit:
+            return reply
         self._on_their_way[owner] += 1
-        relay: LoopFuture[Any] = LoopFuture()
+        relay = standing_in_for(reply)
         relay.add_done_callback(partial(self._answered, owner, reply))
         return relay
 

@@ -36,7 +36,7 @@ class Access:
         Raises:
             AccessFileError: a file can't be used.
         """
-        certificate = tokens = accounts = None
+        certificate = tokens = None
         if settings.tls_certificate is not None and settings.tls_private_key is not None:
             certificate = await ServerCertificate.open(
                 CertificateFiles(
@@ -51,12 +51,14 @@ class Access:
         if settings.token_file is not None:
             tokens = TokenFile(settings.token_file)
         rates = Rates(
-            settings.max_operations_per_second, settings.max_bytes_per_second, settings.rate_burst
+            settings.max_operations_per_second,
+            settings.max_bytes_per_second,
+            settings.max_derivations_per_second,
+            settings.rate_burst,
         )
-        if rates or settings.authenticates:
-            # Half of the writes that may wait: those below their share add at most as much again,
-            # and never meet the journal's own bound, which knows no principals.
-            accounts = Accounts(rates, max(1, settings.max_waiting_writes // 2), loop.time)
+        # Half of the writes that may wait: those below their share add at most as much again, and
+        # never meet the journal's own bound, which knows no principals.
+        accounts = Accounts(rates, max(1, settings.max_waiting_writes // 2), loop.time)
         clients = None if certificate is None else certificate.clients
         gate = Gate(tokens=tokens, certificates=clients, accounts=accounts)
         access = cls(gate, certificate, Reloader())

@@ -37,11 +37,7 @@ from service.actors.future import LoopFuture
 from service.actors.mailbox import DEFAULT_CAPACITY, Envelope, Mailbox
 from service.actors.registry import use_ordered_registry
 
-__all__ = ["ANSWER_LATER", "THROUGHPUT", "DispatchedActor", "mailbox_of", "signal"]
-
-# Messages of one actor in a turn: enough to make the turn's own cost vanish, few enough for the
-# others to get theirs soon.
-THROUGHPUT = 64
+__all__ = ["ANSWER_LATER", "DispatchedActor", "mailbox_of", "signal"]
 
 # What Pykka itself does something about, before ``on_receive``.
 _FOR_PYKKA = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
@@ -170,16 +166,15 @@ class DispatchedActor(Actor):
     # --- The receive loop, one turn at a time -----------------------------------------------------
 
     def take_turn(self, waiting: deque[Envelope[Any]]) -> bool:
-        """Handle up to ``THROUGHPUT`` messages: Pykka's receive loop, cut into turns.
+        """Handle messages until the turn is over: Pykka's receive loop, cut into turns.
 
         Returns:
             Whether the actor lives on.
         """
         stopped = self.actor_stopped
+        turn_over = self.dispatcher.turn_over
         try:
-            for _ in range(THROUGHPUT):
-                if not waiting or stopped.is_set():
-                    break
+            while waiting and not stopped.is_set():
                 envelope = waiting.popleft()
                 message = envelope.message
                 self.sender = reply = envelope.reply_to
@@ -194,6 +189,8 @@ class DispatchedActor(Actor):
                     self._fail(reply)
                 except BaseException as error:  # noqa: BLE001 - as in Pykka
                     self._stop_all(error, reply)
+                if waiting and turn_over():
+                    break
         except BaseException:  # noqa: BLE001 - logged by _handle_failure
             # A hook raised what Pykka does not expect of it; with a thread it would end that.
             self._handle_failure(*sys.exc_info())

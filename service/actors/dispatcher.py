@@ -1,37 +1,55 @@
-"""The dispatcher: runs the turns of many actors on one event loop.
+"""The dispatcher: runs the turns of many actors, and other parts of the work, on one event loop.
 
-It knows nothing of actors: whoever has something to do (a mailbox that holds messages) asks for a
-turn, and gets it on the loop's thread. Whoever has nothing to do is unknown to the dispatcher, so a
+It knows nothing of actors: whatever has something to do (a mailbox that holds messages) asks for a
+turn, and gets it on the loop's thread. What has nothing to do is unknown to the dispatcher, so a
 hundred thousand idle actors cost it nothing.
+
+Turns belong to *flows*, usually a caller's. The flows that have something to do take turns in
+rotation, so a caller with a thousand busy channels delays another by one turn, not by a thousand.
 
 Invariants:
 
-1. All turns of one dispatcher run on one thread, one after another, in the order asked for.
-2. Turns run in passes, one callback of the loop each. A pass ends after ``PASS_SECONDS``, so that
+1. All turns of one dispatcher run on one thread, one after another. Turns of one flow run in the
+   order asked for; flows take turns in rotation, a new one last.
+2. A turn is to end once ``turn_over`` says so, after ``TURN_SECONDS``, whatever its steps cost; a
+   single step is not interrupted.
+3. Turns run in passes, one callback of the loop each. A pass ends after ``PASS_SECONDS``, so that
    I/O, timers and tasks get their share however many actors are busy.
-3. At most one wake-up of the loop is under way, however many turns are asked for meanwhile, from
+4. At most one wake-up of the loop is under way, however many turns are asked for meanwhile, from
    whichever threads.
-4. Who asks for a turn gets it, or is told that it never will (``abandon``).
+5. Who asks for a turn gets it, or is told that it never will (``abandon``).
 """
 
 import asyncio
 import logging
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Generic, Protocol, Self, TypeVar
 
 from service.counting import SIZES, Distribution
 
-__all__ = ["DEEPEST", "PASS_SECONDS", "Dispatcher", "MailboxStatistics", "Runnable"]
+__all__ = [
+    "DEEPEST",
+    "PASS_SECONDS",
+    "TURN_SECONDS",
+    "Dispatcher",
+    "MailboxStatistics",
+    "Runnable",
+]
+
+_T = TypeVar("_T")
 
 # How long a pass may keep the event loop from its other work. One more look at the sockets costs
 # the loop some 10 µs: once in 2 ms that is half a percent, and 2 ms of delay are within what a
 # durable commit takes.
 PASS_SECONDS = 0.002
+# Some thirty ordinary messages: enough to make a turn's own cost vanish, little enough for other
+# flows to get theirs soon.
+TURN_SECONDS = 0.001
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +62,27 @@ class Runnable(Protocol):
 
     def abandon(self) -> None:
         """Give up: the dispatcher is closed. Runs on any thread."""
+
+
+class _Work(Generic[_T]):
+    """A function that is called in a turn, for a task that waits for its result."""
+
+    __slots__ = ("_function", "_result")
+
+    def __init__(self, function: Callable[[], _T], result: "asyncio.Future[_T]") -> None:
+        self._function = function
+        self._result = result
+
+    def run(self) -> None:
+        if self._result.done():  # its task was cancelled
+            return
+        try:
+            self._result.set_result(self._function())
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            self._result.set_exception(error)
+
+    def abandon(self) -> None:
+        self._result.cancel()
 
 
 # More than this wait in a mailbox only if signals come on top of its capacity.
@@ -79,13 +118,17 @@ class Dispatcher:
 
         Args:
             loop: runs the passes.
-            clock: seconds; measures how long a pass takes.
+            clock: seconds; measures how long turns and passes take.
         """
         self.mailboxes = MailboxStatistics()
         """For the mailboxes that take turns here to count in."""
         self._loop = loop
         self._clock = clock
-        self._ready: deque[Runnable] = deque()
+        self._asked: deque[tuple[Runnable, Hashable]] = deque()  # by any thread, not sorted yet
+        # In the order of their next turns. (Taking a plain dict's first key over and over searches
+        # past all those taken before.)
+        self._flows: OrderedDict[Hashable, deque[Runnable]] = OrderedDict()
+        self._turn_ends = 0.0
         self._awake = False  # a pass is under way or on its way
         self._closed = False
         self._thread: int | None = None  # the loop's, known from the first pass on
@@ -115,12 +158,26 @@ class Dispatcher:
         """The event loop that turns run on."""
         return self._loop
 
-    def schedule(self, runnable: Runnable) -> None:
-        """Ask for one turn. From any thread; cheap while the dispatcher is awake."""
-        self._ready.append(runnable)
+    def schedule(self, runnable: Runnable, flow: Hashable = None) -> None:
+        """Ask for one turn, as part of a flow. From any thread; cheap while the loop is awake."""
+        self._asked.append((runnable, flow))
         # Appended first, looked second: a pass that ends just now looks in the other order.
         if not self._awake:
             self._wake()
+
+    def turn_over(self) -> bool:
+        """Say whether the turn in hand has had its time. On the loop's thread."""
+        return self._clock() >= self._turn_ends
+
+    async def turn(self, function: Callable[[], _T], flow: Hashable) -> _T:
+        """Call a function in one turn of a flow; return, or raise, what it does.
+
+        Raises:
+            CancelledError: the dispatcher is closed.
+        """
+        result: asyncio.Future[_T] = self._loop.create_future()
+        self.schedule(_Work(function, result), flow)
+        return await result
 
     def close(self) -> None:
         """Give no more turns: abandon those who wait for one, and all who ask from now on.
@@ -148,27 +205,49 @@ class Dispatcher:
         if self._closed:
             return
         self._thread = threading.get_ident()
-        ready = self._ready
+        asked, flows = self._asked, self._flows
         clock = self._clock
-        end = clock() + PASS_SECONDS
-        while ready:
-            runnable = ready.popleft()
+        now = clock()
+        pass_ends = now + PASS_SECONDS
+        while True:
+            while asked:
+                runnable, flow = asked.popleft()
+                waiting = flows.get(flow)
+                if waiting is None:
+                    flows[flow] = deque((runnable,))
+                else:
+                    waiting.append(runnable)
+            if not flows:
+                break
+            if now >= pass_ends:
+                self._loop.call_soon(self._run_pass)
+                return
+            flow = next(iter(flows))
+            waiting = flows[flow]
+            runnable = waiting.popleft()
+            if waiting:
+                flows.move_to_end(flow)
+            else:
+                del flows[flow]
+            self._turn_ends = now + TURN_SECONDS
             try:
                 runnable.run()
             except BaseException:  # noqa: BLE001 - see the next line
                 # Out of here it would end the event loop, and with it everybody's work.
                 _log.critical("a turn failed: %r", runnable, exc_info=True)
-            if clock() >= end and ready:
-                self._loop.call_soon(self._run_pass)
-                return
+            now = clock()
         self._awake = False
-        if ready:  # another thread appended after the last look, and saw the dispatcher awake
+        if asked:  # another thread appended after the last look, and saw the dispatcher awake
             self._wake()
 
     def _abandon_ready(self) -> None:
+        while self._flows:
+            _, waiting = self._flows.popitem(last=False)
+            for runnable in waiting:
+                runnable.abandon()
         while True:
             try:
-                runnable = self._ready.popleft()
+                runnable, _ = self._asked.popleft()
             except IndexError:  # also if another thread took the last one
                 return
             runnable.abandon()

@@ -43,6 +43,8 @@ class ActorStatistics:
     """Operations that changed a session, durable or not."""
     change_bytes: int = 0
     """Size of those changes alone, whatever the strategy wrote for them."""
+    forged_work: int = 0
+    """Chain steps derived for messages that failed to authenticate."""
     redelivered: int = 0
     """Answers that were given again."""
 

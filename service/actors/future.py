@@ -24,7 +24,9 @@ from typing import Any, TypeVar
 
 from pykka import Future, Timeout
 
-__all__ = ["ExcInfo", "LoopFuture", "WouldBlockError"]
+from service.actors.work import Payer
+
+__all__ = ["ExcInfo", "LoopFuture", "WouldBlockError", "standing_in_for"]
 
 T = TypeVar("T")
 
@@ -74,9 +76,12 @@ class LoopFuture(Future[T]):
         "_get_hook",
         "_get_hook_result",
         "_value",
+        "payer",
         "request_id",
     )
 
+    payer: Payer
+    """Who pays for the message that is answered; seldom set."""
     request_id: str
     """Whose answer this is, for ``service.tracing``; seldom set."""
 
@@ -249,6 +254,15 @@ class LoopFuture(Future[T]):
         except BaseException:
             self._forget(callback)
             raise
+
+
+def standing_in_for(reply: Future[Any]) -> LoopFuture[Any]:
+    """Return a future that carries what another one says of its message; nothing is passed on."""
+    relay: LoopFuture[Any] = LoopFuture()
+    for name in ("payer", "request_id"):
+        if hasattr(reply, name):
+            setattr(relay, name, getattr(reply, name))
+    return relay
 
 
 def _copy(other: Future[Any], done: LoopFuture[Any]) -> None:

@@ -3,7 +3,8 @@
 Invariants:
 
 1. Messages are handled in the order put; Pykka's stop is one of them.
-2. A mailbox that holds messages has, or has asked for, a turn; an empty one costs memory only.
+2. A mailbox that holds messages has, or has asked for, a turn; an empty one costs memory only. The
+   turn belongs to the flow of whoever waits longest for an answer.
 3. It holds at most ``capacity`` messages when a message is put. Beyond, a told message raises
    ``MailboxFullError`` to the teller, an asked one is answered with it. Signals and Pykka's stop
    are never refused.
@@ -16,6 +17,7 @@ in an order that at worst asks for a turn that finds nothing to do.
 
 import logging
 from collections import deque
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 from pykka import ActorDeadError
@@ -23,6 +25,7 @@ from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
 from service.actors.dispatcher import DEEPEST, Dispatcher
+from service.actors.work import payer_of
 from service.errors import OverloadedError
 
 __all__ = ["DEFAULT_CAPACITY", "Envelope", "Mailbox", "MailboxFullError", "Owner"]
@@ -54,7 +57,7 @@ class Mailbox:
     ``put``, ``get`` and ``empty`` are what Pykka asks of an inbox. Any thread may put.
     """
 
-    __slots__ = ("_capacity", "_dispatcher", "_name", "_owner", "_scheduled", "_waiting")
+    __slots__ = ("_capacity", "_dispatcher", "_flow", "_name", "_owner", "_scheduled", "_waiting")
 
     _dispatcher: Dispatcher
 
@@ -63,6 +66,7 @@ class Mailbox:
         self._owner: Owner | None = None
         self._name: object = "the actor"
         self._capacity = DEFAULT_CAPACITY
+        self._flow: Hashable = None  # of the last message that had one: signals come of those
         self._scheduled = True  # what comes before the actor is started waits for its first turn
 
     def bind(self, owner: Owner, name: object, dispatcher: Dispatcher, capacity: int) -> None:
@@ -89,15 +93,21 @@ class Mailbox:
         self._waiting.append(envelope)
         # Appended first, looked second: a turn that ends just now looks in the other order.
         if not self._scheduled:
-            self._scheduled = True
-            self._dispatcher.schedule(self)
+            self._schedule(envelope)
 
     def put_signal(self, message: object) -> None:
         """Add a message that is never refused; dropped if the actor has stopped."""
-        self._waiting.append(Envelope(message))
+        envelope = Envelope(message)
+        self._waiting.append(envelope)
         if not self._scheduled:
-            self._scheduled = True
-            self._dispatcher.schedule(self)
+            self._schedule(envelope)
+
+    def _schedule(self, first: Envelope[Any]) -> None:
+        self._scheduled = True
+        payer = payer_of(first.reply_to)
+        if payer is not None:
+            self._flow = payer.flow
+        self._dispatcher.schedule(self, self._flow)
 
     def get(self) -> Envelope[Any]:
         """Take the message that has waited longest.
@@ -124,8 +134,7 @@ class Mailbox:
             # Whatever happened: a mailbox that keeps the flag up without a turn is dead for ever.
             self._scheduled = False
             if self._waiting:
-                self._scheduled = True
-                self._dispatcher.schedule(self)
+                self._schedule(self._waiting[0])
 
     def abandon(self) -> None:
         """Answer everything with ``ActorDeadError``: see ``Runnable``."""

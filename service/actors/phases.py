@@ -10,6 +10,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from service.access.quotas import TokenBucket
 from service.actors.actor import ANSWER_LATER
 from service.actors.commands import (
     ID_TAKEN,
@@ -34,16 +35,20 @@ from service.actors.commands import (
     refuse,
 )
 from service.actors.permits import Permit
+from service.actors.work import FREE_WORK, REFUSED_WORK, Payer, charge, payer_of
 from service.errors import (
     ActorCrashedError,
+    AuthenticationFailedError,
     CallerError,
     ChannelDamagedError,
     ChannelExistsError,
     ChannelNotFoundError,
     ConnectError,
     DeadlineExceededError,
+    HandshakeRefusedError,
     OverloadedError,
     PeerError,
+    RateLimitedError,
     ShuttingDownError,
     StorageError,
 )
@@ -82,6 +87,11 @@ EXPIRED_IS_KEPT = 3_600_000_000
 
 _log = logging.getLogger(__name__)
 
+# Work that forged messages may cause on one channel, at once and for each second: a few that
+# demand all that they can, then one in two seconds. An honest peer's next message is not affected.
+_FORGED_WORK_AT_ONCE = 4_000
+_FORGED_WORK_PER_SECOND = 500
+
 # Commands that may wait for a recovery; the mailbox is bounded on its own.
 _MAX_STASHED = 4_096
 
@@ -117,6 +127,11 @@ class _Stash:
             )
         self._waiting.append((command, sender))
         return ANSWER_LATER
+
+    @property
+    def payer(self) -> Payer | None:
+        """Who pays for what was done for the first."""
+        return payer_of(self._waiting[0][1]) if self._waiting else None
 
     def replay(self, actor: "ConnectActor") -> None:
         """Hand everything to the actor's current phase, ahead of what is in its mailbox."""
@@ -243,6 +258,8 @@ class Recovering:
         if session is None:
             actor.become(Vacant(actor, recovery.highest_sequence_number))
         else:
+            # Of a channel's state all but these has a bounded size.
+            charge(self._stash.payer, session.ratchet.skipped_keys)
             statistics = actor.environment.statistics
             statistics.recovered += 1
             statistics.recovered_records += len(recovery.records)
@@ -313,14 +330,18 @@ class Vacant:
             raise ChannelNotFoundError(NO_SUCH_CHANNEL)
         _require_time(actor, command.deadline)
         environment.committer.require_room()
-        session = respond(
-            command.request,
-            identity=environment.identity,
-            limits=environment.limits,
-            now=environment.clock(),
-            random=environment.random,
-            key_pairs=environment.key_pairs,
-        )
+        try:
+            session = respond(
+                command.request,
+                identity=environment.identity,
+                limits=environment.limits,
+                now=environment.clock(),
+                random=environment.random,
+                key_pairs=environment.key_pairs,
+            )
+        except HandshakeRefusedError:
+            charge(payer_of(actor.sender), REFUSED_WORK)
+            raise
         running = Running(actor, session, self._sequence_number, 0)
         actor.become(running)
         environment.statistics.established += 1
@@ -371,6 +392,7 @@ class Running:
         "_actor",
         "_changes_behind",
         "_environment",
+        "_forged",
         "_sequence_number",
         "_session",
         "_snapshot_number",
@@ -394,6 +416,7 @@ class Running:
         self._sequence_number = sequence_number
         self._snapshot_number = snapshot_number
         self._changes_behind = sequence_number - snapshot_number  # the newest snapshot
+        self._forged: TokenBucket | None = None  # work that forged messages may cause, once one has
         self._unsettled = 0  # results that wait for the committer
 
     def enter(self) -> None:
@@ -491,7 +514,7 @@ class Running:
         environment.committer.require_room()
         if self._session.deliveries is not None:
             return self._decrypt_once(payload)
-        plaintext, change = self._session.decrypt(payload, now=environment.clock())
+        plaintext, change = self._decrypt_charged(payload, environment.clock())
         return self._persist(change, plaintext)
 
     def _decrypt_once(self, payload: Payload) -> object:
@@ -499,8 +522,55 @@ class Running:
         again = session.decrypted_before(payload, now=now)
         if again is not None:
             return self._redeliver(again)
-        plaintext, change = session.decrypt(payload, now=now)
+        plaintext, change = self._decrypt_charged(payload, now)
         return self._persist(change, Delivered(plaintext, session.last_delivery_number))
+
+    def _decrypt_charged(self, payload: Payload, now: int) -> tuple[bytes, Change]:
+        """Decrypt a message, and charge whoever sent it with what it costs beyond an ordinary one.
+
+        Raises:
+            RateLimitedError: it demands more than is done for its caller, or on its channel, now.
+            ConnectError: as ``Session.decrypt`` says.
+        """
+        session = self._session
+        work = session.ratchet.work_of(payload.header)
+        payer = payer_of(self._actor.sender)
+        if work > FREE_WORK:
+            self._require_credit(work, payer)
+        try:
+            decrypted = session.decrypt(payload, now=now)
+        except AuthenticationFailedError:
+            self._environment.statistics.forged_work += work
+            if work > FREE_WORK:
+                self._charge_channel(work)
+            charge(payer, work + REFUSED_WORK)
+            raise
+        if work:
+            charge(payer, work)
+        return decrypted
+
+    def _require_credit(self, work: int, payer: Payer | None) -> None:
+        """Check that a message which demands so much work may do so before it is authenticated."""
+        forged = self._forged
+        pause = 0.0 if forged is None else forged.wait_for(work, self._environment.monotonic())
+        reason = "messages of this channel have failed to authenticate"
+        if payer is not None and payer.debt > pause:
+            pause = payer.debt
+            reason = "your messages have skipped, or failed, too many others"
+        if pause:
+            charge(payer, REFUSED_WORK)
+            raise RateLimitedError(
+                f"{reason}, so one that skips {work} is refused for now: try again after"
+                f" {pause:.3f} s, or send those in between first",
+                pause,
+            )
+
+    def _charge_channel(self, work: int) -> None:
+        now = self._environment.monotonic()
+        if self._forged is None:
+            self._forged = TokenBucket(_FORGED_WORK_PER_SECOND, _FORGED_WORK_AT_ONCE, now)
+        self._forged.wait_for(0, now)
+        self._forged.take(work)
 
     def _redeliver(self, again: Delivered[Payload] | Delivered[bytes]) -> object:
         """Give an answer again, once the commit that let it out the first time is durable."""

@@ -37,7 +37,7 @@ from service.actors.commands import Command, Establish, Passivate, Reply, refusa
 from service.actors.connect import ConnectActor
 from service.actors.dispatcher import Dispatcher
 from service.actors.environment import ConnectEnvironment, Guardian
-from service.actors.future import LoopFuture
+from service.actors.future import LoopFuture, standing_in_for
 from service.actors.mailbox import Envelope, Mailbox
 from service.errors import (
     ActorCrashedError,
@@ -47,7 +47,6 @@ from service.errors import (
     StorageError,
 )
 from service.persistence.committer import Standing
-from service.tracing import id_of
 
 __all__ = ["Router", "RouterSettings", "Routes"]
 
@@ -63,6 +62,10 @@ _SWEEPS_PER_TIMEOUT = 8
 
 class Routes(Protocol):
     """A way to every channel: a ``Router``, or one that hands on what is another process's."""
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What gives turns to actors, and may give them to the rest of their callers' work."""
 
     def route(self, connect_id: int, command: Command, reply: Reply, owner: bytes = b"") -> None:
         """See that an owner's command gets to its channel and its answer to ``reply``."""
@@ -81,7 +84,7 @@ class RouterSettings:
     restart_backoff: float
     max_restart_backoff: float
     max_channels: int = 0
-    """Channels that a principal may own; 0: any number."""
+    """Channels that a principal may own, or that may have no owner; 0: any number."""
 
 
 _Commands = deque[tuple[Command, Reply]]
@@ -150,6 +153,11 @@ class Router(Guardian):
         self._timer = loop.call_later(self._period, self._on_sweep)
 
     @property
+    def dispatcher(self) -> Dispatcher:
+        """See ``Routes``."""
+        return self._dispatcher
+
+    @property
     def live(self) -> int:
         """Channels whose actor is live or on its way there or from there."""
         return len(self._channels)
@@ -188,10 +196,15 @@ class Router(Guardian):
         asked = self._asked.get(key)
         if asked is not None:
             _keep(asked, command, reply)
-        elif type(command) is Establish and not owner and connect_id not in self._channels:
+        elif (
+            type(command) is Establish
+            and not owner
+            and connect_id not in self._channels
+            and self._quota.has_room(owner)
+        ):
             # Whose a channel is matters to nobody here; should it be a principal's, the actor
-            # withdraws.
-            self._hand_over(connect_id, owner, deque([(command, reply)]))
+            # withdraws. With no room left the journal is asked whether it is a new one.
+            self._establish(connect_id, owner, deque([(command, reply)]))
         elif len(self._asked) >= _MAX_ASKED:
             raise OverloadedError(
                 f"the journal is being asked about {_MAX_ASKED} channels: try again after a pause"
@@ -215,9 +228,8 @@ class Router(Guardian):
             if standing is Standing.OWN:
                 self._hand_over(connect_id, owner, asked)
             elif standing is Standing.UNKNOWN and _establishes(asked):
-                # From here on the refusals, too, go where the quota hears of them.
-                asked = self._within_quota(owner, asked)
-                self._hand_over(connect_id, owner, asked)
+                self._quota.require_room(owner)
+                self._establish(connect_id, owner, asked)
             else:
                 for command, reply in asked:
                     refuse(reply, refusal_to_others(command))
@@ -226,19 +238,19 @@ class Router(Guardian):
                 refuse(reply, refusal)
         self._note_if_drained()
 
-    def _within_quota(self, owner: bytes, asked: _Commands) -> _Commands:
-        """Return what is to make a new channel, counted as one until it is answered.
-
-        Raises:
-            QuotaExceededError: the owner has as many channels as it may have.
-        """
-        if not self._settings.max_channels:
-            return asked
-        self._quota.require_room(owner)
-        return deque(
-            (command, self._quota.reserve(owner, reply) if type(command) is Establish else reply)
-            for command, reply in asked
+    def _establish(self, connect_id: int, owner: bytes, commands: _Commands) -> None:
+        """Hand over what is to make a new channel, counted as one until it is answered."""
+        reserve = self._quota.reserve
+        counted = deque(
+            (command, reserve(owner, reply) if type(command) is Establish else reply)
+            for command, reply in commands
         )
+        try:
+            self._hand_over(connect_id, owner, counted)
+        except ConnectError as refusal:
+            # The refusals, too, go where the quota hears of them.
+            for _, reply in counted:
+                refuse(reply, refusal)
 
     def call_up(self, connect_id: int, owner: bytes) -> None:
         """Have a channel at rest loaded and passivated at once, which ends it if it has expired.
@@ -473,10 +485,7 @@ class _Serial:
         while self._queue and not self._busy:
             self._busy = True
             forward, reply = self._queue.popleft()
-            relay: LoopFuture[object] = LoopFuture()
-            request_id = id_of(reply)
-            if request_id is not None:
-                relay.request_id = request_id
+            relay = standing_in_for(reply)
             relay.add_done_callback(partial(self._relay, reply))
             forward(relay)
         self._pumping = False

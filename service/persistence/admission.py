@@ -25,6 +25,8 @@ class Admitted:
     """Of each record, as it is stored."""
     ended: set[int] = field(default_factory=set)
     """Channels whose end is among them."""
+    more_channels: int = 0
+    """Channels that begin with them, less those that end."""
     owners: list[tuple[int, int, bytes]] = field(default_factory=list)
     """Channel, life and owner."""
     snapshots: list[Snapshot] = field(default_factory=list)
@@ -83,10 +85,13 @@ def admit(reader: SqliteReader, batch: Batch, random: Callable[[int], bytes]) ->
             refused.add(channel)
             admitted.rejections.append(Rejection(record, sequence_of(height)))
             continue
+        if not height & SEQUENCE_MASK:
+            admitted.more_channels += 1
         reached[channel] = height = height + 1
         records.append(record)
         numbers.append(height)
         if record.kind is RecordKind.CLOSED:
+            admitted.more_channels -= 1
             heights.begin(channel)
             admitted.ended.add(channel)
     for snapshot in batch.snapshots:

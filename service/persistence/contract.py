@@ -239,7 +239,10 @@ class Journal(Protocol):
         """
 
     def owned(self, owner: bytes) -> int:
-        """Return how many channels an owner has. May be called from any thread."""
+        """Return how many channels an owner has; of no owner: how many have none.
+
+        May be called from any thread.
+        """
 
     def channels(self, after: int, limit: int) -> list[int]:
         """Return the first channels that have a snapshot, in ascending order of their ids.

@@ -70,12 +70,13 @@ class MemoryJournal:
                 ended.add(record.channel)
                 self._end(record.channel)
             else:
+                self._owned[b""] += kept.highest == 0
                 kept.records[record.sequence_number] = record
                 kept.highest = record.sequence_number
         for channel, owner in batch.owners:
             if channel in self._channels and channel not in refused:
                 self._channels[channel].owner = owner
-                self._owned[owner] += 1
+                self._owned.update({owner: 1, b"": -1})
         for snapshot in batch.snapshots:
             highest = self._channel(snapshot.channel).highest
             if snapshot.channel in ended:

@@ -5,7 +5,8 @@ channel's life, which is what is believed: a row that was changed, moved from an
 kept from an earlier life of this one does not open. The life itself tells that there is an owner
 (``OWNED``), so a row that is missing is noticed. Channels without an owner have none, and are
 looked for all the same, so that another's channel takes no longer than one that is not there; a
-journal without any owner never looks.
+journal without any owner never looks. Channels without an owner are the rest of all channels, which
+have a snapshot each.
 """
 
 import sqlite3
@@ -28,10 +29,15 @@ class OwnerTable:
         self._counts = Counter[bytes](
             dict(connection.execute("SELECT owner, count(*) FROM owners GROUP BY owner"))
         )
+        self._channels = 0
+
+    def count_all(self, connection: sqlite3.Connection) -> None:
+        """Count the channels, too, each of which must have no more than one snapshot."""
+        (self._channels,) = connection.execute("SELECT count(*) FROM snapshots").fetchone()
 
     def count(self, owner: bytes) -> int:
-        """Return how many channels an owner has."""
-        return self._counts[owner]
+        """Return how many channels an owner has; of no owner: how many have none."""
+        return self._counts[owner] if owner else self._channels - self._counts.total()
 
     def change(
         self,
@@ -61,9 +67,10 @@ class OwnerTable:
             change[owner] += 1
         return change
 
-    def settle(self, change: "Counter[bytes]") -> None:
-        """Count what a transaction has made durable."""
+    def settle(self, change: "Counter[bytes]", more_channels: int) -> None:
+        """Count what a transaction has made durable, and so many channels more."""
         self._counts.update(change)
+        self._channels += more_channels
 
     def of(
         self, connection: sqlite3.Connection, sealer: Sealer, channel: int, life: int | None

@@ -315,6 +315,7 @@ class SqliteJournal:
     def _load(self, connection: sqlite3.Connection, sealer: Sealer, head: int) -> None:
         self._reader = SqliteReader(connection, sealer, self._begins, head)
         self._owners = OwnerTable(connection)
+        self._owners.count_all(connection)
         self._replaced: list[tuple[int, int]] = []
         self._since_checkpoint = 0
         self._erase_after: int | None = self._monotonic()
@@ -490,7 +491,7 @@ class SqliteJournal:
                 size = self._insert_snapshots(connection, reader.sealer, admitted, fresh)
             self._delete_replaced(connection)
             owned = self._owners.change(connection, reader.sealer, admitted.ended, admitted.owners)
-        self._owners.settle(owned)
+        self._owners.settle(owned, admitted.more_channels)
         return size
 
     @staticmethod

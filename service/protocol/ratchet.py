@@ -19,10 +19,13 @@ Invariants:
   effect.
 - A live operation and ``apply`` change the state through the same methods, so a recovered ratchet
   can't differ from the live one.
-- A decrypt derives at most ``2 * max_skip + 1`` message keys, and one exchange.
+- Before its tag is checked, a message costs at most ``max_skip`` chain keys, one message key and
+  one exchange; ``work_of`` says how many steps. An authentic one may demand ``2 * max_skip``
+  message keys more.
 """
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from service.errors import (
     AuthenticationFailedError,
@@ -265,13 +268,32 @@ class Ratchet:
             if header.message_number < receiving.next_index:
                 return self._decrypt_skipped(payload)
             self._require_skip(header.message_number - receiving.next_index)
-            advance = _advance(receiving, header.message_number)
-            plaintext = self.open(payload, advance.message_key)
+            plaintext, advance = self._open_ahead(payload, receiving)
             self._move_receiving(receiving, advance)
             return plaintext, Received(header.message_number), advance.message_key
         if any(chain.ratchet_key == header.ratchet_key for chain in self.skipped):
             return self._decrypt_skipped(payload)
         return self._decrypt_turning(payload)
+
+    def work_of(self, header: Header) -> int:
+        """Return the chain steps beyond its own that decrypting a message takes, by its header.
+
+        0 for the next message of its chain, for one whose key is kept, and for one that is refused
+        without a step. Nothing of the header is authentic yet.
+        """
+        receiving, skip = self.receiving, header.message_number
+        left_behind = 0
+        if receiving is not None and header.ratchet_key == receiving.ratchet_key:
+            skip -= receiving.next_index
+            if skip <= 0:
+                return 0
+        elif self.own_key is None or any(
+            chain.ratchet_key == header.ratchet_key for chain in self.skipped
+        ):
+            return 0
+        elif receiving is not None:
+            left_behind = max(header.previous_chain_length - receiving.next_index, 0)
+        return 0 if max(skip, left_behind) > self.limits.max_skip else skip + left_behind
 
     def apply(self, change: Sent | Received | ReceivedSkipped) -> tuple[bytes, bytes]:
         """Make a change again, on a ratchet as it was before the operation that yielded it.
@@ -362,12 +384,22 @@ class Ratchet:
         root_key, chain_key = primitives.step_root(self.root_key, shared_secret)
         # Authenticate on the new chain before any work for the old one.
         turned = Chain(header.ratchet_key, chain_key, 0)
-        advance = _advance(turned, header.message_number)
-        plaintext = self.open(payload, advance.message_key)
+        plaintext, advance = self._open_ahead(payload, turned)
         self._turn_receiving(root_key, turned, header.previous_chain_length)
         self._move_receiving(turned, advance)
         change = Received(header.message_number, header.ratchet_key, header.previous_chain_length)
         return plaintext, change, advance.message_key
+
+    def _open_ahead(self, payload: Payload, chain: Chain) -> tuple[bytes, _Advance]:
+        """Return the plaintext of a message of a chain, and the chain moved on to behind it."""
+        index = payload.header.message_number
+        if index == chain.next_index:
+            advance = _advance(chain, index)
+            return self.open(payload, advance.message_key), advance
+        # Chain keys alone take half as long: the skipped messages' keys are for what is authentic.
+        chain_key = primitives.skip_chain(chain.chain_key, index - chain.next_index)
+        message_key, _ = primitives.step_chain(chain_key)
+        return self.open(payload, message_key), _advance(chain, index)
 
     def _derive_turn(self, own_key: KeyPair, peer_key: bytes) -> _SendingTurn:
         root_key, chain_key = primitives.step_root(self.root_key, own_key.exchange(peer_key))
@@ -416,8 +448,14 @@ class Ratchet:
             self.skipped.append(SkippedChain(self.receiving_turns, ratchet_key, keys))
         surplus = self.skipped_keys - self.limits.max_skipped_keys
         while surplus > 0:
-            self._drop_skipped(0, next(iter(self.skipped[0].keys)))
-            surplus -= 1
+            oldest = self.skipped[0]
+            dropped = min(surplus, len(oldest.keys))
+            surplus -= dropped
+            if dropped == len(oldest.keys):
+                del self.skipped[0]
+            else:
+                # Deleted one by one from its front, a dict searches past all that it has lost.
+                oldest.keys = dict(islice(oldest.keys.items(), dropped, None))
 
     def _drop_skipped(self, position: int, index: int) -> None:
         chain = self.skipped[position]

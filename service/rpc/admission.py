@@ -11,7 +11,8 @@ can't hold more memory than they are granted together.
 """
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 from service.errors import OverloadedError
@@ -59,7 +60,8 @@ class Admission:
         """Bytes of those, and of answers not yet written."""
         self._read_below = max(int(bounds.max_operations * _READ_BELOW), 1)
         self._pumping = False
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        # By flow, in the order of their next turns.
+        self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
 
     def admit(self, size: int) -> int:
         """Take an operation of so many bytes on; return what is to be given back by ``let_go``.
@@ -96,8 +98,10 @@ class Admission:
         """Count bytes as written, or as given up."""
         self.held_bytes -= held
 
-    async def room(self) -> None:
-        """Wait until the service has room again, behind those who wait already.
+    async def room(self, flow: Hashable = None) -> None:
+        """Wait until the service has room again, behind those of the flow who wait already.
+
+        Flows (``service.actors.dispatcher``) take turns, however many of each wait.
 
         To be asked by a stream before it is read on: a peer that sends more than the service can
         do is then held up by the transport, which costs less than refusing all that it sends.
@@ -105,7 +109,7 @@ class Admission:
         if self.under_way < self._read_below and not self._waiting:
             return
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._waiting.setdefault(flow, deque()).append(turn)
         await turn
 
     def _pump(self) -> None:
@@ -123,7 +127,10 @@ class Admission:
 
     def _wake(self) -> None:
         while self._waiting:
-            turn = self._waiting.popleft()
+            flow, turns = self._waiting.popitem(last=False)
+            turn = turns.popleft()
+            if turns:
+                self._waiting[flow] = turns
             # Its stream may have ended meanwhile.
             if not turn.done():
                 turn.set_result(None)

@@ -7,15 +7,18 @@ what the commit held). Within a channel results keep the order of the operations
 Bounded: at most ``max_in_flight`` operations, and so many bytes, of a stream are under way *or
 answered but not yet written*; beyond, the stream is not read, so a slow reader holds up itself and
 no memory. Nor is a stream read while the whole service has enough to do; what a frame brings beyond
-that is refused (``service.rpc.admission``). A peer that does not read for too long, or has nothing
+that is refused (``service.rpc.admission``). Nor is it read while its caller owes work that the
+stream has caused (``service.actors.work``). Large frames are taken up and made in turns, between
+those of other callers. A peer that does not read for too long, or has nothing
 to say for too long, loses its stream.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from pykka import Future
 
@@ -44,23 +47,29 @@ its bytes alone, a frame could become 25 times as large."""
 # Results in one frame: enough to make transport cheap, few enough to keep the first from waiting.
 _MAX_RESULTS = 1_024
 
+# Operations that are taken up, or answers that are put together, without waiting for a turn: they
+# take less than what gRPC has to do for their frame.
+_AT_ONCE = 8
+
 # Streams are looked at this many times within the shorter of their two time limits.
 _LOOKS_PER_TIMEOUT = 4
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 
 class _Slot(Future[Any]):
     """One operation, and where its answer goes: an ask's future without the waiting."""
 
     __slots__ = (
-        "_exchange",
         "account",
         "answer",
         "arrival",
         "error",
         "held",
         "operation_id",
+        "payer",
         "request_id",
     )
 
@@ -71,7 +80,7 @@ class _Slot(Future[Any]):
 
     def __init__(self, exchange: "Exchange", operation_id: int, arrival: Arrival) -> None:
         # Pykka's own state is for futures that are waited for; nobody can wait for this one.
-        self._exchange = exchange
+        self.payer = exchange
         self.account: Account | None = None
         """Whoever counts it until it is answered."""
         self.operation_id = operation_id
@@ -83,12 +92,12 @@ class _Slot(Future[Any]):
         """Take the answer."""
         self.answer = value
         self.error = None
-        self._exchange.done(self)
+        self.payer.done(self)
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
         self.error = public_error(exc_info)
-        self._exchange.done(self)
+        self.payer.done(self)
 
     def fill(self, result: wire.OperationResult) -> int:
         """Write the answer into its place on the wire; return about how many bytes that takes."""
@@ -134,6 +143,8 @@ class Exchange:
         whatever it waits for.
         """
         self.caller = caller
+        self.flow: Hashable = None if caller.account is None else caller.account.flow
+        """See ``Payer``."""
         self.refusal: ConnectError | None = None
         """Why the stream ends before its peer has finished sending; set with the last answer."""
         self._stream_id = stream_id
@@ -142,6 +153,9 @@ class Exchange:
         self._statistics = statistics
         self._admission = admission
         self._end = end
+        self._dispatcher = router.dispatcher
+        self._owing = False
+        """Whether the caller has come into debt by work for this stream."""
         self._deadline = deadline
         self._max_message_bytes = limits.message_bytes
         # Results outgrow requests by a payload's overhead at most; half leaves ample room.
@@ -168,7 +182,7 @@ class Exchange:
                 await self._ready.wait()
                 self._ready.clear()
                 while self._answered:
-                    frame, answers = self._next_frame()
+                    frame, answers = await self._in_turn(len(self._answered), self._next_frame)
                     self._writing_since = self._now()
                     yield frame
                     # Only now has the frame been written.
@@ -232,7 +246,6 @@ class Exchange:
         self.stop_reading()
 
     async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
-        max_bytes = self._admission.bounds.max_stream_bytes
         async for frame in frames:
             self._active_at = self._now()
             if not self.caller.certificate_is_valid():
@@ -246,12 +259,70 @@ class Exchange:
                 )
                 return
             arrivals = self._statistics.frame_accepted(count)
-            for operation in frame.operations:
-                while self._in_flight >= self._max_in_flight or self._held_bytes >= max_bytes:
-                    self._room.clear()
-                    await self._room.wait()
-                self._submit(operation, arrivals)
-            await self._admission.room()
+            await self._submit_all(frame.operations, arrivals)
+            await self._admission.room(self.flow)
+
+    async def _submit_all(self, operations: Sequence[wire.Operation], arrivals: Arrivals) -> None:
+        """Submit a frame's operations, in turns, and as there is room for them in the stream."""
+        submitted = 0
+        while submitted < len(operations):
+            while self._full:
+                self._room.clear()
+                await self._room.wait()
+            await self._out_of_debt()
+            submitted = await self._in_turn(
+                len(operations) - submitted,
+                partial(self._submit_some, operations, submitted, arrivals),
+            )
+
+    async def _out_of_debt(self) -> None:
+        """Wait until all that this stream has its caller owe is paid, and what comes on top."""
+        while self._owing:
+            await asyncio.sleep(self.debt)
+            self._owing = self.debt > 0
+
+    @property
+    def _full(self) -> bool:
+        return (
+            self._in_flight >= self._max_in_flight
+            or self._held_bytes >= self._admission.bounds.max_stream_bytes
+        )
+
+    def _submit_some(
+        self, operations: Sequence[wire.Operation], begin: int, arrivals: Arrivals
+    ) -> int:
+        """Submit operations from the one with this number on; return that of the next one."""
+        end = begin
+        while end < len(operations):
+            self._submit(operations[end], arrivals)
+            end += 1
+            over = (end - begin) % _AT_ONCE == 0 and self._dispatcher.turn_over()
+            if over or self._owing or self._full:
+                break
+        return end
+
+    async def _in_turn(self, size: int, work: Callable[[], _T]) -> _T:
+        """Do work for so many operations, in a turn if that is much."""
+        if size <= _AT_ONCE:
+            return work()
+        return await self._dispatcher.turn(work, self.flow)
+
+    # --- Payer ------------------------------------------------------------------------------------
+
+    @property
+    def debt(self) -> float:
+        """See ``Payer``."""
+        account = self.caller.account
+        return 0.0 if account is None else account.debt
+
+    def charge(self, work: int) -> None:
+        """See ``Payer``."""
+        account = self.caller.account
+        if account is not None:
+            account.charge(work)
+            self._owing = self._owing or account.debt > 0
+
+    # --- Operations and their answers -------------------------------------------------------------
 
     def _submit(self, operation: wire.Operation, arrivals: Arrivals) -> None:
         self._in_flight += 1
@@ -313,7 +384,9 @@ class Exchange:
                 tell_refusal(slot.arrival.operation, self._request_id(slot), slot.error)
             elif self._tracing:
                 note("answered", slot.request_id, operation=slot.arrival.operation)
-            if size >= self._max_result_bytes:
+            if size >= self._max_result_bytes or (
+                taken % _AT_ONCE == 0 and self._dispatcher.turn_over()
+            ):
                 del answers[taken:]
                 break
         del self._answered[: len(answers)]

@@ -266,6 +266,7 @@ def _charge(account: Account, request: Message, reply: LoopFuture[Any]) -> None:
         ConnectError: the caller may not have another.
     """
     account.admit(request)
+    reply.payer = account
     reply.add_done_callback(lambda _: account.leave())
 
 

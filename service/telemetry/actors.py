@@ -60,4 +60,9 @@ def actor_metrics(
     yield counter(
         "change_bytes", "Size of those changes in differential form.", actors.change_bytes
     )
+    yield counter(
+        "forged_chain_steps",
+        "Chain steps derived for messages that failed to authenticate.",
+        actors.forged_work,
+    )
     yield counter("redeliveries", "Answers given again.", actors.redelivered)

@@ -96,6 +96,8 @@ class Answer(msgspec.Struct, array_like=True, gc=False):
 
     number: int
     """That of the request."""
+    work: int
+    """What its caller is charged with: ``service.actors.work``."""
     result: Any
 
     def __repr__(self) -> str:
@@ -183,17 +185,17 @@ def request_for(
     return _REQUESTS[type(command)](number, connect_id, owner, request_id, command)
 
 
-def answer_with(number: int, result: object) -> Answer:
+def answer_with(number: int, result: object, work: int = 0) -> Answer:
     """Return an answer as a message."""
     if isinstance(result, Delivered):
-        return _DELIVERED[type(result.result)](number, result)
-    return _ANSWERS[type(result)](number, result)
+        return _DELIVERED[type(result.result)](number, work, result)
+    return _ANSWERS[type(result)](number, work, result)
 
 
-def refuse_with(number: int, error: ConnectError) -> Answer:
+def refuse_with(number: int, error: ConnectError, work: int = 0) -> Answer:
     """Return a refusal as a message; a room's own subclass of a public error goes as that."""
     name = next(kind.__name__ for kind in type(error).__mro__ if kind.__name__ in _PUBLIC)
-    return Refusal(number, (name, str(error), error.retry_after))
+    return Refusal(number, work, (name, str(error), error.retry_after))
 
 
 def _to_known(value: Any) -> bytes:  # noqa: ANN401 - as msgspec

@@ -20,6 +20,7 @@ from typing import Any, cast
 from pykka import Future
 
 from service.actors.commands import Command, Reply, Restore, refuse
+from service.actors.work import payer_of
 from service.errors import ConnectError, ReadFailedError, ShuttingDownError, WriteUncertainError
 from service.rpc.status import public_error
 from service.tracing import id_of, tracing
@@ -46,23 +47,41 @@ Route = Callable[[int, Command, Reply, bytes], None]
 class _Answering(Future[Any]):
     """Where the answer to another worker's command goes: back to it."""
 
-    __slots__ = ("_link", "_number", "request_id")
+    __slots__ = ("_link", "_number", "payer", "request_id")
 
     request_id: str
     """Set only if steps are told."""
 
-    def __init__(self, link: "Link", number: int) -> None:
+    def __init__(self, link: "Link", number: int, owner: bytes) -> None:
         # Pykka's own state is for futures that are waited for; nobody can wait for this one.
         self._link = link
         self._number = number
+        self.payer = _RemotePayer(owner)
 
     def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the answer."""
-        self._link.answer(answer_with(self._number, value))
+        self._link.answer(answer_with(self._number, value, self.payer.work))
 
     def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
         """Take the refusal."""
-        self._link.answer(refuse_with(self._number, public_error(exc_info)))
+        self._link.answer(refuse_with(self._number, public_error(exc_info), self.payer.work))
+
+
+class _RemotePayer:
+    """Whoever pays at the other worker, which is told with the answer what is charged."""
+
+    __slots__ = ("flow", "work")
+
+    debt = 0.0
+    """Only the other worker knows."""
+
+    def __init__(self, owner: bytes) -> None:
+        self.flow = owner
+        self.work = 0
+
+    def charge(self, work: int) -> None:
+        """See ``Payer``."""
+        self.work += work
 
 
 class Link(asyncio.Protocol):
@@ -172,7 +191,7 @@ class Link(asyncio.Protocol):
             self.abort()
 
     def _take(self, request: Request) -> None:
-        reply = _Answering(self, request.number)
+        reply = _Answering(self, request.number, request.owner)
         if request.request_id is not None:
             reply.request_id = request.request_id
         self._route(request.connect_id, request.command, reply, request.owner)
@@ -182,6 +201,9 @@ class Link(asyncio.Protocol):
             _, reply = self._waiting.pop(answer.number)
         except KeyError:
             raise FrameError(f"request {answer.number} waits for no answer") from None
+        payer = payer_of(reply)
+        if answer.work and payer is not None:
+            payer.charge(answer.work)
         if type(answer) is Refusal:
             refuse(reply, answer.error)
         else:

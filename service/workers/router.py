@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 
 from service.actors.commands import Command, Reply
+from service.actors.dispatcher import Dispatcher
 from service.actors.router import Router
 from service.workers.link import Link, Route
 from service.workers.member import Member
@@ -44,6 +45,11 @@ class ShardedRouter:
                 partial(Link, number, local.route, on_lost), sock=connection
             )
         return cls(member, local, links)
+
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """See ``Routes``."""
+        return self._local.dispatcher
 
     def route(self, connect_id: int, command: Command, reply: Reply, owner: bytes = b"") -> None:
         """See that an owner's command gets to its channel and its answer to ``reply``.

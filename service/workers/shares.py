@@ -16,6 +16,7 @@ __all__ = ["LayoutError", "require_layout", "share_of", "worker_of"]
 _BOUNDS_OF_THE_SERVICE = (
     "max_bytes_in_service",
     "max_calls",
+    "max_channels",
     "max_channels_per_principal",
     "max_connections",
     "max_live_actors",

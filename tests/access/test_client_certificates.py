@@ -51,6 +51,9 @@ class Shown:
         if between:
             self._context["x509_pem_cert_chain"] = [b"".join(each.pem for each in between)]
 
+    def peer(self) -> str:
+        return "ipv4:192.0.2.1:443"
+
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
         return self._context
 

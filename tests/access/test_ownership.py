@@ -1,5 +1,6 @@
 """To everyone but its owner a channel does not exist: same answer, same work as an unknown id."""
 
+import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import AsyncIterator
@@ -18,11 +19,12 @@ from service.errors import (
     ChannelExistsError,
     ChannelNotFoundError,
     ConnectError,
+    HandshakeRefusedError,
     OverloadedError,
     QuotaExceededError,
 )
 from service.persistence.committer import Standing
-from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind
+from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind, Snapshot
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
@@ -394,6 +396,41 @@ async def test_an_owners_commands_for_a_live_channel_ask_the_journal_nothing(
     assert len(journal.looked_up) == before
 
 
+async def test_where_nobody_is_authenticated_all_channels_together_have_a_bound() -> None:
+    journal = CountingJournal()
+    house = House(journal, max_channels=3)
+    requests = [establish_request(seed)[1] for seed in range(10)]
+    replies = [house.ask(connect_id_of(r), Establish(r)) for r in requests]
+    outcomes = await asyncio.gather(*map(answer, replies), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [bytes] * 3 + [QuotaExceededError] * 7
+    assert journal.owned(b"") == 3
+    with pytest.raises(QuotaExceededError, match=r"close some, or .* raise max_channels"):
+        await house.establish(99)
+    # What is there goes on, also by the same request once more, and loaded anew.
+    await house.close()
+    house = House(journal, max_channels=3)
+    made = house.ask(connect_id_of(requests[0]), Establish(requests[0]))
+    assert await answer(made) == outcomes[0]
+    with pytest.raises(QuotaExceededError):
+        await house.establish(99)
+    await answer(house.ask(connect_id_of(requests[1]), Close()))
+    await house.establish(99)
+    with pytest.raises(QuotaExceededError):
+        await house.establish(98)
+    await house.close()
+
+
+async def test_a_handshake_that_fails_leaves_its_place_to_others() -> None:
+    house = House(CountingJournal(), max_channels=1)
+    _, bad = establish_request(1)
+    bad.bundle.signature = bytes(64)
+    for _ in range(3):
+        with pytest.raises(HandshakeRefusedError):
+            await answer(house.ask(connect_id_of(bad), Establish(bad)))
+    await house.establish(2)
+    await house.close()
+
+
 # --- In the file ----------------------------------------------------------------------------------
 
 
@@ -410,21 +447,26 @@ def test_an_owner_comes_with_the_first_record_and_goes_with_the_last(
     tmp_path: Path, kind: str
 ) -> None:
     journal = MemoryJournal() if kind == "memory" else opened(tmp_path / "journal.db")
-    journal.commit(Batch([first(1), first(2), first(3)], (), [(1, ALICE), (2, BOB)]))
+    states = [Snapshot(channel, 1, 1, b"state") for channel in (1, 2, 3)]
+    journal.commit(Batch([first(1), first(2), first(3)], states, [(1, ALICE), (2, BOB)]))
+    assert journal.owned(b"") == 1
     assert [journal.owner(n) for n in (1, 2, 3, 4)] == [ALICE, BOB, b"", b""]
     assert [journal.recover(n).owner for n in (1, 2, 3, 4)] == [ALICE, BOB, b"", b""]
     assert (journal.owned(ALICE), journal.owned(BOB), journal.owned(b"x")) == (1, 1, 0)
     if isinstance(journal, SqliteJournal):
         journal.close()
         journal = opened(tmp_path / "journal.db")
-        assert (journal.owner(1), journal.owned(BOB)) == (ALICE, 1)
+        assert (journal.owner(1), journal.owned(BOB), journal.owned(b"")) == (ALICE, 1, 1)
     # A refused record brings no owner; an end takes it, also one that another life follows.
     rejected = journal.commit(Batch([first(2)], (), [(2, ALICE)]))
     assert [rejection.entry for rejection in rejected] == [first(2)]
     journal.commit(Batch([Record(1, 2, RecordKind.CLOSED, b""), first(1)], (), [(1, BOB)]))
+    assert journal.owned(b"") == 1
     journal.commit(Batch([first(5), Record(5, 2, RecordKind.CLOSED, b"")], (), [(5, BOB)]))
     assert [journal.owner(n) for n in (1, 2, 5)] == [BOB, BOB, b""]
-    assert (journal.owned(ALICE), journal.owned(BOB)) == (0, 2)
+    assert (journal.owned(ALICE), journal.owned(BOB), journal.owned(b"")) == (0, 2, 1)
+    journal.commit(Batch([Record(3, 2, RecordKind.CLOSED, b"")], ()))
+    assert journal.owned(b"") == 0
     journal.close()
 
 

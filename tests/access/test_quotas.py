@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protos.connect_actor.v1 import connect_pb2 as wire
+from service.access import quotas
 from service.access.gate import Gate
+from service.access.peers import address_of
 from service.access.principals import ANONYMOUS, principal_named
 from service.access.quotas import Account, Accounts, Rates, TokenBucket
 from service.client import ConnectClient, Identity, error_of
@@ -147,6 +149,98 @@ def test_the_status_tells_when_to_come_back_to_the_millisecond_rounded_up() -> N
         assert delay.seconds + delay.nanos / 1e9 == pytest.approx(told)
 
 
+# --- Work -----------------------------------------------------------------------------------------
+
+
+def test_work_is_owed_once_it_goes_beyond_the_rate(clock: Clock) -> None:
+    limited = account(clock, derivations_per_second=100.0, burst_seconds=2.0)
+    # A tenth of a second's worth, whatever the burst of other rates.
+    limited.charge(10)
+    assert limited.debt == 0.0
+    limited.charge(50)
+    assert limited.debt == pytest.approx(0.5)
+    # Neither a rate nor a share is what work is charged to.
+    assert refused_for(limited, 1_000_000) == 0.0
+    clock.now += 0.25
+    assert limited.debt == pytest.approx(0.25)
+    clock.now += 1_000.0
+    limited.charge(11)
+    assert limited.debt == pytest.approx(0.01)
+
+
+def test_nothing_is_owed_where_work_has_no_rate(clock: Clock) -> None:
+    unlimited = account(clock, operations_per_second=1.0)
+    unlimited.charge(1_000_000)
+    assert unlimited.debt == 0.0
+
+
+# --- Addresses ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("peer", "address"),
+    [
+        ("ipv4:192.0.2.7:50123", "ipv4:192.0.2.7"),
+        ("ipv6:[2001:db8:1:2:3:4:5:6]:50123", "ipv6:20010db800010002"),
+        ("ipv6:%5B2001:db8:1:2:ffff::1%5D:443", "ipv6:20010db800010002"),
+        ("ipv6:[fe80::1%25eth0]:443", "ipv6:fe80000000000000"),
+        ("ipv6:[::ffff:192.0.2.7]:50123", "ipv4:192.0.2.7"),
+        ("ipv6:nonsense:1", "ipv6:nonsense"),
+        ("unix:", "unix"),
+        ("unix:/run/service.sock", "unix"),
+        ("", ""),
+    ],
+)
+def test_a_caller_without_a_name_is_known_by_its_address(peer: str, address: str) -> None:
+    assert address_of(peer) == address
+
+
+class CallFrom:
+    """A call from somewhere, by nobody."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+
+    def invocation_metadata(self) -> tuple[()]:
+        return ()
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {}
+
+    def peer(self) -> str:
+        return self._peer
+
+
+def test_where_callers_are_not_authenticated_each_address_has_its_own_rate(clock: Clock) -> None:
+    open_to_all = gate(clock, operations_per_second=1.0, derivations_per_second=10.0)
+
+    def account_from(peer: str) -> Account:
+        caller = open_to_all.admit(CallFrom(peer))
+        assert caller.owner == b""
+        assert caller.account is not None
+        return caller.account
+
+    greedy = account_from("ipv4:192.0.2.1:1")
+    greedy.charge(1_000)
+    assert refused_for(greedy) == 0.0
+    # Another connection of it, and another caller.
+    assert account_from("ipv4:192.0.2.1:2") is greedy
+    assert refused_for(account_from("ipv4:192.0.2.1:3")) > 0.0
+    other = account_from("ipv4:192.0.2.2:1")
+    assert (other.debt, refused_for(other)) == (0.0, 0.0)
+
+
+def test_no_more_addresses_are_kept_than_the_bound_and_those_in_use_stay(clock: Clock) -> None:
+    accounts = Accounts(Rates(derivations_per_second=1.0), 1_000, clock)
+    used = accounts.of_address("ipv4:192.0.2.1")
+    unused = accounts.of_address("ipv4:192.0.2.2")
+    for number in range(quotas._MAX_ADDRESSES + 10):
+        accounts.of_address(f"ipv6:{number}")
+        assert accounts.of_address("ipv4:192.0.2.1") is used
+    assert len(accounts._addresses) == quotas._MAX_ADDRESSES
+    assert accounts.of_address("ipv4:192.0.2.2") is not unused
+
+
 # --- Fairness -------------------------------------------------------------------------------------
 
 
@@ -194,7 +288,7 @@ def test_no_more_than_twice_the_bound_is_under_way_and_nobody_goes_without(
     for who in everybody:
         while who.in_flight:
             who.leave()
-    assert (accounts._in_flight, accounts._active) == (0, 0)
+    assert (accounts.in_flight, accounts.active) == (0, 0)
 
 
 # --- At the door ----------------------------------------------------------------------------------
@@ -237,6 +331,7 @@ async def test_whoever_is_refused_or_gives_up_leaves_nothing_counted(
     open_door: Open, clock: Clock
 ) -> None:
     accounts = Accounts(Rates(operations_per_second=1e6), 1_000, clock)
+    account = accounts.of_address("ipv4:127.0.0.1")
     door = await open_door(Gate(accounts=accounts))
     async with ConnectClient(door.address) as client:
         channel = await client.establish(Identity.generate(os.urandom))
@@ -249,7 +344,7 @@ async def test_whoever_is_refused_or_gives_up_leaves_nothing_counted(
                 await client.stub.Encrypt(request)
         async with client.exchange() as stream:
             await stream.call([wire.Operation(), wire.Operation(encrypt=wire.EncryptRequest())])
-        assert accounts.of(ANONYMOUS).in_flight == 0
+        assert account.in_flight == 0
         door.journal.entered.clear()
         door.journal.gate.clear()
         given_up = asyncio.ensure_future(channel.encrypt(b"x"))
@@ -257,9 +352,9 @@ async def test_whoever_is_refused_or_gives_up_leaves_nothing_counted(
         given_up.cancel()
         await until(lambda: door.servicer.statistics.unary_in_flight == 0)
         # Its work is still under way.
-        assert accounts.of(ANONYMOUS).in_flight == 1
+        assert account.in_flight == 1
         door.journal.gate.set()
-        await until(lambda: accounts.of(ANONYMOUS).in_flight == 0)
+        await until(lambda: account.in_flight == 0)
 
 
 async def test_a_full_service_refuses_before_any_cryptography(

@@ -11,7 +11,7 @@ import pytest
 from pykka import ActorDeadError, ActorRef, ActorRegistry, Future, ThreadingFuture
 from pykka.messages import _ActorStop
 
-from service.actors.actor import ANSWER_LATER, THROUGHPUT, DispatchedActor, mailbox_of, signal
+from service.actors.actor import ANSWER_LATER, DispatchedActor, mailbox_of, signal
 from service.actors.dispatcher import Dispatcher
 from service.actors.future import LoopFuture
 from service.actors.mailbox import Envelope, MailboxFullError
@@ -316,10 +316,10 @@ def test_every_ask_that_races_with_a_stop_is_answered_once(dispatcher: Dispatche
             assert not asker.is_alive()
 
 
-async def test_more_messages_than_a_turn_holds_are_refused_at_the_end(on_loop: Dispatcher) -> None:
+async def test_all_messages_that_wait_are_refused_at_the_end(on_loop: Dispatcher) -> None:
     ref = Worker.start(dispatcher=on_loop)
     stopping = ref.stop(block=False)
-    left = [ref.ask(number, block=False) for number in range(3 * THROUGHPUT)]
+    left = [ref.ask(number, block=False) for number in range(200)]
     assert await stopping is True
     outcomes = await asyncio.gather(*(_awaited(future) for future in left), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {ActorDeadError}

@@ -6,10 +6,13 @@ from collections.abc import Callable, Iterator
 from unittest.mock import Mock
 
 import pytest
-from pykka import ActorDeadError, ActorRegistry
+from pykka import ActorDeadError, ActorRef, ActorRegistry
 
-from service.actors.actor import THROUGHPUT, DispatchedActor
-from service.actors.dispatcher import Dispatcher
+from service.actors.actor import DispatchedActor, mailbox_of, signal
+from service.actors.dispatcher import PASS_SECONDS, TURN_SECONDS, Dispatcher
+from service.actors.future import LoopFuture
+from service.actors.mailbox import Envelope
+from tests.support.house import until
 
 
 class Turn:
@@ -74,22 +77,177 @@ def test_turns_run_on_the_dispatchers_thread(dispatcher: Dispatcher) -> None:
     assert len(threads) == 1
 
 
-async def test_actors_take_turns_of_a_bounded_number_of_messages() -> None:
-    dispatcher = Dispatcher(asyncio.get_running_loop())
+class Clock:
+    """Seconds that pass when work is done."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Labourer(DispatchedActor):
+    """Each message is a name, and how many turns' worth of time it takes."""
+
+    def __init__(self, clock: Clock, done: list[str]) -> None:
+        super().__init__()
+        self.clock = clock
+        self.done = done
+
+    def on_receive(self, message: tuple[str, float]) -> None:
+        name, turns = message
+        self.clock.now += turns * TURN_SECONDS
+        self.done.append(name)
+
+
+class Caller:
+    """Pays for what it asks, as far as turns go."""
+
+    debt = 0.0
+
+    def __init__(self, name: str) -> None:
+        self.flow = name
+
+    def charge(self, work: int) -> None:
+        raise AssertionError(f"nobody is charged {work} here")
+
+    def ask(self, ref: ActorRef[Labourer], turns: float) -> None:
+        reply: LoopFuture[object] = LoopFuture()
+        reply.payer = self
+        mailbox_of(ref).put(Envelope((self.flow, turns), reply))
+
+
+async def end(*refs: ActorRef[Labourer]) -> None:
+    for ref in refs:
+        ref.stop(block=False)
+    await settle()
+
+
+@pytest.mark.parametrize(("turns", "messages"), [(0.26, 4), (0.51, 2), (1.01, 1), (40.0, 1)])
+async def test_a_turn_ends_by_time_whatever_its_messages_cost(turns: float, messages: int) -> None:
+    clock, done = Clock(), list[str]()
+    dispatcher = Dispatcher(asyncio.get_running_loop(), clock)
+    first, second = (Labourer.start(clock, done, dispatcher=dispatcher) for _ in range(2))
+    for _ in range(messages + 1):
+        first.tell(("first", turns))
+    second.tell(("second", turns))
+    await settle()
+    assert done == ["first"] * messages + ["second", "first"]
+    await end(first, second)
+
+
+async def test_messages_that_cost_nothing_share_a_turn() -> None:
+    clock, done = Clock(), list[str]()
+    dispatcher = Dispatcher(asyncio.get_running_loop(), clock)
+    first, second = (Labourer.start(clock, done, dispatcher=dispatcher) for _ in range(2))
+    for _ in range(100):
+        first.tell(("first", 0.0))
+    second.tell(("second", 0.0))
+    await settle()
+    assert done == ["first"] * 100 + ["second"]
+    await end(first, second)
+
+
+async def test_a_caller_with_many_busy_actors_delays_another_by_one_turn() -> None:
+    clock, done = Clock(), list[str]()
+    dispatcher = Dispatcher(asyncio.get_running_loop(), clock)
+    refs = [Labourer.start(clock, done, dispatcher=dispatcher) for _ in range(101)]
+    await settle()
+    greedy, modest = Caller("greedy"), Caller("modest")
+    for ref in refs[:-1]:
+        for _ in range(20):
+            greedy.ask(ref, 1.5)
+    modest.ask(refs[-1], 0.1)
+    modest.ask(refs[-1], 0.1)
+    await until(lambda: len(done) == 2_002)
+    assert done[:3] == ["greedy", "modest", "modest"]
+    await end(*refs)
+
+
+async def test_flows_take_turns_and_each_keeps_its_order() -> None:
+    dispatcher = Dispatcher(asyncio.get_running_loop(), Clock())
     order: list[str] = []
 
-    class Named(DispatchedActor):
-        def on_receive(self, message: str) -> None:
-            order.append(message)
+    def ask(flow: str, *names: str) -> None:
+        for name in names:
+            dispatcher.schedule(Turn(lambda name=name: order.append(name)), flow)  # type: ignore[misc]
 
-    first, second = Named.start(dispatcher=dispatcher), Named.start(dispatcher=dispatcher)
-    for _ in range(THROUGHPUT + 1):
-        first.tell("first")
-    second.tell("second")
+    ask("a", "a1", "a2", "a3", "a4")
+    ask("b", "b1", "b2")
+    ask("c", "c1")
     await settle()
-    assert order == ["first"] * THROUGHPUT + ["second", "first"]
-    ActorRegistry.stop_all(block=False)
+    assert order == ["a1", "b1", "c1", "a2", "b2", "a3", "a4"]
+
+
+async def test_a_signal_belongs_to_the_flow_of_the_last_caller() -> None:
+    clock, done = Clock(), list[str]()
+    dispatcher = Dispatcher(asyncio.get_running_loop(), clock)
+    greedy, modest = (Labourer.start(clock, done, dispatcher=dispatcher) for _ in range(2))
     await settle()
+    Caller("greedy").ask(greedy, 0.0)
+    Caller("modest").ask(modest, 0.0)
+    await settle()
+    for _ in range(3):
+        Caller("greedy").ask(greedy, 1.0)
+    others = [Turn(lambda: done.append("of the service")) for _ in range(3)]
+    for other in others:
+        dispatcher.schedule(other)
+    signal(modest, ("signal", 1.0))
+    await settle()
+    assert done[2:5] == ["greedy", "of the service", "signal"]
+    await end(greedy, modest)
+
+
+async def test_a_pass_ends_by_time_however_many_flows_there_are() -> None:
+    clock = Clock()
+    dispatcher = Dispatcher(asyncio.get_running_loop(), clock)
+    ran: list[int] = []
+
+    def work(number: int) -> None:
+        ran.append(number)
+        clock.now += PASS_SECONDS / 2
+
+    for number in range(6):
+        dispatcher.schedule(Turn(lambda number=number: work(number)), number)  # type: ignore[misc]
+    seen = []
+    for _ in range(4):
+        await asyncio.sleep(0)
+        seen.append(len(ran))
+    assert seen == [2, 4, 6, 6]
+
+
+async def test_a_task_has_a_function_called_in_a_turn() -> None:
+    clock = Clock()
+    dispatcher = Dispatcher(asyncio.get_running_loop(), clock)
+    seen: list[bool] = []
+
+    def work() -> str:
+        seen.append(dispatcher.turn_over())
+        clock.now += TURN_SECONDS
+        seen.append(dispatcher.turn_over())
+        return "done"
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    assert await dispatcher.turn(work, "flow") == "done"
+    assert seen == [False, True]
+    with pytest.raises(ZeroDivisionError):
+        await dispatcher.turn(fail, "flow")
+    given_up = asyncio.ensure_future(dispatcher.turn(work, "flow"))
+    await asyncio.sleep(0)
+    given_up.cancel()
+    await settle()
+    assert len(seen) == 2
+    left = asyncio.ensure_future(dispatcher.turn(work, "flow"))
+    await asyncio.sleep(0)
+    dispatcher.close()
+    with pytest.raises(asyncio.CancelledError):
+        await left
 
 
 async def test_busy_actors_leave_the_loop_its_share() -> None:
@@ -190,11 +348,16 @@ def test_no_message_is_lost_between_two_threads(dispatcher: Dispatcher) -> None:
 
 
 async def test_a_closed_dispatcher_abandons_what_waits_and_what_comes() -> None:
-    dispatcher = Dispatcher(asyncio.get_running_loop())
-    waiting, late = Turn(lambda: None), Turn(lambda: None)
-    dispatcher.schedule(waiting)
+    clock = Clock()
+    dispatcher = Dispatcher(asyncio.get_running_loop(), clock)
+    waiting, sorted_in, late = (Turn(lambda: None) for _ in range(3))
+    dispatcher.schedule(Turn(lambda: clock.pass_by(PASS_SECONDS)))
+    dispatcher.schedule(sorted_in)
+    await asyncio.sleep(0)
+    dispatcher.schedule(waiting, "flow")
     dispatcher.close()
     dispatcher.schedule(late)
+    assert sorted_in.abandoned
     assert waiting.abandoned
     assert late.abandoned
     await settle()

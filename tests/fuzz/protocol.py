@@ -77,7 +77,7 @@ class PayloadTarget:
 
     name: ClassVar[str] = "payload"
     style: ClassVar[str] = "message"
-    max_steps: ClassVar[int] = 2 * _LIMITS.max_skip + 1
+    max_steps: ClassVar[int] = 3 * _LIMITS.max_skip + 2
     base_bytes: ClassVar[int] = 0
 
     def __init__(self) -> None:
@@ -237,7 +237,7 @@ class SessionTarget:
     name: ClassVar[str] = "session"
     style: ClassVar[str] = "message"
     # Encrypting, and each of the messages: what a state says of itself is its own bound.
-    max_steps: ClassVar[int] = 10 * (2 * _LIMITS.max_skip + 1)
+    max_steps: ClassVar[int] = 10 * (3 * _LIMITS.max_skip + 2)
     base_bytes: ClassVar[int] = 0
 
     def __init__(self) -> None:

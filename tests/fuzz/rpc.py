@@ -59,7 +59,7 @@ class _RpcTarget:
     """A service with one channel, and whoever looks at it after each input."""
 
     style: ClassVar[str] = "message"
-    max_steps: ClassVar[int] = 4 * (2 * _MAX_SKIP + 1)
+    max_steps: ClassVar[int] = 4 * (3 * _MAX_SKIP + 2)
     base_bytes: ClassVar[int] = 0
 
     def __init__(self) -> None:

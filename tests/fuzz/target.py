@@ -56,13 +56,20 @@ class Work:
     @contextmanager
     def counted(self) -> Iterator[None]:
         """Count while in this context."""
-        step = primitives.step_chain
+        step, skip = primitives.step_chain, primitives.skip_chain
 
         def step_chain(chain_key: bytes) -> tuple[bytes, bytes]:
             self.steps += 1
             return step(chain_key)
 
-        with patch.object(primitives, "step_chain", step_chain):
+        def skip_chain(chain_key: bytes, messages: int) -> bytes:
+            self.steps += messages
+            return skip(chain_key, messages)
+
+        with (
+            patch.object(primitives, "step_chain", step_chain),
+            patch.object(primitives, "skip_chain", skip_chain),
+        ):
             yield
 
 

@@ -35,6 +35,13 @@ def classic(**limits: int) -> Ends:
 def work(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """Count what a ratchet does: chain steps, root steps, exchanges, decryptions."""
     counts: Counter[str] = Counter()
+    skip_chain = primitives.skip_chain
+
+    def counted_skip(chain_key: bytes, messages: int) -> bytes:
+        counts["skip_chain"] += messages
+        return skip_chain(chain_key, messages)
+
+    monkeypatch.setattr(primitives, "skip_chain", counted_skip)
     for owner, name in (
         (primitives, "step_chain"),
         (primitives, "step_root"),
@@ -233,7 +240,8 @@ def test_as_many_may_be_missing_on_a_chain_as_the_limit_says_and_no_more(
     )
     assert not work
     ends.at_service(payloads[SKIP])
-    assert work == {"step_chain": SKIP + 1, "decrypt": 1}
+    # To the message by chain keys alone, its own key, and only then the keys of what is missing.
+    assert work == {"skip_chain": SKIP, "step_chain": 1 + SKIP + 1, "decrypt": 1}
     assert ends.service.ratchet.skipped_keys == SKIP
     # Counted from where the chain stands, not from its beginning.
     refused(ends.service, payloads[2 * SKIP + 2], SkipLimitExceededError)
@@ -248,7 +256,13 @@ def test_the_limit_holds_for_the_new_chain_of_a_turn(work: Counter[str]) -> None
     refused(ends.service, payloads[SKIP + 1], SkipLimitExceededError)
     assert not work
     ends.at_service(payloads[SKIP])
-    assert work == {"step_chain": SKIP + 1, "decrypt": 1, "step_root": 1, "exchange": 1}
+    assert work == {
+        "skip_chain": SKIP,
+        "step_chain": 1 + SKIP + 1,
+        "decrypt": 1,
+        "step_root": 1,
+        "exchange": 1,
+    }
 
 
 @pytest.mark.parametrize("seen", [0, 2])
@@ -404,9 +418,13 @@ def test_a_hostile_header_costs_a_bounded_amount_of_work(
         forged = with_header(forged, ratchet_key=key)
     forged = forged._replace(ciphertext=bytes(16))
     work.clear()
+    told = ends.service.ratchet.work_of(forged.header)
+    assert not work
     refused(ends.service, forged, AuthenticationFailedError, SkipLimitExceededError)
+    assert work["skip_chain"] <= told <= 2 * SKIP
     turning = key is not None and due
-    assert work["step_chain"] <= SKIP + 1
+    assert work["step_chain"] <= 1
+    assert work["skip_chain"] <= SKIP
     assert work["exchange"] <= (1 if turning else 0)
     assert work["step_root"] <= (1 if turning else 0)
     assert work["decrypt"] <= 1
@@ -421,8 +439,34 @@ def test_the_peer_itself_can_demand_no_more_than_two_skips(work: Counter[str]) -
     ends.at_peer(ends.down())
     payloads = [ends.up() for _ in range(SKIP + 1)]
     work.clear()
+    told = ends.service.ratchet.work_of(payloads[-1].header)
     ends.at_service(payloads[-1])
-    assert work == {"step_chain": 2 * SKIP + 1, "decrypt": 1, "step_root": 1, "exchange": 1}
+    assert told == 2 * SKIP
+    assert work == {
+        "skip_chain": SKIP,
+        "step_chain": 1 + 2 * SKIP + 1,
+        "decrypt": 1,
+        "step_root": 1,
+        "exchange": 1,
+    }
+
+
+def test_the_work_of_a_message_is_what_is_missing_before_it_as_far_as_its_header_says() -> None:
+    ends = make_ends(1, ChannelLimits(dh_ratchet_every=1, max_skip=SKIP))
+    payloads = [ends.up() for _ in range(SKIP + 2)]
+
+    def told(number: int) -> int:
+        return ends.service.ratchet.work_of(payloads[number].header)
+
+    assert [told(number) for number in range(SKIP + 2)] == [*range(SKIP + 1), 0]
+    ends.at_service(payloads[3])
+    assert [told(number) for number in range(7)] == [0, 0, 0, 0, 0, 1, 2]
+    # Of a chain that is left behind, too: those whose keys are kept take no step.
+    ends.at_peer(ends.down())
+    turned = ends.up()
+    assert ends.service.ratchet.work_of(turned.header) == SKIP + 2 - 4
+    ends.at_service(turned)
+    assert [told(number) for number in range(SKIP + 2)] == [0] * (SKIP + 2)
 
 
 def test_what_is_left_behind_is_derived_only_for_an_authentic_turn(work: Counter[str]) -> None:

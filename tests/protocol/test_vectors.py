@@ -3,20 +3,26 @@
 If one of these fails, the protocol has changed: peers of an older version would not understand it.
 """
 
-import hashlib
 import hmac
 import json
+import random
+import re
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from protos.connect_actor.v1 import connect_pb2 as wire
+from service.errors import PeerError
 from service.protocol import primitives, x3dh
-from service.protocol.handshake import connect_id_of
+from service.protocol.handshake import ChannelLimits, respond
+from service.protocol.keys import Identity
 from service.protocol.primitives import KeyPair
-from service.protocol.wire import payload_from_wire
+from service.protocol.wire import payload_from_wire, payload_to_wire
+from service.rpc.status import STATUSES
+from tests.protocol.page_peer import PagePeer, RefusedError
 from tests.protocol.vectors import PATH, make_vectors
+from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS, WEAK_IDENTITY_KEYS
+from tests.support.channels import NOW, response_of
 
 VECTORS: dict[str, Any] = json.loads(PATH.read_text())
 CHANNELS = VECTORS["channels"]
@@ -61,74 +67,117 @@ def test_the_initiator_agrees_too(vector: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("channel", CHANNELS, ids=["every 1", "every 2"])
-def test_a_channel_can_be_followed_from_what_is_written_down(channel: dict[str, Any]) -> None:
-    """As another implementation would: from the drawn bytes, by the formulas of the document."""
-    handshake = channel["handshake"]
-    request = wire.EstablishRequest.FromString(h(handshake["request"]))
-    response = wire.EstablishResponse.FromString(h(handshake["response"]))
-    assert connect_id_of(request) == response.connect_id == int(handshake["connect_id"])
-    # Drawn in this order: X25519 identity, signed prekey, one-time prekeys; ephemeral, ratchet key.
-    identity, _, _, ephemeral, ratchet_key = (
-        KeyPair(h(value)) for value in handshake["initiator"]["random"]
+def test_a_peer_written_from_the_page_alone_follows_a_channel_to_the_byte(
+    channel: dict[str, Any],
+) -> None:
+    """From the drawn bytes, in the order that the page gives them."""
+    handshake, messages = channel["handshake"], channel["messages"]
+    own = handshake["initiator"]
+    draws = [h(value) for value in own["random"]]
+    for message in messages:
+        if message["sender"] == "initiator":
+            turned = message["new_ratchet_private_key"]
+            draws += [h(turned), h(message["nonce"])] if turned else [h(message["nonce"])]
+    left = iter(draws)
+    peer = PagePeer(h(own["identity_seed"]), lambda _: next(left), one_time_prekeys=1)
+    assert peer.request.SerializeToString(deterministic=True) == h(handshake["request"])
+    peer.complete(wire.EstablishResponse.FromString(h(handshake["response"])))
+    assert peer.connect_id == int(handshake["connect_id"])
+    assert peer.ends == h(handshake["associated_data"])
+    assert peer.root == h(handshake["root_key_after_the_first_turn"])
+    for step in channel["order"]:
+        number = step.get("send", step.get("receive"))
+        message = messages[number]
+        ours = message["sender"] == "initiator"
+        if ours and "send" in step:
+            sealed = peer.seal(
+                h(message["plaintext"]),
+                int(message["request_id"]),
+                int(message["created_at_unix_micros"]),
+            )
+            assert sealed.SerializeToString(deterministic=True) == h(message["wire"])
+        elif not ours and "receive" in step:
+            sealed = wire.CipherPayload.FromString(h(message["wire"]))
+            assert peer.open(sealed) == h(message["plaintext"])
+            with pytest.raises(RefusedError):
+                peer.open(sealed)
+    assert peer.root == h(channel["root_keys_at_the_end"]["initiator"])
+    assert list(left) == []
+    first, turned = (
+        next(m for m in messages if m["sender"] == "responder"),
+        next(m for m in messages if m["sender"] == "initiator" and m["new_ratchet_private_key"]),
     )
-    assert (ephemeral.public_key, ratchet_key.public_key) == (
-        request.ephemeral_key,
-        request.ratchet_key,
-    )
-    _, signed_prekey, one_time_prekey, _ = (
-        KeyPair(h(value)) for value in handshake["responder"]["random"]
-    )
-    assert signed_prekey.public_key == response.bundle.signed_prekey
-    root = x3dh.agree_as_initiator(
-        identity,
-        ephemeral,
-        response.bundle.exchange_identity_key,
-        signed_prekey.public_key,
-        one_time_prekey.public_key,
-    )
-    root, chain = primitives.step_root(root, ratchet_key.exchange(signed_prekey.public_key))
-    assert root == h(handshake["root_key_after_the_first_turn"])
-    bound = b"".join(
-        len(part).to_bytes(4, "big") + part
-        for part in (
-            b"connect-actor channel v1",
-            response.connect_id.to_bytes(8, "big"),
-            h(handshake["initiator"]["identity_key"]),
-            identity.public_key,
-            h(handshake["responder"]["identity_key"]),
-            response.bundle.exchange_identity_key,
-        )
-    )
-    associated_data = hashlib.sha256(bound).digest()
-    assert associated_data == h(handshake["associated_data"])
+    assert (first["previous_chain_length"], messages[0]["previous_chain_length"]) == (0, 0)
+    assert turned["previous_chain_length"] > 0
 
-    # One sequence of root keys and turns, seen from outside: each new key against the last one.
-    newest = ratchet_key
-    chains = {ratchet_key.public_key: chain}
-    positions = {ratchet_key.public_key: 0}
-    for message in channel["messages"]:
-        if message["new_ratchet_private_key"]:
-            turned = KeyPair(h(message["new_ratchet_private_key"]))
-            root, chain = primitives.step_root(root, turned.exchange(newest.public_key))
-            newest = turned
-            chains[turned.public_key], positions[turned.public_key] = chain, 0
-        key = h(message["dh_public_key"])
-        assert positions[key] == message["ratchet_index"]
-        message_key, chains[key] = primitives.step_chain(chains[key])
-        positions[key] += 1
-        header = (
-            key
-            + message["previous_chain_length"].to_bytes(4, "big")
-            + message["ratchet_index"].to_bytes(4, "big")
-            + int(message["request_id"]).to_bytes(8, "big")
-            + int(message["created_at_unix_micros"]).to_bytes(8, "big")
-        )
-        assert header == h(message["header"])
-        nonce, ciphertext = h(message["nonce"]), h(message["ciphertext"])
-        plaintext = AESGCM(message_key).decrypt(nonce, ciphertext, associated_data + header)
-        assert plaintext == h(message["plaintext"])
-        sent = wire.CipherPayload.FromString(h(message["wire"]))
-        assert payload_from_wire(sent).header.encode() == header
-        assert (sent.nonce, sent.ciphertext) == (nonce, ciphertext)
-    assert root.hex() in channel["root_keys_at_the_end"].values()
-    assert len(chains) >= 4
+
+@pytest.mark.parametrize("every", [1, 2, 10])
+@pytest.mark.parametrize("prekeys", [0, 1, 3])
+def test_a_peer_written_from_the_page_alone_talks_to_the_service(every: int, prekeys: int) -> None:
+    """With losses, late messages and replays, by chance; also without any one-time prekey."""
+    draw = random.Random(every * 10 + prekeys)
+    peer = PagePeer(draw.randbytes(32), draw.randbytes, prekeys)
+    service = respond(
+        peer.request,
+        identity=Identity.generate(draw.randbytes),
+        limits=ChannelLimits(dh_ratchet_every=every, one_time_prekeys=prekeys),
+        now=NOW,
+        random=draw.randbytes,
+    )
+    peer.complete(response_of(service))
+    up, down = list[wire.CipherPayload](), list[wire.CipherPayload]()
+    opened = 0
+    for number in range(400):
+        text = str(number).encode()
+        match draw.randrange(4):
+            case 0:
+                up.append(peer.seal(text, number, -number))
+            case 1:
+                payload, _ = service.encrypt(text, now=NOW, random=draw.randbytes)
+                down.append(wire.CipherPayload())
+                payload_to_wire(payload, down[-1])
+            case 2 if up:
+                arrived = payload_from_wire(up.pop(draw.randrange(len(up))))
+                service.decrypt(arrived, now=NOW)
+                opened += 1
+                with pytest.raises(PeerError):
+                    service.decrypt(arrived, now=NOW)
+            case 3 if down:
+                late = down.pop(draw.randrange(len(down)))
+                peer.open(late)
+                opened += 1
+                with pytest.raises(RefusedError):
+                    peer.open(late)
+        # Some are lost.
+        for waiting in (up, down):
+            if len(waiting) > 6:
+                waiting.pop(draw.randrange(len(waiting)))
+    assert opened > 50
+    assert service.ratchet.receiving_turns > 1
+
+
+# --- What must be refused -------------------------------------------------------------------------
+
+
+def test_the_refused_keys_are_all_encodings_of_points_of_small_order() -> None:
+    """Found from the curve's equation by ``weak_keys``, written down for other languages."""
+    assert sorted(map(h, VECTORS["refused_keys"]["X25519"])) == sorted(WEAK_EXCHANGE_KEYS)
+    assert sorted(map(h, VECTORS["refused_keys"]["Ed25519"])) == sorted(WEAK_IDENTITY_KEYS)
+    assert all(map(primitives.is_weak_public_key, WEAK_EXCHANGE_KEYS))
+    assert all(map(primitives.is_weak_identity_key, WEAK_IDENTITY_KEYS))
+
+
+@pytest.mark.parametrize("vector", VECTORS["signatures"], ids=lambda vector: vector["what"])
+def test_a_signature_is_accepted_or_refused_as_its_vector_says(vector: dict[str, Any]) -> None:
+    found = primitives.verify(
+        h(vector["identity_key"]), h(vector["signature"]), h(vector["message"])
+    )
+    assert found is vector["accepted"]
+
+
+def test_the_page_names_every_reason_that_the_wire_knows() -> None:
+    page = (PATH.parents[3] / "docs" / "protocol.md").read_text()
+    rows = re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", page, re.MULTILINE)
+    expected = {(rule.reason, rule.code.name) for rule in STATUSES.values()}
+    assert set(rows) == expected
+    assert len(rows) == len(expected)

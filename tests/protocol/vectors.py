@@ -20,9 +20,13 @@ from service.protocol.payload import Payload
 from service.protocol.primitives import KeyPair
 from service.protocol.session import Session
 from service.protocol.wire import payload_to_wire
+from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS, WEAK_IDENTITY_KEYS
 from tests.support.channels import NOW, response_of, seeded
 
 __all__ = ["PATH", "make_vectors"]
+
+# Of Ed25519's base point (RFC 8032): S and S + L satisfy the same equation.
+_GROUP_ORDER = 2**252 + 27742317777372353535851937790883648493
 
 PATH = Path(__file__).parent / "data" / "vectors.json"
 
@@ -185,6 +189,38 @@ def _channel(every: int) -> dict[str, Any]:
     }
 
 
+def _signatures() -> list[dict[str, Any]]:
+    """Return signatures over one message, and whether they are accepted."""
+    identity = Identity.generate(seeded(31))
+    message = b"a bundle's content"
+    signature = identity.sign(message)
+    point, scalar = signature[:32], int.from_bytes(signature[32:], "little")
+    neutral = bytes([1]) + bytes(31)
+    cases = {
+        "of RFC 8032": (identity.public_key, signature),
+        "with S + L, the same once more": (
+            identity.public_key,
+            point + (scalar + _GROUP_ORDER).to_bytes(32, "little"),
+        ),
+        "with R of small order": (identity.public_key, neutral + bytes(32)),
+        "under a key of small order, which fits any message": (neutral, neutral + bytes(32)),
+        "over the digest of the message": (
+            identity.public_key,
+            identity.sign(primitives.digest(message)),
+        ),
+    }
+    return [
+        {
+            "what": what,
+            "identity_key": key.hex(),
+            "message": message.hex(),
+            "signature": signed.hex(),
+            "accepted": what == "of RFC 8032",
+        }
+        for what, (key, signed) in cases.items()
+    ]
+
+
 def make_vectors() -> dict[str, Any]:
     """Return all vectors, as JSON holds them."""
     return {
@@ -192,6 +228,11 @@ def make_vectors() -> dict[str, Any]:
         "steps": _steps(),
         "x3dh": [_agreement(prekey=True), _agreement(prekey=False)],
         "channels": [_channel(1), _channel(2)],
+        "refused_keys": {
+            "X25519": [key.hex() for key in WEAK_EXCHANGE_KEYS],
+            "Ed25519": [key.hex() for key in WEAK_IDENTITY_KEYS],
+        },
+        "signatures": _signatures(),
     }
 
 

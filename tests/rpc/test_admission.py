@@ -68,3 +68,23 @@ async def test_the_turn_of_a_stream_that_has_ended_is_the_next_ones() -> None:
     full.answered()
     await asyncio.wait_for(second, 5)
     assert first.cancelled()
+
+
+async def test_a_caller_with_many_streams_waiting_leaves_others_their_turns() -> None:
+    full = admission(operations=4)
+    for _ in range(4):
+        full.admit(0)
+    order: list[str] = []
+
+    async def wait(flow: str) -> None:
+        await full.room(flow)
+        order.append(flow)
+
+    greedy = [asyncio.ensure_future(wait("greedy")) for _ in range(20)]
+    await asyncio.sleep(0)
+    modest = [asyncio.ensure_future(wait("modest")) for _ in range(2)]
+    await asyncio.sleep(0)
+    for _ in range(4):
+        full.answered()
+    await asyncio.gather(*greedy, *modest)
+    assert [order.index("modest"), 21 - order[::-1].index("modest")] == [1, 3]

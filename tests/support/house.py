@@ -84,6 +84,7 @@ class House:
         redelivery_window: int = 0,
         one_time_prekeys: int = DEFAULT_ONE_TIME_PREKEYS,
         thread: Executor | None = None,
+        monotonic: Callable[[], float] | None = None,
         key_pairs: KeyPairs | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -107,7 +108,7 @@ class House:
             ),
             clock=real_clock if wall_clock else lambda: self.now,
             settled=lambda: self.now if self.settled is None else self.settled,
-            monotonic=loop.time,
+            monotonic=monotonic or loop.time,
             random=os.urandom,
             key_pairs=key_pairs,
         )

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from service.actors import dispatcher
 from service.actors.commands import Close, Encrypt, Restore
 from service.actors.connect import ConnectActor
 from service.actors.dispatcher import DEEPEST
@@ -124,18 +125,20 @@ async def test_permits_in_use_and_waiting_are_told(journal: ScriptedJournal) -> 
     await house.close()
 
 
-async def test_the_depth_of_a_mailbox_is_what_a_turn_finds(house: House) -> None:
+async def test_the_depth_of_a_mailbox_is_what_a_turn_finds(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "TURN_SECONDS", 0.0)  # of one message each
     channel = await house.establish()
     meter = Meter.of(house)
     replies = [channel.ask(Encrypt(b"x")) for _ in range(70)]
     for reply in replies:
         await answer(reply)
-    # A turn handles 64, so there were two.
     depth = "connect_mailbox_depth"
-    assert meter.grown(f"{depth}_count") == 2
-    assert meter.grown(f"{depth}_sum") == 70 + 6
-    assert meter.grown(f"{depth}_bucket", le="64.0") == 1
-    assert meter.grown(f"{depth}_bucket", le="128.0") == 2
+    assert meter.grown(f"{depth}_count") == 70
+    assert meter.grown(f"{depth}_sum") == sum(range(71))
+    assert meter.grown(f"{depth}_bucket", le="64.0") == 64
+    assert meter.grown(f"{depth}_bucket", le="128.0") == 70
 
 
 async def test_a_mailbox_deeper_than_its_capacity_counts_as_that_deep(house: House) -> None:

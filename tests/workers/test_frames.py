@@ -171,7 +171,7 @@ def test_an_error_that_is_not_public_is_refused() -> None:
     for name in ("KeyboardInterrupt", "__all__", "struct"):
         assert name not in errors.__all__
         with pytest.raises(FrameError, match="there is no error"):
-            _ = Refusal(1, (name, "", None)).error
+            _ = Refusal(1, 0, (name, "", None)).error
 
 
 def test_no_message_shows_what_it_holds() -> None:

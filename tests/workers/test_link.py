@@ -9,13 +9,15 @@ from functools import partial
 import pytest
 from pykka import ActorDeadError
 
-from service.actors.commands import Close, Command, Encrypt, Reply, Restore
+from service.actors.commands import Close, Command, Encrypt, Reply, Restore, refuse
 from service.actors.future import LoopFuture
+from service.actors.work import charge, payer_of
 from service.errors import (
     ActorCrashedError,
     ChannelNotFoundError,
     ConnectError,
     OverloadedError,
+    RateLimitedError,
     ReadFailedError,
     ShuttingDownError,
     WriteUncertainError,
@@ -86,6 +88,43 @@ async def test_commands_arrive_in_order_with_their_owners_and_answers_as_they_co
     assert [await answer(reply) for reply in replies] == [
         str(number).encode() for number in range(100)
     ]
+
+
+class Bill:
+    """Pays, and keeps what it was charged."""
+
+    flow = "payer"
+    debt = 0.0
+
+    def __init__(self) -> None:
+        self.charged: list[int] = []
+
+    def charge(self, work: int) -> None:
+        self.charged.append(work)
+
+
+async def test_what_a_command_costs_elsewhere_is_charged_where_its_caller_is(pair: Pair) -> None:
+    one, other = pair
+    bill = Bill()
+    owner = bytes([7] * 16)
+    for command in (Encrypt(b"free"), Encrypt(b"costly"), Encrypt(b"refused")):
+        reply: LoopFuture[object] = LoopFuture()
+        reply.payer = bill
+        one.link.hand_on(1, command, reply, owner)
+    unpaid = one.hand_on(Encrypt(b"of nobody"))
+    await until(lambda: len(other.taken) == 4)
+    payers = [payer_of(reply) for _, _, reply, _ in other.taken]
+    assert [(payer.flow, payer.debt) for payer in payers if payer] == [(owner, 0.0)] * 3 + [
+        (b"", 0.0)
+    ]
+    for number, payer in enumerate(payers):
+        for _ in range(number):
+            charge(payer, 300)
+    refuse(other.taken[2][2], RateLimitedError("no more", 0.5))
+    for number in (0, 1, 3):
+        other.taken[number][2].set(b"answer")
+    assert await answer(unpaid) == b"answer"
+    assert sorted(bill.charged) == [300, 600]
 
 
 async def test_what_is_said_in_one_pass_of_the_loop_is_one_frame() -> None:
