@@ -1,0 +1,310 @@
+"""The entrance: what a call may hold, from its headers until its message is there and after.
+
+A call is authenticated by its headers, before any of its message is read. Until then it has a
+*place* among a bounded number of strangers. After that it needs a place among the readers for as
+long as it waits for a message, since gRPC may by then hold as much of it as a message can be. When
+places run out, the caller with the most of them loses the one that it has had for the longest: who
+floods the service pushes out himself, and a message that comes at once always gets in.
+
+A caller is a principal if callers are authenticated, else the address of its connection.
+"""
+
+import asyncio
+from collections.abc import Callable, Hashable
+from contextlib import suppress
+from functools import lru_cache
+from ipaddress import IPv6Address
+from typing import Any, NoReturn, TypeVar, cast
+from urllib.parse import unquote
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from service.access.gate import Caller, Gate
+from service.access.principals import ANONYMOUS
+from service.errors import (
+    ConnectError,
+    DeadlineExceededError,
+    MalformedRequestError,
+    OverloadedError,
+)
+from service.rpc.admission import Bounds
+from service.rpc.calls import CallTask
+from service.rpc.status import status_of
+
+__all__ = ["PUSHED_OUT", "Context", "Entrance", "Place", "Places", "Visit", "abort", "parse"]
+
+Context = grpc.aio.ServicerContext[Any, Any]
+"""A call as gRPC hands it to a handler."""
+_Message = TypeVar("_Message")
+
+# Calls of strangers at a time: those that are being refused, health checks and reflection.
+_STRANGERS = 1_024
+# Messages that may be read at a time, even where the bound on bytes has room for fewer.
+_LEAST_READERS = 16
+# An IPv6 caller commonly has as many addresses as fit into this prefix.
+_IPV6_PREFIX_BYTES = 8
+
+# Seconds for a stranger whose call is ended for another's to be told so.
+_LAST_WORD = 1.0
+
+PUSHED_OUT = OverloadedError(
+    "too many calls wait for messages, and of yours this one has waited longest: send each call"
+    " with its message, keep fewer streams open, and try again after a pause"
+)
+"""What a call is refused with whose place was needed for another."""
+
+
+class Place:
+    """What a caller has of a bounded number."""
+
+    __slots__ = ("caller", "give_up", "lost")
+
+    def __init__(self, caller: Hashable, give_up: Callable[[], object]) -> None:
+        self.caller = caller
+        self.give_up: Callable[[], object] | None = give_up
+        """Ends what has the place; None once it is given back, so that neither holds the other."""
+        self.lost = False
+        """Whether it had to be given up for another."""
+
+
+class Places:
+    """A bounded number of places; see the module's text for who gives way."""
+
+    def __init__(self, size: int) -> None:
+        """Begin with all of them free."""
+        self.size = size
+        self.taken = 0
+        self.lost = 0
+        """Places that had to be given up for others, since the start."""
+        # Each caller's, oldest first: dicts keep their order.
+        self._by_caller: dict[Hashable, dict[Place, None]] = {}
+
+    def take(self, caller: Hashable, give_up: Callable[[], object]) -> Place:
+        """Take a place, which ``leave`` gives back; ``give_up`` is called if it is lost before."""
+        if self.taken >= self.size:
+            self._lose_one()
+        place = Place(caller, give_up)
+        self._by_caller.setdefault(caller, {})[place] = None
+        self.taken += 1
+        return place
+
+    def _lose_one(self) -> None:
+        most = max(self._by_caller.values(), key=len)
+        oldest = next(iter(most))
+        give_up = oldest.give_up
+        self.leave(oldest)
+        self.lost += 1
+        oldest.lost = True
+        if give_up is not None:
+            give_up()
+
+    def leave(self, place: Place) -> None:
+        """Give a place back; one that was lost, or given back, is no longer there."""
+        if place.give_up is None:
+            return
+        place.give_up = None
+        own = self._by_caller[place.caller]
+        del own[place]
+        self.taken -= 1
+        if not own:
+            del self._by_caller[place.caller]
+
+
+class Entrance:
+    """Lets calls in, and ends those that hold what others need. On the loop's thread."""
+
+    def __init__(self, gate: Gate, bounds: Bounds, max_message_bytes: int) -> None:
+        """Let in whom ``gate`` admits.
+
+        Args:
+            gate: who callers are.
+            bounds: bytes that messages may take while they are read; how long one may be on its
+                way, and an answer unread.
+            max_message_bytes: of one message, whatever its kind.
+        """
+        self.gate = gate
+        self.bounds = bounds
+        self.strangers = Places(_STRANGERS)
+        self.readers = Places(max(bounds.max_bytes // max_message_bytes, _LEAST_READERS))
+        self._leaving: dict[Visit, float] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+
+    def enter(self, context: Context) -> "Visit":
+        """Take a call up, as a stranger's."""
+        return Visit(self, context)
+
+    def leave(self, visit: "Visit") -> None:
+        """Drop a call whose answer is not read, or refusal not written, in time."""
+        loop = asyncio.get_running_loop()
+        if not self._leaving:
+            loop.call_later(self.bounds.slow_reader_timeout, self._drop_late)
+        self._leaving[visit] = loop.time() + self.bounds.slow_reader_timeout
+
+    def is_leaving(self, visit: "Visit") -> bool:
+        """Say whether a call has been answered or refused, and that is to be written."""
+        return visit in self._leaving
+
+    def left(self, visit: "Visit") -> None:
+        """Take note that a call has ended."""
+        self._leaving.pop(visit, None)
+
+    def _drop_late(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._leaving:
+            visit, until = next(iter(self._leaving.items()))
+            if until > loop.time():
+                loop.call_at(until, self._drop_late)
+                return
+            del self._leaving[visit]
+            visit.drop()
+
+    def tell(self, context: Context, refusal: ConnectError) -> None:
+        """End a call by a refusal, from beside its handler."""
+        telling = asyncio.ensure_future(_tell(context, refusal))
+        self._telling.add(telling)
+        telling.add_done_callback(self._telling.discard)
+
+
+class Visit:
+    """One call, from its headers to its end."""
+
+    __slots__ = ("_caller", "_entrance", "_limit", "_place", "_task", "context")
+
+    def __init__(self, entrance: Entrance, context: Context) -> None:
+        self.context = context
+        self._entrance = entrance
+        self._limit: asyncio.Timeout | None = None
+        self._task = CallTask.current()
+        self._caller: Hashable = _address_of(context)
+        self._place = entrance.strangers.take(self._caller, self._push_out)
+        self.when_over(self._end)
+
+    def _end(self) -> None:
+        self._entrance.strangers.leave(self._place)
+        self._entrance.left(self)
+
+    def when_over(self, act: Callable[[], object]) -> None:
+        """Do something when the call has ended: all of it is written, or it was dropped."""
+        self._task.when_over(act)
+
+    def _push_out(self) -> None:
+        """End a stranger's call for another's."""
+        if not self._entrance.is_leaving(self):
+            self.give_up(PUSHED_OUT)
+            asyncio.get_running_loop().call_later(_LAST_WORD, self.drop)
+        else:
+            self.drop()
+
+    def authenticate(self) -> Caller:
+        """Return who calls, which is no stranger from here on.
+
+        Raises:
+            UnauthenticatedError: that was not shown.
+        """
+        caller = self._entrance.gate.admit(self.context)
+        self._entrance.strangers.leave(self._place)
+        if caller.owner != ANONYMOUS.owner:
+            self._caller = caller.owner
+        return caller
+
+    async def message(self) -> bytes:
+        """Return the one message of a call.
+
+        Raises:
+            DeadlineExceededError: it was not complete in time.
+            MalformedRequestError: there is none.
+            OverloadedError: others need the place in which it was waited for.
+        """
+        place = self.reading(self._lose_message)
+        try:
+            async with asyncio.timeout(self._entrance.bounds.message_timeout) as self._limit:
+                message = await self.context.read()
+        except TimeoutError:
+            if place.lost:
+                raise PUSHED_OUT from None
+            raise DeadlineExceededError(
+                f"the call's message was not complete within"
+                f" {self._entrance.bounds.message_timeout:g} s: nothing was changed"
+            ) from None
+        finally:
+            self._entrance.readers.leave(place)
+            self._limit = None
+        if message is grpc.aio.EOF:
+            raise MalformedRequestError("the call has ended without a message: send one")
+        return cast("bytes", message)
+
+    def _lose_message(self) -> None:
+        if self._limit is not None and not self._limit.expired():
+            self._limit.reschedule(0)
+
+    def reading(self, give_up: Callable[[], object]) -> Place:
+        """Take a place among those that wait for a message; ``read`` gives it back."""
+        return self._entrance.readers.take(self._caller, give_up)
+
+    def read(self, place: Place) -> None:
+        """Give the place back: the message is there and taken up."""
+        self._entrance.readers.leave(place)
+
+    def leave(self) -> None:
+        """Give what is left to be written some time, and no more."""
+        self._entrance.leave(self)
+
+    def give_up(self, refusal: ConnectError) -> None:
+        """End the call by a refusal, whatever its handler does."""
+        self._entrance.tell(self.context, refusal)
+        self._task.cancel_handler()
+
+    def drop(self) -> None:
+        """End the call at once, without a word."""
+        self._task.drop()
+
+
+def parse(kind: Callable[[bytes], _Message], message: bytes) -> _Message:
+    """Return the message that these bytes are.
+
+    Raises:
+        MalformedRequestError: they are none of this kind.
+    """
+    try:
+        return kind(message)
+    except DecodeError:
+        raise MalformedRequestError(
+            "the bytes are no message of this method: see its proto"
+        ) from None
+
+
+async def abort(context: Context, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:
+    """End a call by a refusal, with its details.
+
+    Raises:
+        grpc.aio.AbortError: always, as gRPC wants it.
+    """
+    status = rpc_status.to_status(status_of(refusal))
+    await context.abort(status.code, status.details, (*status.trailing_metadata, *metadata))
+
+
+async def _tell(context: Context, refusal: ConnectError) -> None:
+    # What is refused, or over, can't be refused again.
+    with suppress(grpc.aio.BaseError):
+        await abort(context, refusal)
+
+
+def _address_of(context: Context) -> str:
+    """Return where a call comes from, without its port."""
+    return _without_port(context.peer().rpartition(":")[0])
+
+
+@lru_cache(maxsize=4_096)
+def _without_port(address: str) -> str:
+    """Return what addresses of one IPv6 network have in common; others as they are."""
+    if not address.startswith("ipv6:"):
+        return address
+    try:
+        host = IPv6Address(unquote(address[5:]).strip("[]").partition("%")[0])
+    except ValueError:
+        return address
+    if host.ipv4_mapped is not None:
+        return f"ipv4:{host.ipv4_mapped}"
+    return f"ipv6:{host.packed[:_IPV6_PREFIX_BYTES].hex()}"
