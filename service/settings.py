@@ -212,7 +212,10 @@ class Settings(BaseSettings):
         1_073_741_824, description="bytes held for all of them and for unread answers"
     )
     slow_reader_timeout: _Seconds = Field(
-        30.0, description="seconds that a stream's peer may read nothing until the stream is ended"
+        30.0, description="seconds that an answer may wait to be read until its call is ended"
+    )
+    message_timeout: _Seconds = Field(
+        10.0, description="seconds that a unary call's message may be on its way; then: refused"
     )
     stream_idle_timeout: _Seconds = Field(
         3_600.0, description="seconds that a stream may be without work until it is ended"
@@ -336,6 +339,7 @@ class Settings(BaseSettings):
             max_bytes=self.max_bytes_in_service,
             max_stream_bytes=self.max_stream_bytes,
             slow_reader_timeout=self.slow_reader_timeout,
+            message_timeout=self.message_timeout,
             stream_idle_timeout=self.stream_idle_timeout,
         )
 

@@ -4,7 +4,8 @@ grpcio (1.85, ``aio/server.pyx.pxi``) decodes the name of an unknown method as U
 call, so that one call to a name that is none ends the server. Here every method is a registered
 one, whose name is ours, and a call to any other is refused without a look at its name. And grpcio
 has no way to end a call whose peer does not read: its status waits behind the data that the peer
-does not take. Here a call can be dropped, which resets its stream and frees all that it holds.
+does not take. Here a call can be dropped, which resets its stream and frees all that it holds (of
+the last call that was taken up: once the next one is).
 
 Both rest on internals of grpcio: ``tests/rpc/test_calls.py`` and ``test_strangers.py`` fail if
 these change.

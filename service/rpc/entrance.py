@@ -33,7 +33,7 @@ from service.rpc.admission import Bounds
 from service.rpc.calls import CallTask
 from service.rpc.status import status_of
 
-__all__ = ["PUSHED_OUT", "Context", "Entrance", "Place", "Places", "Visit", "abort", "parse"]
+__all__ = ["PUSHED_OUT", "Context", "Entrance", "Place", "Places", "Visit", "parse"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 """A call as gRPC hands it to a handler."""
@@ -160,9 +160,9 @@ class Entrance:
             del self._leaving[visit]
             visit.drop()
 
-    def tell(self, context: Context, refusal: ConnectError) -> None:
+    def tell(self, visit: "Visit", refusal: ConnectError) -> None:
         """End a call by a refusal, from beside its handler."""
-        telling = asyncio.ensure_future(_tell(context, refusal))
+        telling = asyncio.ensure_future(_tell(visit, refusal))
         self._telling.add(telling)
         telling.add_done_callback(self._telling.discard)
 
@@ -170,12 +170,13 @@ class Entrance:
 class Visit:
     """One call, from its headers to its end."""
 
-    __slots__ = ("_caller", "_entrance", "_limit", "_place", "_task", "context")
+    __slots__ = ("_aborted", "_caller", "_entrance", "_limit", "_place", "_task", "context")
 
     def __init__(self, entrance: Entrance, context: Context) -> None:
         self.context = context
         self._entrance = entrance
         self._limit: asyncio.Timeout | None = None
+        self._aborted: grpc.aio.AbortError | None = None
         self._task = CallTask.current()
         self._caller: Hashable = _address_of(context)
         self._place = entrance.strangers.take(self._caller, self._push_out)
@@ -184,6 +185,9 @@ class Visit:
     def _end(self) -> None:
         self._entrance.strangers.leave(self._place)
         self._entrance.left(self)
+        if self._aborted is not None:
+            # gRPC's call holds the error, whose frames hold the call: it would not be freed.
+            self._aborted.__traceback__ = None
 
     def when_over(self, act: Callable[[], object]) -> None:
         """Do something when the call has ended: all of it is written, or it was dropped."""
@@ -251,9 +255,23 @@ class Visit:
         """Give what is left to be written some time, and no more."""
         self._entrance.leave(self)
 
+    async def abort(self, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:
+        """End the call by a refusal, with its details.
+
+        Raises:
+            grpc.aio.AbortError: always, as gRPC wants it.
+        """
+        status = rpc_status.to_status(status_of(refusal))
+        details = (*status.trailing_metadata, *metadata)
+        try:
+            await self.context.abort(status.code, status.details, details)
+        except grpc.aio.AbortError as error:
+            self._aborted = error
+            raise
+
     def give_up(self, refusal: ConnectError) -> None:
         """End the call by a refusal, whatever its handler does."""
-        self._entrance.tell(self.context, refusal)
+        self._entrance.tell(self, refusal)
         self._task.cancel_handler()
 
     def drop(self) -> None:
@@ -275,20 +293,10 @@ def parse(kind: Callable[[bytes], _Message], message: bytes) -> _Message:
         ) from None
 
 
-async def abort(context: Context, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:
-    """End a call by a refusal, with its details.
-
-    Raises:
-        grpc.aio.AbortError: always, as gRPC wants it.
-    """
-    status = rpc_status.to_status(status_of(refusal))
-    await context.abort(status.code, status.details, (*status.trailing_metadata, *metadata))
-
-
-async def _tell(context: Context, refusal: ConnectError) -> None:
+async def _tell(visit: Visit, refusal: ConnectError) -> None:
     # What is refused, or over, can't be refused again.
     with suppress(grpc.aio.BaseError):
-        await abort(context, refusal)
+        await visit.abort(refusal)
 
 
 def _address_of(context: Context) -> str:

@@ -264,14 +264,17 @@ class Exchange:
                 if not self.caller.certificate_is_valid():
                     self.revoke()
                     return
-                await self._take(parse(wire.OperationFrame.FromString, message))
+                frame = parse(wire.OperationFrame.FromString, message)
+                # It may take a while until there is room for all that it brings.
+                del message
+                await self._take(frame)
             except CallerError as refusal:
                 # What came before it is answered first.
                 self.refusal = refusal
                 return
             finally:
                 self._visit.read(place)
-            del message
+            del frame
             await self._admission.room()
 
     async def _take(self, frame: wire.OperationFrame) -> None:

@@ -1,21 +1,76 @@
-"""What strangers may call: health and reflection, as grpcio has them, behind the same entrance."""
+"""What strangers may call: health and reflection, behind the same entrance as everything else.
 
+The health service is our own: grpcio's (1.85) writes to a watcher under the lock that all watchers
+and a change of health need, so that one watcher who does not read keeps the service from stopping.
+"""
+
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Any
 
 import grpc
 from google.protobuf.message import Message
-from grpc_health.v1 import health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from service.errors import ConnectError, MalformedRequestError
 from service.rpc.calls import Handlers
-from service.rpc.entrance import Context, Entrance, Visit, abort, parse
+from service.rpc.entrance import Context, Entrance, Visit, parse
 
-__all__ = ["public_handlers"]
+__all__ = ["Health", "public_handlers"]
+
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _Handler = Any  # grpc.RpcMethodHandler, whose stubs lack its attributes
+
+
+class Health:
+    """The health of this service: it serves until it begins to stop."""
+
+    def __init__(self, services: Sequence[str]) -> None:
+        """Tell of these services, by their full names, and of all together, as the empty name."""
+        self.services = services
+        self._names = frozenset(("", *services))
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Say that nothing is served any more, and let those who watch go."""
+        self._stopping.set()
+
+    def _status(self) -> Message:
+        serving = health_pb2.HealthCheckResponse.SERVING
+        status = _NOT_SERVING if self._stopping.is_set() else serving
+        answer: Message = health_pb2.HealthCheckResponse(status=status)
+        return answer
+
+    async def Check(  # noqa: N802 - gRPC's naming
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> Message:
+        """See the health protocol."""
+        if request.service not in self._names:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return self._status()
+
+    async def List(  # noqa: N802 - gRPC's naming
+        self, _request: health_pb2.HealthListRequest, _context: Context
+    ) -> Message:
+        """See the health protocol."""
+        statuses = dict.fromkeys(self._names, self._status())
+        answer: Message = health_pb2.HealthListResponse(statuses=statuses)
+        return answer
+
+    async def Watch(  # noqa: N802 - gRPC's naming
+        self, request: health_pb2.HealthCheckRequest, context: Context
+    ) -> None:
+        """See the health protocol."""
+        known = request.service in self._names
+        unknown = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        await context.write(
+            self._status() if known else health_pb2.HealthCheckResponse(status=unknown)
+        )
+        if not self._stopping.is_set():
+            await self._stopping.wait()
+            await context.write(self._status())
 
 
 class _Methods:
@@ -32,20 +87,18 @@ class _Methods:
             self.handlers[f"/{service}/{name}"] = handler
 
 
-def public_handlers(
-    health: HealthServicer, services: Sequence[str], entrance: Entrance
-) -> Handlers:
-    """Return the handlers of health and reflection.
+def public_handlers(healthy: Health, entrance: Entrance) -> Handlers:
+    """Return the handlers of health, and of reflection, which describes the same services.
 
     Args:
-        health: serves the health protocol.
-        services: full names of what reflection describes, beside itself.
+        healthy: serves the health protocol.
         entrance: bounds what callers hold.
     """
     methods: Any = _Methods()
-    health_pb2_grpc.add_HealthServicer_to_server(health, methods)
+    health_pb2_grpc.add_HealthServicer_to_server(healthy, methods)
+    names = [*healthy.services, health.SERVICE_NAME, reflection.SERVICE_NAME]
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(
-        reflection.aio.ReflectionServicer([*services, reflection.SERVICE_NAME]), methods
+        reflection.aio.ReflectionServicer(names), methods
     )
     return {path: _guarded(handler, entrance) for path, handler in methods.handlers.items()}
 
@@ -59,7 +112,7 @@ def _guarded(handler: _Handler, entrance: Entrance) -> _Handler:
             request = parse(handler.request_deserializer, await visit.message())
             answer: Message = await handler.unary_unary(request, context)
         except ConnectError as refusal:
-            await abort(context, refusal)
+            await visit.abort(refusal)
         finally:
             visit.leave()
         return answer
@@ -70,7 +123,7 @@ def _guarded(handler: _Handler, entrance: Entrance) -> _Handler:
             request = parse(handler.request_deserializer, await visit.message())
             await handler.unary_stream(request, context)
         except ConnectError as refusal:
-            await abort(context, refusal)
+            await visit.abort(refusal)
         finally:
             visit.leave()
 
@@ -80,7 +133,7 @@ def _guarded(handler: _Handler, entrance: Entrance) -> _Handler:
             async for answer in handler.stream_stream(_requests(handler, visit), context):
                 yield answer
         except ConnectError as refusal:
-            await abort(context, refusal)
+            await visit.abort(refusal)
         finally:
             visit.leave()
 

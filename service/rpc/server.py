@@ -4,14 +4,12 @@ import errno
 from dataclasses import dataclass, replace
 
 import grpc
-from grpc_health.v1 import health, health_pb2
-from grpc_health.v1._async import HealthServicer
 
 from protos.connect_actor.v1 import connect_pb2
 from service.access.certificates import ServerCertificate
 from service.addresses import ListenError, UnixSocket, parse, why_not_listening
 from service.rpc.calls import guarded_server
-from service.rpc.public import public_handlers
+from service.rpc.public import Health, public_handlers
 from service.rpc.servicer import ConnectServicer
 
 __all__ = ["ConnectionBounds", "RpcServer"]
@@ -90,7 +88,7 @@ class RpcServer:
     address: str
     """Where it listens, with the port that was really taken."""
     _server: grpc.aio.Server
-    _health: HealthServicer
+    _health: Health
     _servicer: ConnectServicer
 
     @classmethod
@@ -124,14 +122,9 @@ class RpcServer:
             # gRPC would take the path over unasked.
             raise ListenError.of("listen", listen, OSError(errno.EADDRINUSE, ""))
         bounds = (connections or ConnectionBounds()).within(servicer.admission.bounds.max_bytes)
-        health_servicer = HealthServicer()
+        healthy = Health([_SERVICE])
         server = guarded_server(
-            {
-                **servicer.handlers(),
-                **public_handlers(
-                    health_servicer, [_SERVICE, health.SERVICE_NAME], servicer.entrance
-                ),
-            },
+            {**servicer.handlers(), **public_handlers(healthy, servicer.entrance)},
             [
                 *bounds.options(),
                 ("grpc.max_receive_message_length", max_frame_bytes),
@@ -150,12 +143,10 @@ class RpcServer:
             why = why_not_listening(address) or OSError("gRPC gives no reason")
             raise ListenError.of("listen", listen, why) from error
         await server.start()
-        for name in ("", _SERVICE):
-            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return cls(str(address.with_port(port)), server, health_servicer, servicer)
+        return cls(str(address.with_port(port)), server, healthy, servicer)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, finish those accepted, within ``grace`` seconds."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         self._servicer.stop_reading()
         await self._server.stop(grace)

@@ -26,7 +26,7 @@ from service.errors import (
 )
 from service.rpc.admission import Admission, Bounds
 from service.rpc.calls import Handlers
-from service.rpc.entrance import Context, Entrance, abort, parse
+from service.rpc.entrance import Context, Entrance, parse
 from service.rpc.exchange import Exchange, StreamLimits
 from service.rpc.operations import OPERATIONS, OperationKind
 from service.rpc.statistics import RequestStatistics
@@ -105,13 +105,13 @@ class ConnectServicer:
                 caller = visit.authenticate()
             except UnauthenticatedError as refusal:
                 self.statistics.stream_refused(refusal)
-                await abort(context, refusal)
+                await visit.abort(refusal)
             # Sent ahead, so that nothing but a status is left to be said should a frame get stuck.
             await context.send_initial_metadata(((REQUEST_ID, stream_id),))
             try:
                 deadline = _deadline(context)
             except DeadlineExceededError as error:
-                await abort(context, error)
+                await visit.abort(error)
             exchange = Exchange(
                 self._router,
                 self.statistics,
@@ -133,7 +133,7 @@ class ConnectServicer:
                 self.statistics.streams_open -= 1
             if exchange.refusal is not None:
                 self.statistics.stream_refused(exchange.refusal)
-                await abort(context, exchange.refusal)
+                await visit.abort(exchange.refusal)
         finally:
             visit.leave()
 
@@ -199,7 +199,7 @@ class ConnectServicer:
             refusal = public_error()
             statistics.call_refused(name, accepted_at, refusal)
             tell_refusal(name, request_id, refusal)
-            await abort(context, refusal, *told)
+            await visit.abort(refusal, *told)
         except Exception:
             statistics.call_failed(name, accepted_at)
             raise
