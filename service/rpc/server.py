@@ -16,8 +16,11 @@ __all__ = ["ConnectionBounds", "RpcServer"]
 
 _SERVICE = connect_pb2.DESCRIPTOR.services_by_name["ConnectService"].full_name
 
-# Bytes that a call's peer may send, and be sent, before the one or the other is read.
+# Bytes that a call's peer may send before it is read.
 _WINDOW = 65_535
+# Bytes that gRPC may hold of an open call: a window, and as much that is to be written. Of one that
+# waits to be taken up, which may be twice as many, it is the window alone.
+_BUFFERS = 2 * 65_536
 # Calls of a connection that may be on their way out, at the least.
 _LEAST_ENDING = 16
 # Calls that may be open whatever the bound on bytes.
@@ -43,9 +46,9 @@ class ConnectionBounds:
     """How long a new connection may take to speak HTTP/2."""
 
     def within(self, max_bytes: int) -> "ConnectionBounds":
-        """Return the same with no more calls than may each hold a window of so many bytes."""
-        calls = min(self.max_calls, max(max_bytes // (2 * _WINDOW), _LEAST_CALLS))
-        return replace(self, max_calls=calls)
+        """Return the same with no more calls than can hold so many bytes in gRPC's buffers."""
+        calls = max(max_bytes // _BUFFERS, _LEAST_CALLS)
+        return replace(self, max_calls=min(self.max_calls, calls))
 
     def options(self) -> list[tuple[str, int]]:
         """Return the same as gRPC's channel arguments."""
@@ -66,8 +69,8 @@ class ConnectionBounds:
             ("grpc.http2.lookahead_bytes", _WINDOW),
             # Of more than 1,000 calls that wait to be taken up, gRPC would cancel some by chance,
             # which tells their callers nothing of what to do.
-            ("grpc.server.max_pending_requests", self.max_calls),
-            ("grpc.server.max_pending_requests_hard_limit", self.max_calls),
+            ("grpc.server.max_pending_requests", 2 * self.max_calls),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * self.max_calls),
             ("grpc.keepalive_time_ms", _millis(self.keepalive_interval)),
             ("grpc.keepalive_timeout_ms", _millis(self.keepalive_timeout)),
             # A connection without calls is asked, too: its peer may be gone.
@@ -134,6 +137,9 @@ class RpcServer:
             ],
             bounds.max_calls,
         )
+        # Strangers alone must not have every call that may be open.
+        strangers = servicer.entrance.strangers
+        strangers.size = min(strangers.size, max(bounds.max_calls // 4, 1))
         try:
             if certificate is None:
                 port = server.add_insecure_port(listen)

@@ -78,10 +78,10 @@ class RawPeer:
             metadata: beside what gRPC wants.
         """
         number = self._http.get_next_available_stream_id()
-        headers = [
+        headers: list[tuple[str, str | bytes]] = [
             (":method", "POST"),
             (":scheme", "http"),
-            (":path", method if method.startswith("/") else _METHOD + method),
+            (":path", (method if method.startswith("/") else _METHOD + method).encode("latin-1")),
             (":authority", "test"),
             ("content-type", "application/grpc"),
             ("te", "trailers"),
@@ -105,6 +105,16 @@ class RawPeer:
             sent += part
         self._send()
         return sent
+
+    def write(self, number: int, data: bytes) -> int:
+        """Send something whole on a call, if its window takes that; return how many bytes."""
+        window = 0 if number in self.over else self._http.local_flow_control_window(number)
+        if window < len(data):
+            return 0
+        for at in range(0, len(data), self._http.max_outbound_frame_size):
+            self._http.send_data(number, data[at : at + self._http.max_outbound_frame_size])
+        self._send()
+        return len(data)
 
     def reset(self, number: int) -> None:
         """Reset a call."""
