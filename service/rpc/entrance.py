@@ -170,19 +170,30 @@ class Entrance:
 class Visit:
     """One call, from its headers to its end."""
 
-    __slots__ = ("_aborted", "_caller", "_entrance", "_limit", "_place", "_task", "context")
+    __slots__ = (
+        "_aborted",
+        "_caller",
+        "_entrance",
+        "_limit",
+        "_over",
+        "_place",
+        "_task",
+        "context",
+    )
 
     def __init__(self, entrance: Entrance, context: Context) -> None:
         self.context = context
         self._entrance = entrance
         self._limit: asyncio.Timeout | None = None
         self._aborted: grpc.aio.AbortError | None = None
+        self._over = False
         self._task = CallTask.current()
         self._caller: Hashable = _address_of(context)
         self._place = entrance.strangers.take(self._caller, self._push_out)
         self.when_over(self._end)
 
     def _end(self) -> None:
+        self._over = True
         self._entrance.strangers.leave(self._place)
         self._entrance.left(self)
         if self._aborted is not None:
@@ -253,7 +264,8 @@ class Visit:
 
     def leave(self) -> None:
         """Give what is left to be written some time, and no more."""
-        self._entrance.leave(self)
+        if not self._over:
+            self._entrance.leave(self)
 
     async def abort(self, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:
         """End the call by a refusal, with its details.

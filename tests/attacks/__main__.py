@@ -35,6 +35,9 @@ def _main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.attacks")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ATTACKS)}; all")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each phase (6)")
+    parser.add_argument(
+        "--haproxy", action="store_true", help="with docs/haproxy.cfg in front (needs haproxy)"
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - set(ATTACKS):
         parser.error(f"no such attack: {', '.join(sorted(unknown))}")
@@ -43,7 +46,8 @@ def _main() -> None:
     out.write("| attack | alone: p50 / p99, ms | attacked | afterwards | RSS before, MiB |")
     out.write(" held beyond that, MiB | log, KiB |\n|---|---|---|---|---|---|---|\n")
     for name in options.names or ATTACKS:
-        out.write(_row(attack_and_watch(ATTACKS[name], options.seconds)) + "\n")
+        report = attack_and_watch(ATTACKS[name], options.seconds, haproxy=options.haproxy)
+        out.write(_row(report) + "\n")
         out.flush()
 
 

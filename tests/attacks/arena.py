@@ -3,9 +3,13 @@
 import asyncio
 import multiprocessing
 import os
+import socket
+import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +26,8 @@ __all__ = ["MAX_BYTES", "Phase", "Report", "attack_and_watch"]
 
 MAX_BYTES = 128 << 20
 """What the service is told to hold at most (``--max-bytes-in-service``)."""
+
+_HAPROXY = Path(__file__).parents[2] / "docs" / "haproxy.cfg"
 
 # Seconds that a call of the victim may take; then it has failed.
 _PATIENCE = 20.0
@@ -69,10 +75,36 @@ class Report:
         return self.peak_bytes - self.base_bytes
 
 
-def attack_and_watch(attack: Attack, seconds: float) -> Report:
-    """Run an attack; each of the three phases takes so many seconds."""
-    with tempfile.TemporaryDirectory() as directory, _Arena(Path(directory), attack) as arena:
-        return asyncio.run(arena.run(seconds))
+def attack_and_watch(attack: Attack, seconds: float, *, haproxy: bool = False) -> Report:
+    """Run an attack; each of the three phases takes so many seconds.
+
+    Args:
+        attack: what is done to the service.
+        seconds: of each phase.
+        haproxy: with the proxy of docs/haproxy.cfg in front, which has to be installed.
+    """
+    with tempfile.TemporaryDirectory() as name, _Arena(Path(name), attack) as arena:
+        if not haproxy:
+            return asyncio.run(arena.run(seconds))
+        with _proxy(arena):
+            return asyncio.run(arena.run(seconds))
+
+
+@contextmanager
+def _proxy(arena: "_Arena") -> Iterator[None]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        listen = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {**os.environ, "LISTEN": listen, "SERVICE": arena.target.listen}
+    proxy = subprocess.Popen(  # noqa: S603 - our own configuration
+        ["haproxy", "-db", "-f", str(_HAPROXY)],  # noqa: S607 - wherever it is installed
+        env=environment,
+    )
+    try:
+        arena.target = replace(arena.target, listen=listen)
+        yield
+    finally:
+        proxy.kill()
+        proxy.wait()
 
 
 class _Arena:
@@ -96,7 +128,7 @@ class _Arena:
             arguments.append(f"--token-file={tokens}")
         self._service = RunningService(arguments, self._log)
         ready = self._service.ready
-        self._target = Target(ready["listen"], ready["metrics"], mallory)
+        self.target = Target(ready["listen"], ready["metrics"], mallory)
         self._process = psutil.Process(self._service.process.pid)
 
     def __enter__(self) -> Self:
@@ -111,12 +143,13 @@ class _Arena:
     async def run(self, seconds: float) -> Report:
         """Watch a victim before, during and after the attack."""
         token = None if self._attack.open_service else self._alice
-        async with ConnectClient(self._target.listen, token=token) as client:
+        async with ConnectClient(self.target.listen, token=token) as client:
+            await asyncio.wait_for(self._reachable(), _PATIENCE)
             self._channel = await client.establish(Identity.generate(os.urandom))
             alone = await self._victim(seconds)
             base = self._process.memory_info().rss
             attacker = multiprocessing.get_context("spawn").Process(
-                target=_attack, args=(self._attack.name, self._target), daemon=True
+                target=_attack, args=(self._attack.name, self.target), daemon=True
             )
             attacker.start()
             memory = asyncio.ensure_future(self._peak())
@@ -133,6 +166,17 @@ class _Arena:
         return Report(
             self._attack, alone, attacked, afterwards, base, self._most, self._log.stat().st_size
         )
+
+    async def _reachable(self) -> None:
+        host, _, port = self.target.listen.rpartition(":")
+        while True:
+            try:
+                _, writer = await asyncio.open_connection(host, int(port))
+            except OSError:
+                await asyncio.sleep(_LOOK)
+            else:
+                writer.close()
+                return
 
     async def _peak(self) -> None:
         self._most = 0

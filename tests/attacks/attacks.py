@@ -6,7 +6,7 @@ has, or, where they say so, a caller's token.
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -34,6 +34,8 @@ class Target:
     listen: str
     metrics: str
     token: str
+    source: str = "127.0.0.2"
+    """The local address that the attacker connects from; the victim has another."""
 
     @property
     def authorized(self) -> Sequence[tuple[str, str]]:
@@ -48,7 +50,7 @@ class Attack:
     name: str
     says: str
     """What the attacker does, for the table."""
-    run: Callable[[Target], Awaitable[None]]
+    run: Callable[[Target], Coroutine[None, None, None]]
     open_service: bool = False
     """Whether the service authenticates nobody: the attacker needs no token then."""
 
@@ -69,7 +71,7 @@ async def _connections(
         while True:
             # A connection that has no room left in its window is as good as closed.
             with suppress(OSError, ProtocolError):
-                async with RawPeer(target.listen, window=window) as peer:
+                async with RawPeer(target.listen, window=window, source=target.source) as peer:
                     await attack(peer)
             await asyncio.sleep(0.05)
 

@@ -3,12 +3,14 @@
 import asyncio
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
 import h2.config
 import h2.connection
 import h2.events
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 
 __all__ = ["RawPeer", "framed"]
@@ -24,8 +26,14 @@ def framed(message: bytes, announced: int | None = None) -> bytes:
 class RawPeer:
     """One connection."""
 
-    def __init__(self, address: str, *, window: int | None = None) -> None:
-        """Connect to host:port at ``__aenter__``; of each answer take ``window`` bytes."""
+    def __init__(
+        self, address: str, *, window: int | None = None, source: str | None = None
+    ) -> None:
+        """Connect to host:port at ``__aenter__``; of each answer take ``window`` bytes.
+
+        ``source`` is the local address to connect from, if not the system's choice.
+        """
+        self._source = None if source is None else (source, 0)
         self._host, _, self._port = address.rpartition(":")
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self._window = window
@@ -40,7 +48,9 @@ class RawPeer:
         self.closed = False
 
     async def __aenter__(self) -> Self:
-        self._reader, self._writer = await asyncio.open_connection(self._host, int(self._port))
+        self._reader, self._writer = await asyncio.open_connection(
+            self._host, int(self._port), local_addr=self._source
+        )
         self._http.initiate_connection()
         asked = 1
         if self._window is not None:
@@ -130,7 +140,13 @@ class RawPeer:
             await self._changed.wait()
 
     async def drained(self) -> None:
-        """Wait until the system has taken what was sent."""
+        """Wait until the system has taken what was sent.
+
+        Raises:
+            ConnectionError: the service has closed the connection.
+        """
+        if self.closed:
+            raise ConnectionError("the service has closed the connection")
         await self._writer.drain()
 
     def _send(self) -> None:
@@ -138,11 +154,13 @@ class RawPeer:
             self._writer.write(data)
 
     async def _receive(self) -> None:
-        while data := await self._reader.read(65_536):
-            for event in self._http.receive_data(data):
-                self._take(event)
-            self._send()
-            self._changed.set()
+        # A connection that breaks, or that the service takes leave of, is a closed one.
+        with suppress(OSError, ProtocolError):
+            while data := await self._reader.read(65_536):
+                for event in self._http.receive_data(data):
+                    self._take(event)
+                self._send()
+                self._changed.set()
         self.closed = True
         self._changed.set()
 
