@@ -209,7 +209,9 @@ class Settings(BaseSettings):
         " beyond: refused",
     )
     max_bytes_in_service: PositiveInt = Field(
-        1_073_741_824, description="bytes held for all of them and for unread answers"
+        1_073_741_824,
+        description="bytes held for all of them and for unread answers; the process may take four"
+        " times as much for what callers send and don't read",
     )
     slow_reader_timeout: _Seconds = Field(
         30.0, description="seconds that an answer may wait to be read until its call is ended"
@@ -223,7 +225,11 @@ class Settings(BaseSettings):
     max_connections: _GrpcCount = Field(
         20_000, description="connections; beyond, or beyond the file descriptors: closed at once"
     )
-    max_calls: _GrpcCount = Field(20_000, description="calls and streams open; beyond: refused")
+    max_calls: _GrpcCount = Field(
+        20_000,
+        description="calls and streams open, at most one for each 128 KiB of max_bytes_in_service;"
+        " beyond: refused",
+    )
     max_calls_per_connection: _GrpcCount = Field(
         256, description="calls and streams of one connection; beyond: held up by HTTP/2"
     )

@@ -69,6 +69,11 @@ class CallTask:
         if handler is not None:
             handler.cancel()
 
+    def uncancelled(self) -> bool:
+        """Take one cancellation of the handler back; say whether there was no other."""
+        handler = _task_of(self._handler)
+        return handler is None or handler.uncancel() == 0
+
     def drop(self) -> None:
         """End the call at once: its peer is sent a reset, and nothing of it is kept."""
         whole = _task_of(self._whole)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import lru_cache
 from ipaddress import IPv6Address
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, Generic, NoReturn, TypeVar, cast
 from urllib.parse import unquote
 
 import grpc
@@ -28,16 +28,18 @@ from service.errors import (
     DeadlineExceededError,
     MalformedRequestError,
     OverloadedError,
+    UnauthenticatedError,
 )
 from service.rpc.admission import Bounds
 from service.rpc.calls import CallTask
 from service.rpc.status import status_of
 
-__all__ = ["PUSHED_OUT", "Context", "Entrance", "Place", "Places", "Visit", "parse"]
+__all__ = ["Context", "Entrance", "Place", "Places", "Visit", "parse", "pushed_out"]
 
 Context = grpc.aio.ServicerContext[Any, Any]
 """A call as gRPC hands it to a handler."""
 _Message = TypeVar("_Message")
+_Item = TypeVar("_Item", bound=Hashable)
 
 # Calls of strangers at a time: those that are being refused, health checks and reflection.
 _STRANGERS = 1_024
@@ -49,11 +51,15 @@ _IPV6_PREFIX_BYTES = 8
 # Seconds for a stranger whose call is ended for another's to be told so.
 _LAST_WORD = 1.0
 
-PUSHED_OUT = OverloadedError(
+_PUSHED_OUT = (
     "too many calls wait for messages, and of yours this one has waited longest: send each call"
     " with its message, keep fewer streams open, and try again after a pause"
 )
-"""What a call is refused with whose place was needed for another."""
+
+
+def pushed_out() -> OverloadedError:
+    """Return what a call is refused with whose place was needed for another."""
+    return OverloadedError(_PUSHED_OUT)
 
 
 class Place:
@@ -112,6 +118,40 @@ class Places:
             del self._by_caller[place.caller]
 
 
+class _Deadlines(Generic[_Item]):
+    """Acts on what is still there after so many seconds; one timer for all of it."""
+
+    def __init__(self, seconds: float, act: Callable[[_Item], object]) -> None:
+        self._seconds = seconds
+        self._act = act
+        # In the order in which they end.
+        self._ends: dict[_Item, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __contains__(self, item: _Item) -> bool:
+        return item in self._ends
+
+    def add(self, item: _Item) -> None:
+        loop = asyncio.get_running_loop()
+        self._ends[item] = end = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(end, self._look)
+
+    def discard(self, item: _Item) -> None:
+        self._ends.pop(item, None)
+
+    def _look(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        while self._ends:
+            item, end = next(iter(self._ends.items()))
+            if end > loop.time():
+                self._timer = loop.call_at(end, self._look)
+                return
+            del self._ends[item]
+            self._act(item)
+
+
 class Entrance:
     """Lets calls in, and ends those that hold what others need. On the loop's thread."""
 
@@ -128,37 +168,25 @@ class Entrance:
         self.bounds = bounds
         self.strangers = Places(_STRANGERS)
         self.readers = Places(max(bounds.max_bytes // max_message_bytes, _LEAST_READERS))
-        self._leaving: dict[Visit, float] = {}
+        self.reading: _Deadlines[Visit] = _Deadlines(
+            bounds.message_timeout, lambda visit: visit.refuse_message(self._late())
+        )
+        """Calls that wait for their message."""
+        self.leaving: _Deadlines[Visit] = _Deadlines(
+            bounds.slow_reader_timeout, lambda visit: visit.drop()
+        )
+        """Calls that are answered or refused, and that is to be written."""
         self._telling: set[asyncio.Task[None]] = set()
 
     def enter(self, context: Context) -> "Visit":
-        """Take a call up, as a stranger's."""
+        """Take a call up; ``authenticate`` or ``stay_stranger`` has to come next."""
         return Visit(self, context)
 
-    def leave(self, visit: "Visit") -> None:
-        """Drop a call whose answer is not read, or refusal not written, in time."""
-        loop = asyncio.get_running_loop()
-        if not self._leaving:
-            loop.call_later(self.bounds.slow_reader_timeout, self._drop_late)
-        self._leaving[visit] = loop.time() + self.bounds.slow_reader_timeout
-
-    def is_leaving(self, visit: "Visit") -> bool:
-        """Say whether a call has been answered or refused, and that is to be written."""
-        return visit in self._leaving
-
-    def left(self, visit: "Visit") -> None:
-        """Take note that a call has ended."""
-        self._leaving.pop(visit, None)
-
-    def _drop_late(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._leaving:
-            visit, until = next(iter(self._leaving.items()))
-            if until > loop.time():
-                loop.call_at(until, self._drop_late)
-                return
-            del self._leaving[visit]
-            visit.drop()
+    def _late(self) -> DeadlineExceededError:
+        return DeadlineExceededError(
+            f"the call's message was not complete within {self.bounds.message_timeout:g} s:"
+            " nothing was changed"
+        )
 
     def tell(self, visit: "Visit", refusal: ConnectError) -> None:
         """End a call by a refusal, from beside its handler."""
@@ -174,9 +202,9 @@ class Visit:
         "_aborted",
         "_caller",
         "_entrance",
-        "_limit",
         "_over",
         "_place",
+        "_refused",
         "_task",
         "context",
     )
@@ -184,18 +212,19 @@ class Visit:
     def __init__(self, entrance: Entrance, context: Context) -> None:
         self.context = context
         self._entrance = entrance
-        self._limit: asyncio.Timeout | None = None
+        self._caller: Hashable = None
+        self._place: Place | None = None
+        self._refused: ConnectError | None = None
         self._aborted: grpc.aio.AbortError | None = None
         self._over = False
         self._task = CallTask.current()
-        self._caller: Hashable = _address_of(context)
-        self._place = entrance.strangers.take(self._caller, self._push_out)
         self.when_over(self._end)
 
     def _end(self) -> None:
         self._over = True
-        self._entrance.strangers.leave(self._place)
-        self._entrance.left(self)
+        if self._place is not None:
+            self._entrance.strangers.leave(self._place)
+        self._entrance.leaving.discard(self)
         if self._aborted is not None:
             # gRPC's call holds the error, whose frames hold the call: it would not be freed.
             self._aborted.__traceback__ = None
@@ -204,25 +233,33 @@ class Visit:
         """Do something when the call has ended: all of it is written, or it was dropped."""
         self._task.when_over(act)
 
-    def _push_out(self) -> None:
-        """End a stranger's call for another's."""
-        if not self._entrance.is_leaving(self):
-            self.give_up(PUSHED_OUT)
-            asyncio.get_running_loop().call_later(_LAST_WORD, self.drop)
-        else:
-            self.drop()
-
     def authenticate(self) -> Caller:
-        """Return who calls, which is no stranger from here on.
+        """Return who calls.
 
         Raises:
             UnauthenticatedError: that was not shown.
         """
-        caller = self._entrance.gate.admit(self.context)
-        self._entrance.strangers.leave(self._place)
-        if caller.owner != ANONYMOUS.owner:
-            self._caller = caller.owner
+        try:
+            caller = self._entrance.gate.admit(self.context)
+        except UnauthenticatedError:
+            self.stay_stranger()
+            raise
+        anonymous = caller.owner == ANONYMOUS.owner
+        self._caller = _address_of(self.context) if anonymous else caller.owner
         return caller
+
+    def stay_stranger(self) -> None:
+        """Take a stranger's place, until the call has ended."""
+        self._caller = _address_of(self.context)
+        self._place = self._entrance.strangers.take(self._caller, self._push_out)
+
+    def _push_out(self) -> None:
+        """End a stranger's call for another's."""
+        if self not in self._entrance.leaving:
+            self.give_up(pushed_out())
+            asyncio.get_running_loop().call_later(_LAST_WORD, self.drop)
+        else:
+            self.drop()
 
     async def message(self) -> bytes:
         """Return the one message of a call.
@@ -232,27 +269,35 @@ class Visit:
             MalformedRequestError: there is none.
             OverloadedError: others need the place in which it was waited for.
         """
+        entrance = self._entrance
         place = self.reading(self._lose_message)
+        entrance.reading.add(self)
         try:
-            async with asyncio.timeout(self._entrance.bounds.message_timeout) as self._limit:
-                message = await self.context.read()
-        except TimeoutError:
-            if place.lost:
-                raise PUSHED_OUT from None
-            raise DeadlineExceededError(
-                f"the call's message was not complete within"
-                f" {self._entrance.bounds.message_timeout:g} s: nothing was changed"
-            ) from None
+            message = await self.context.read()
+        except asyncio.CancelledError:
+            if self._refused is None or not self._task.uncancelled():
+                raise
+            raise self._taken_refusal() from None
         finally:
-            self._entrance.readers.leave(place)
-            self._limit = None
+            entrance.reading.discard(self)
+            entrance.readers.leave(place)
         if message is grpc.aio.EOF:
             raise MalformedRequestError("the call has ended without a message: send one")
         return cast("bytes", message)
 
+    def _taken_refusal(self) -> ConnectError:
+        # Kept, its traceback would hold the call, and the call it.
+        refusal, self._refused = self._refused, None
+        return refusal or pushed_out()
+
+    def refuse_message(self, refusal: ConnectError) -> None:
+        """Wait no more for the message."""
+        if self._refused is None:
+            self._refused = refusal
+            self._task.cancel_handler()
+
     def _lose_message(self) -> None:
-        if self._limit is not None and not self._limit.expired():
-            self._limit.reschedule(0)
+        self.refuse_message(pushed_out())
 
     def reading(self, give_up: Callable[[], object]) -> Place:
         """Take a place among those that wait for a message; ``read`` gives it back."""
@@ -265,7 +310,7 @@ class Visit:
     def leave(self) -> None:
         """Give what is left to be written some time, and no more."""
         if not self._over:
-            self._entrance.leave(self)
+            self._entrance.leaving.add(self)
 
     async def abort(self, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:
         """End the call by a refusal, with its details.

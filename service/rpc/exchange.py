@@ -34,7 +34,7 @@ from service.errors import (
     UnauthenticatedError,
 )
 from service.rpc.admission import Admission
-from service.rpc.entrance import PUSHED_OUT, Visit, parse
+from service.rpc.entrance import Visit, parse, pushed_out
 from service.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
 from service.rpc.status import public_error, status_of, tell_refusal
 from service.tracing import note, tracing
@@ -245,12 +245,12 @@ class Exchange:
 
     def _lose_place(self) -> None:
         """End the stream: others need the place in which it waits for a frame, or for room."""
-        self.refusal = PUSHED_OUT
+        self.refusal = pushed_out()
         if self._writing_since is None:
             self.stop_reading()
         else:
             # Its peer does not read either, so gRPC would keep what it has of the next frame.
-            self._visit.give_up(PUSHED_OUT)
+            self._visit.give_up(self.refusal)
 
     async def _read(self) -> None:
         while True:

@@ -108,6 +108,7 @@ def _guarded(handler: _Handler, entrance: Entrance) -> _Handler:
 
     async def unary(_messages: object, context: Context) -> Message:
         visit = entrance.enter(context)
+        visit.stay_stranger()
         try:
             request = parse(handler.request_deserializer, await visit.message())
             answer: Message = await handler.unary_unary(request, context)
@@ -119,6 +120,7 @@ def _guarded(handler: _Handler, entrance: Entrance) -> _Handler:
 
     async def watch(_messages: object, context: Context) -> None:
         visit = entrance.enter(context)
+        visit.stay_stranger()
         try:
             request = parse(handler.request_deserializer, await visit.message())
             await handler.unary_stream(request, context)
@@ -129,6 +131,7 @@ def _guarded(handler: _Handler, entrance: Entrance) -> _Handler:
 
     async def stream(_messages: object, context: Context) -> AsyncGenerator[Message, None]:
         visit = entrance.enter(context)
+        visit.stay_stranger()
         try:
             async for answer in handler.stream_stream(_requests(handler, visit), context):
                 yield answer

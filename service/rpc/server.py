@@ -21,8 +21,6 @@ _WINDOW = 65_535
 # Bytes that gRPC may hold of an open call: a window, and as much that is to be written. Of one that
 # waits to be taken up, which may be twice as many, it is the window alone.
 _BUFFERS = 2 * 65_536
-# Calls of a connection that may be on their way out, at the least.
-_LEAST_ENDING = 16
 # Calls that may be open whatever the bound on bytes.
 _LEAST_CALLS = 64
 
@@ -56,13 +54,11 @@ class ConnectionBounds:
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             ("grpc.max_concurrent_streams", self.max_calls_per_connection),
             # Calls that were reset count until they are freed: without it a peer that opens and
-            # resets them has any number at work. A few more than may be open may be on their way
-            # out, so that a peer that keeps to the bound is not refused.
+            # resets them has any number at work. As many as may be open may be on their way out:
+            # a commit answers all calls of a connection at once, and their caller then makes as
+            # many new ones before the first of the old ones is freed.
             ("grpc.http.overload_protection", 1),
-            (
-                "grpc.http2.max_deallocating_streams",
-                max(self.max_calls_per_connection // 8, _LEAST_ENDING),
-            ),
+            ("grpc.http2.max_deallocating_streams", self.max_calls_per_connection),
             # gRPC holds what a peer sends before it is read. Windows that it fits to the line's
             # speed would let it hold megabytes for each call, instead of this.
             ("grpc.http2.bdp_probe", 0),

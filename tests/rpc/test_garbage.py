@@ -162,6 +162,27 @@ async def test_what_is_beyond_the_services_bound_leaves_no_garbage(
     assert await garbage_of(lambda: way(servicer, operation)) == 0
 
 
+@pytest.mark.parametrize("kind", ["late", "pushed out"])
+async def test_a_call_whose_message_does_not_come_leaves_no_garbage(
+    house: House, kind: str
+) -> None:
+    servicer = servicer_of(house, Bounds(message_timeout=0.01 if kind == "late" else 60))
+    readers = servicer.entrance.readers
+
+    async def call_and_wait() -> None:
+        call = asyncio.ensure_future(
+            servicer.call(OPERATIONS["encrypt"], None, context_of(ends=False))
+        )
+        await until(lambda: readers.taken == 1)
+        if kind == "pushed out":
+            readers._lose_one()
+        with pytest.raises(RefusedError):
+            await call
+        del call
+
+    assert await garbage_of(call_and_wait) == 0
+
+
 async def test_a_stream_that_is_given_up_leaves_no_garbage(house: House) -> None:
     servicer = servicer_of(house)
 
