@@ -24,10 +24,10 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import uvloop
 from rich.console import Console
@@ -35,16 +35,18 @@ from rich.progress import track
 from rich.table import Table
 
 from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.gate import Caller
+from service.access.gate import Caller, Gate
 from service.counting import Distribution
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
 from service.protocol.wire import payload_to_wire
 from service.rpc.admission import Admission, Bounds
+from service.rpc.entrance import Context, Entrance
 from service.rpc.exchange import Exchange, StreamLimits
 from service.rpc.statistics import Answer, Arrivals, RequestStatistics
 from service.telemetry.allocation import AllocationProbe
 from service.telemetry.runtime import Probes
+from tests.support.calls import CallContext
 from tests.support.house import House, PeerEnd
 
 Variant = Literal["none", "hook", "all"]
@@ -101,31 +103,32 @@ def _frame(peers: Sequence[PeerEnd], number: int) -> wire.OperationFrame:
     return frame
 
 
-async def _as_they_come(
-    frames: Sequence[wire.OperationFrame],
-) -> AsyncIterator[wire.OperationFrame]:
-    for frame in frames:
-        yield frame
+class _Call(CallContext):
+    """A call that brings its frames as they come, each in a pass of the loop of its own."""
+
+    async def read(self) -> object:
         await asyncio.sleep(0)
+        return await super().read()
 
 
 async def _round(house: House, counted: RequestStatistics, peers: Sequence[PeerEnd]) -> float:
     """Serve all messages of one round and return the CPU seconds that it took."""
-    frames = [_frame(peers, number) for number in range(FRAMES)]
+    frames = [_frame(peers, number).SerializeToString() for number in range(FRAMES)]
+    entrance = Entrance(Gate(), Bounds(), 1 << 22)
     exchange = Exchange(
         house.router,
         counted,
         Admission(Bounds()),
         Caller(b"", None, None),
         StreamLimits(1 << 20, 1 << 22, 8 * FRAME_OPERATIONS),
+        entrance.enter(cast("Context", _Call(*frames))),
         deadline=None,
         stream_id="probe",
-        end=lambda: None,
     )
     answered = 0
     gc.collect()
     begun = time.process_time()
-    async for results in exchange.serve(_as_they_come(frames)):
+    async for results in exchange.serve():
         answered += sum(result.WhichOneof("outcome") != "error" for result in results.results)
     seconds = time.process_time() - begun
     if answered != MESSAGES:

@@ -61,7 +61,6 @@ class LoadExporter(Collector):
             yield str(parse_host_port(address).with_port(server.server_port))
         finally:
             server.shutdown()
-            server.server_close()
 
     def collect(self) -> Iterator[Metric]:
         """Yield one family for each metric."""

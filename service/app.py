@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
 from service.access.setup import Access
@@ -33,7 +32,6 @@ from service.persistence.sqlite import SqliteJournal
 from service.persistence.strategies import STRATEGIES
 from service.rpc.server import ConnectionBounds, RpcServer
 from service.rpc.servicer import ConnectServicer
-from service.rpc.supervision import SupervisedServer
 from service.settings import Settings
 from service.telemetry.collector import ServiceCollector, Sources
 from service.telemetry.exposition import serve_metrics
@@ -256,15 +254,14 @@ async def _serve_calls(settings: Settings, started: _Started, *, share_address: 
         metrics = serve_metrics(collector, settings.metrics_listen)
     except OSError as error:
         raise ListenError.of("metrics_listen", settings.metrics_listen, error) from error
-    listen = partial(
-        RpcServer.start,
+    server = await RpcServer.start(
         started.servicer,
+        settings.listen,
         max_frame_bytes=settings.max_frame_bytes,
         certificate=access.certificate,
         connections=_connections_within(settings.connection_bounds, raise_descriptor_limit()),
         share_address=share_address,
     )
-    server = SupervisedServer(await listen(settings.listen), listen)
     # What is alive now stays so: no collection needs to look at it again.
     gc.freeze()
     gc.set_threshold(*_COLLECT_AFTER)

@@ -5,10 +5,57 @@ Nothing secret is ever handed to a logger; payloads and keys have no place in a 
 
 import logging
 import sys
+from time import monotonic
 
 import structlog
 
-__all__ = ["configure_logging"]
+__all__ = ["Flood", "configure_logging", "suppressed_lines"]
+
+# Lines from one place in the code that are written at once, and a second from then on.
+_BURST = 64
+_LINES_PER_SECOND = 8.0
+
+
+class Flood(logging.Filter):
+    """Holds back lines of warning and above of which one place in the code writes too many.
+
+    Whatever a caller can cause to be logged, it can cause as often as it likes. The next line from
+    that place tells how many were held back (``suppressed``). Lines below warning are written as
+    asked: what is told of each call is told at debug.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.suppressed = 0
+        """Lines held back, since the start."""
+        # When each place's allowance is whole again, and how many lines it has held back since its
+        # last one. There are as many places as lines of code that log.
+        self._places: dict[tuple[str, str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a line is written."""
+        if record.levelno < logging.WARNING:
+            return True
+        place = (record.name, record.pathname, record.lineno)
+        now = monotonic()
+        whole_at, held_back = self._places.get(place, (now, 0))
+        whole_at = max(whole_at, now)
+        if (whole_at - now) * _LINES_PER_SECOND > _BURST - 1:
+            self.suppressed += 1
+            self._places[place] = (whole_at, held_back + 1)
+            return False
+        if held_back:
+            record.suppressed = held_back
+        self._places[place] = (whole_at + 1 / _LINES_PER_SECOND, 0)
+        return True
+
+
+_flood = Flood()
+
+
+def suppressed_lines() -> int:
+    """Return how many lines were held back since the start."""
+    return _flood.suppressed
 
 
 def _is_no_echo(record: logging.LogRecord) -> bool:
@@ -46,6 +93,7 @@ def configure_logging(level: str, **always: int) -> None:
             ],
         )
     )
+    handler.addFilter(_flood)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())

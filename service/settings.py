@@ -223,10 +223,15 @@ class Settings(BaseSettings):
         " beyond: refused",
     )
     max_bytes_in_service: PositiveInt = Field(
-        1_073_741_824, description="bytes held for all of them and for unread answers"
+        1_073_741_824,
+        description="bytes held for all of them and for unread answers; the process may take four"
+        " times as much for what callers send and don't read",
     )
     slow_reader_timeout: _Seconds = Field(
-        30.0, description="seconds that a stream's peer may read nothing until the stream is ended"
+        30.0, description="seconds that an answer may wait to be read until its call is ended"
+    )
+    message_timeout: _Seconds = Field(
+        10.0, description="seconds that a unary call's message may be on its way; then: refused"
     )
     stream_idle_timeout: _Seconds = Field(
         3_600.0, description="seconds that a stream may be without work until it is ended"
@@ -234,7 +239,11 @@ class Settings(BaseSettings):
     max_connections: _GrpcCount = Field(
         20_000, description="connections; beyond, or beyond the file descriptors: closed at once"
     )
-    max_calls: _GrpcCount = Field(20_000, description="calls and streams open; beyond: refused")
+    max_calls: _GrpcCount = Field(
+        20_000,
+        description="calls and streams open, at most one for each 128 KiB of max_bytes_in_service;"
+        " beyond: refused",
+    )
     max_calls_per_connection: _GrpcCount = Field(
         256, description="calls and streams of one connection; beyond: held up by HTTP/2"
     )
@@ -350,6 +359,7 @@ class Settings(BaseSettings):
             max_bytes=self.max_bytes_in_service,
             max_stream_bytes=self.max_stream_bytes,
             slow_reader_timeout=self.slow_reader_timeout,
+            message_timeout=self.message_timeout,
             stream_idle_timeout=self.stream_idle_timeout,
         )
 

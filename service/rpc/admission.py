@@ -43,7 +43,9 @@ class Bounds:
     max_stream_bytes: int = 8 << 20
     """Bytes held for one stream; beyond, it is not read."""
     slow_reader_timeout: float = 30.0
-    """How long a stream's answers may wait for the peer to read before the stream is ended."""
+    """How long an answer may wait for the peer to read it before its call or stream is ended."""
+    message_timeout: float = 10.0
+    """How long a unary call's message may be on its way."""
     stream_idle_timeout: float = 3_600.0
     """How long a stream may have nothing under way, and bring no frame, before it is ended."""
 

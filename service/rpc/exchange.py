@@ -15,11 +15,12 @@ to say for too long, loses its stream.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Sequence
+from collections.abc import AsyncGenerator, Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
+import grpc
 from pykka import Future
 
 from protos.connect_actor.v1 import connect_pb2 as wire
@@ -27,6 +28,7 @@ from service.access.gate import Caller
 from service.access.quotas import Account
 from service.actors.router import Routes
 from service.errors import (
+    CallerError,
     ConnectError,
     MalformedRequestError,
     MessageTooLargeError,
@@ -34,6 +36,7 @@ from service.errors import (
     UnauthenticatedError,
 )
 from service.rpc.admission import Admission
+from service.rpc.entrance import Visit, parse, pushed_out
 from service.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
 from service.rpc.status import public_error, status_of, tell_refusal
 from service.tracing import note, tracing
@@ -53,6 +56,10 @@ _AT_ONCE = 8
 
 # Streams are looked at this many times within the shorter of their two time limits.
 _LOOKS_PER_TIMEOUT = 4
+
+_SLOW_READER = OverloadedError(
+    "the peer has read no answers for too long: open a new stream, and read what it brings"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -132,15 +139,14 @@ class Exchange:
         admission: Admission,
         caller: Caller,
         limits: StreamLimits,
+        visit: Visit,
         *,
         deadline: float | None,
         stream_id: str,
-        end: Callable[[], object],
     ) -> None:
         """Serve a caller through ``router``, within these limits; count in ``statistics``.
 
-        Operations are told of as ``stream_id``/operation id. ``end`` ends the call at once,
-        whatever it waits for.
+        The stream is that of ``visit``. Operations are told of as ``stream_id``/operation id.
         """
         self.caller = caller
         self.flow: Hashable = None if caller.account is None else caller.account.flow
@@ -152,7 +158,7 @@ class Exchange:
         self._router = router
         self._statistics = statistics
         self._admission = admission
-        self._end = end
+        self._visit = visit
         self._dispatcher = router.dispatcher
         self._owing = False
         """Whether the caller has come into debt by work for this stream."""
@@ -164,17 +170,17 @@ class Exchange:
         self._in_flight = 0
         self._held_bytes = 0
         self._writing_since: float | None = None
+        self._writing = 0
+        """Bytes of the answers that are being written."""
         self._active_at = 0.0
         self._answered: list[_Slot] = []
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
 
-    async def serve(
-        self, frames: AsyncIterator[wire.OperationFrame]
-    ) -> AsyncGenerator[wire.ResultFrame, None]:
+    async def serve(self) -> AsyncGenerator[wire.ResultFrame, None]:
         """Yield frames of results until the peer has finished sending and all is answered."""
-        reader = self._reader = asyncio.ensure_future(self._read(frames))
+        reader = self._reader = asyncio.ensure_future(self._read())
         reader.add_done_callback(lambda _: self._ready.set())
         watch = asyncio.ensure_future(self._watch())
         try:
@@ -183,11 +189,13 @@ class Exchange:
                 self._ready.clear()
                 while self._answered:
                     frame, answers = await self._in_turn(len(self._answered), self._next_frame)
+                    self._writing = sum([answer.held for answer in answers])
                     self._writing_since = self._now()
                     yield frame
                     # Only now has the frame been written.
                     self._writing_since = None
-                    self._leave(len(answers), sum([answer.held for answer in answers]))
+                    self._leave(len(answers), self._writing)
+                    self._writing = 0
                     self._room.set()
                 if reader.done() and not self._in_flight:
                     break
@@ -196,6 +204,9 @@ class Exchange:
             reader.cancel()
             # Where it was cancelled leads back here.
             self._reader = None
+            # What is being written stays with gRPC until the call is over.
+            self._visit.when_over(partial(self._admission.let_go, self._writing))
+            self._held_bytes -= self._writing
             self._leave(self._in_flight, self._held_bytes)
         if not reader.cancelled():
             reader.result()
@@ -221,7 +232,7 @@ class Exchange:
                         "a stream is ended: its peer has read nothing for %g s",
                         bounds.slow_reader_timeout,
                     )
-                    self._end()
+                    self._visit.give_up(_SLOW_READER)
             elif self._in_flight:
                 self._active_at = now
             elif now - self._active_at >= bounds.stream_idle_timeout:
@@ -245,22 +256,53 @@ class Exchange:
         )
         self.stop_reading()
 
-    async def _read(self, frames: AsyncIterator[wire.OperationFrame]) -> None:
-        async for frame in frames:
-            self._active_at = self._now()
-            if not self.caller.certificate_is_valid():
-                self.revoke()
+    def _lose_place(self) -> None:
+        """End the stream: others need the place in which it waits for a frame, or for room."""
+        self.refusal = pushed_out()
+        if self._writing_since is None:
+            self.stop_reading()
+        else:
+            # Its peer does not read either, so gRPC would keep what it has of the next frame.
+            self._visit.give_up(self.refusal)
+
+    async def _read(self) -> None:
+        while True:
+            # Until its operations are submitted, a frame is nobody's but this place's.
+            place = self._visit.reading(self._lose_place)
+            try:
+                message = await self._visit.context.read()
+                if message is grpc.aio.EOF:
+                    return
+                self._active_at = self._now()
+                if not self.caller.certificate_is_valid():
+                    self.revoke()
+                    return
+                frame = parse(wire.OperationFrame.FromString, message)
+                # It may take a while until there is room for all that it brings.
+                del message
+                await self._take(frame)
+            except CallerError as refusal:
+                # What came before it is answered first.
+                self.refusal = refusal
                 return
-            count = len(frame.operations)
-            if count > MAX_OPERATIONS:
-                self.refusal = MessageTooLargeError(
-                    f"a frame of {count} operations, at most {MAX_OPERATIONS}: none of them was"
-                    " begun, those of earlier frames are answered; open a new stream"
-                )
-                return
-            arrivals = self._statistics.frame_accepted(count)
-            await self._submit_all(frame.operations, arrivals)
+            finally:
+                self._visit.read(place)
+            del frame
             await self._admission.room(self.flow)
+
+    async def _take(self, frame: wire.OperationFrame) -> None:
+        """Submit a frame's operations.
+
+        Raises:
+            MessageTooLargeError: it has too many; none of them was begun.
+        """
+        count = len(frame.operations)
+        if count > MAX_OPERATIONS:
+            raise MessageTooLargeError(
+                f"a frame of {count} operations, at most {MAX_OPERATIONS}: none of them was"
+                " begun, those of earlier frames are answered; open a new stream"
+            )
+        await self._submit_all(frame.operations, self._statistics.frame_accepted(count))
 
     async def _submit_all(self, operations: Sequence[wire.Operation], arrivals: Arrivals) -> None:
         """Submit a frame's operations, in turns, and as there is room for them in the stream."""

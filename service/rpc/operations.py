@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from google.protobuf.message import Message
+
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.actors.commands import (
     Acknowledge,
@@ -36,8 +38,9 @@ class OperationKind:
 
     name: str
     """Its field in ``Operation.request`` and ``OperationResult.outcome``."""
-    response: Callable[[], Any]
-    """Makes an empty response message, for a unary call."""
+    request: type[Message]
+    response: type[Message]
+    """Those of its unary call."""
     command: Callable[[Any, float | None, int], tuple[int, Command]]
     """Turns a request, a deadline and the largest message size into a connect id and a command.
 
@@ -47,6 +50,11 @@ class OperationKind:
     """Writes a command's answer into a response message."""
     answers_in_kind: bool = False
     """Whether an answer is at most some 200 bytes larger than its request."""
+
+    @property
+    def method(self) -> str:
+        """Name of its unary method."""
+        return self.name.capitalize()
 
 
 def _require_known_form(connect_id: int) -> int:
@@ -147,15 +155,39 @@ def _fill_empty(response: wire.AcknowledgeResponse | wire.CloseResponse, _: None
 OPERATIONS: Mapping[str, OperationKind] = {
     kind.name: kind
     for kind in (
-        OperationKind("establish", wire.EstablishResponse, _establish, _fill_established),
         OperationKind(
-            "encrypt", wire.EncryptResponse, _encrypt, _fill_encrypted, answers_in_kind=True
+            "establish",
+            wire.EstablishRequest,
+            wire.EstablishResponse,
+            _establish,
+            _fill_established,
         ),
         OperationKind(
-            "decrypt", wire.DecryptResponse, _decrypt, _fill_decrypted, answers_in_kind=True
+            "encrypt",
+            wire.EncryptRequest,
+            wire.EncryptResponse,
+            _encrypt,
+            _fill_encrypted,
+            answers_in_kind=True,
         ),
-        OperationKind("acknowledge", wire.AcknowledgeResponse, _acknowledge, _fill_empty),
-        OperationKind("restore", wire.RestoreResponse, _restore, _fill_restored),
-        OperationKind("close", wire.CloseResponse, _close, _fill_empty),
+        OperationKind(
+            "decrypt",
+            wire.DecryptRequest,
+            wire.DecryptResponse,
+            _decrypt,
+            _fill_decrypted,
+            answers_in_kind=True,
+        ),
+        OperationKind(
+            "acknowledge",
+            wire.AcknowledgeRequest,
+            wire.AcknowledgeResponse,
+            _acknowledge,
+            _fill_empty,
+        ),
+        OperationKind(
+            "restore", wire.RestoreRequest, wire.RestoreResponse, _restore, _fill_restored
+        ),
+        OperationKind("close", wire.CloseRequest, wire.CloseResponse, _close, _fill_empty),
     )
 }

@@ -1,26 +1,28 @@
 """The gRPC server: the service itself, health, reflection and their limits."""
 
-import contextlib
 import errno
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
 
 from protos.connect_actor.v1 import connect_pb2
-from protos.connect_actor.v1.connect_pb2_grpc import add_ConnectServiceServicer_to_server
 from service.access.certificates import ServerCertificate
 from service.addresses import ListenError, UnixSocket, parse, why_not_listening
+from service.rpc.calls import guarded_server
+from service.rpc.public import Health, public_handlers
 from service.rpc.servicer import ConnectServicer
 
 __all__ = ["ConnectionBounds", "RpcServer"]
 
 _SERVICE = connect_pb2.DESCRIPTOR.services_by_name["ConnectService"].full_name
 
-# Seconds between two looks at whether the server still serves.
-_LOOK = 0.1
+# Bytes that a call's peer may send before it is read.
+_WINDOW = 65_535
+# Bytes that gRPC may hold of an open call: a window, and as much that is to be written. Of one that
+# waits to be taken up, which may be twice as many, it is the window alone.
+_BUFFERS = 2 * 65_536
+# Calls that may be open whatever the bound on bytes.
+_LEAST_CALLS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +43,30 @@ class ConnectionBounds:
     handshake_timeout: float = 10.0
     """How long a new connection may take to speak HTTP/2."""
 
+    def within(self, max_bytes: int) -> "ConnectionBounds":
+        """Return the same with no more calls than can hold so many bytes in gRPC's buffers."""
+        calls = max(max_bytes // _BUFFERS, _LEAST_CALLS)
+        return replace(self, max_calls=min(self.max_calls, calls))
+
     def options(self) -> list[tuple[str, int]]:
         """Return the same as gRPC's channel arguments."""
         return [
             ("grpc.max_allowed_incoming_connections", self.max_connections),
             ("grpc.max_concurrent_streams", self.max_calls_per_connection),
-            # Would refuse calls within that bound while ended ones are not freed yet.
-            ("grpc.http.overload_protection", 0),
+            # Calls that were reset count until they are freed: without it a peer that opens and
+            # resets them has any number at work. As many as may be open may be on their way out:
+            # a commit answers all calls of a connection at once, and their caller then makes as
+            # many new ones before the first of the old ones is freed.
+            ("grpc.http.overload_protection", 1),
+            ("grpc.http2.max_deallocating_streams", self.max_calls_per_connection),
+            # gRPC holds what a peer sends before it is read. Windows that it fits to the line's
+            # speed would let it hold megabytes for each call, instead of this.
+            ("grpc.http2.bdp_probe", 0),
+            ("grpc.http2.lookahead_bytes", _WINDOW),
             # Of more than 1,000 calls that wait to be taken up, gRPC would cancel some by chance,
             # which tells their callers nothing of what to do.
-            ("grpc.server.max_pending_requests", self.max_calls),
-            ("grpc.server.max_pending_requests_hard_limit", self.max_calls),
+            ("grpc.server.max_pending_requests", 2 * self.max_calls),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * self.max_calls),
             ("grpc.keepalive_time_ms", _millis(self.keepalive_interval)),
             ("grpc.keepalive_timeout_ms", _millis(self.keepalive_timeout)),
             # A connection without calls is asked, too: its peer may be gone.
@@ -72,7 +87,7 @@ class RpcServer:
     address: str
     """Where it listens, with the port that was really taken."""
     _server: grpc.aio.Server
-    _health: HealthServicer
+    _health: Health
     _servicer: ConnectServicer
 
     @classmethod
@@ -88,7 +103,7 @@ class RpcServer:
     ) -> "RpcServer":
         """Listen and serve: by TLS with a certificate, in clear text without.
 
-        Health and reflection are open to whoever can connect: they tell nothing of any channel.
+        Health and reflection are open to all who can connect: they tell nothing of any channel.
 
         Args:
             servicer: serves the calls.
@@ -105,23 +120,22 @@ class RpcServer:
         if isinstance(address, UnixSocket) and address.is_served:
             # gRPC would take the path over unasked.
             raise ListenError.of("listen", listen, OSError(errno.EADDRINUSE, ""))
-        bounds = connections or ConnectionBounds()
-        server = grpc.aio.server(
-            maximum_concurrent_rpcs=bounds.max_calls,
-            options=[
+        bounds = (connections or ConnectionBounds()).within(servicer.admission.bounds.max_bytes)
+        healthy = Health([_SERVICE])
+        server = guarded_server(
+            {**servicer.handlers(), **public_handlers(healthy, servicer.entrance)},
+            [
                 *bounds.options(),
                 ("grpc.max_receive_message_length", max_frame_bytes),
                 ("grpc.max_send_message_length", max_frame_bytes),
                 # Otherwise a second server on the same port would share its connections unseen.
                 ("grpc.so_reuseport", int(share_address)),
             ],
+            bounds.max_calls,
         )
-        add_ConnectServiceServicer_to_server(servicer, server)
-        health_servicer = HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
-        reflection.enable_server_reflection(
-            [_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], server
-        )
+        # Strangers alone must not have every call that may be open.
+        strangers = servicer.entrance.strangers
+        strangers.size = min(strangers.size, max(bounds.max_calls // 4, 1))
         try:
             if certificate is None:
                 port = server.add_insecure_port(listen)
@@ -131,22 +145,10 @@ class RpcServer:
             why = why_not_listening(address) or OSError("gRPC gives no reason")
             raise ListenError.of("listen", listen, why) from error
         await server.start()
-        for name in ("", _SERVICE):
-            await health_servicer.set(name, health_pb2.HealthCheckResponse.SERVING)
-        return cls(str(address.with_port(port)), server, health_servicer, servicer)
-
-    async def ended(self) -> None:
-        """Wait until the server serves no more, told to or not, and has let go of its address."""
-        # Whatever ended it has been logged by gRPC. It is looked at now and then, since waiting
-        # for the end alone waits for every call under way, which nobody answers any more.
-        with contextlib.suppress(Exception):
-            while await self._server.wait_for_termination(_LOOK):
-                pass
-        with contextlib.suppress(Exception):
-            await self._server.stop(None)
+        return cls(str(address.with_port(port)), server, healthy, servicer)
 
     async def stop(self, grace: float) -> None:
         """Refuse new calls, finish those accepted, within ``grace`` seconds."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         self._servicer.stop_reading()
         await self._server.stop(grace)

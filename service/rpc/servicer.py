@@ -1,17 +1,19 @@
-"""The gRPC service: unary calls, each one operation. Streams are in ``service.rpc.exchange``."""
+"""The gRPC service: unary calls, each one operation. Streams are in ``service.rpc.exchange``.
+
+Every handler takes what is on the wire, so that a caller is known before a message is parsed.
+"""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from functools import partial
-from typing import Any, NoReturn, TypeVar, cast
+from time import perf_counter
+from typing import Any, cast
 
 import grpc
 from google.protobuf.message import Message
-from grpc_status import rpc_status
 
 from protos.connect_actor.v1 import connect_pb2 as wire
-from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceServicer
 from service.access.gate import Caller, Gate
 from service.access.quotas import Account
 from service.actors.commands import refuse
@@ -20,24 +22,20 @@ from service.actors.router import Routes
 from service.errors import (
     ConnectError,
     DeadlineExceededError,
-    OverloadedError,
     UnauthenticatedError,
 )
 from service.rpc.admission import Admission, Bounds
+from service.rpc.calls import Handlers
+from service.rpc.entrance import Context, Entrance, parse
 from service.rpc.exchange import Exchange, StreamLimits
 from service.rpc.operations import OPERATIONS, OperationKind
 from service.rpc.statistics import RequestStatistics
-from service.rpc.status import public_error, status_of, tell_refusal
+from service.rpc.status import public_error, tell_refusal
 from service.tracing import REQUEST_ID, acceptable_id, fresh_id, note, tracing
 
 __all__ = ["ConnectServicer"]
 
-_Context = grpc.aio.ServicerContext[Any, Any]
-_Response = TypeVar("_Response")
-
-_SLOW_READER = OverloadedError(
-    "the peer has read no answers for too long: open a new stream, and read what it brings"
-)
+_SERVICE = wire.DESCRIPTOR.services_by_name["ConnectService"]
 
 
 class _Reply(LoopFuture[Any]):
@@ -51,7 +49,7 @@ class _Reply(LoopFuture[Any]):
         super().set_exception((type(error), error, None))
 
 
-class ConnectServicer(ConnectServiceServicer):
+class ConnectServicer:
     """Serves the operations through a router."""
 
     def __init__(
@@ -75,101 +73,75 @@ class ConnectServicer(ConnectServiceServicer):
             bounds: of the whole service; its defaults if not given.
         """
         self._router = router
-        self._gate = gate or Gate()
-        self.admission = Admission(bounds or Bounds())
+        bounds = bounds or Bounds()
+        self.entrance = Entrance(gate or Gate(), bounds, max_frame_bytes)
+        self.admission = Admission(bounds)
         self._limits = StreamLimits(max_message_bytes, max_frame_bytes, max_in_flight)
         self._exchanges: set[Exchange] = set()
         self._tracing = tracing()
-        self._telling: set[asyncio.Task[None]] = set()
         self.statistics = RequestStatistics()
 
-    async def Establish(  # noqa: N802 - gRPC's naming
-        self, request: wire.EstablishRequest, context: _Context
-    ) -> wire.EstablishResponse:
-        """See connect.proto."""
-        return await self._call("establish", request, context, wire.EstablishResponse())
-
-    async def Encrypt(  # noqa: N802 - gRPC's naming
-        self, request: wire.EncryptRequest, context: _Context
-    ) -> wire.EncryptResponse:
-        """See connect.proto."""
-        return await self._call("encrypt", request, context, wire.EncryptResponse())
-
-    async def Decrypt(  # noqa: N802 - gRPC's naming
-        self, request: wire.DecryptRequest, context: _Context
-    ) -> wire.DecryptResponse:
-        """See connect.proto."""
-        return await self._call("decrypt", request, context, wire.DecryptResponse())
-
-    async def Acknowledge(  # noqa: N802 - gRPC's naming
-        self, request: wire.AcknowledgeRequest, context: _Context
-    ) -> wire.AcknowledgeResponse:
-        """See connect.proto."""
-        return await self._call("acknowledge", request, context, wire.AcknowledgeResponse())
-
-    async def Restore(  # noqa: N802 - gRPC's naming
-        self, request: wire.RestoreRequest, context: _Context
-    ) -> wire.RestoreResponse:
-        """See connect.proto."""
-        return await self._call("restore", request, context, wire.RestoreResponse())
-
-    async def Close(  # noqa: N802 - gRPC's naming
-        self, request: wire.CloseRequest, context: _Context
-    ) -> wire.CloseResponse:
-        """See connect.proto."""
-        return await self._call("close", request, context, wire.CloseResponse())
-
-    async def Exchange(  # noqa: N802 - gRPC's naming
-        self, request_iterator: AsyncIterator[wire.OperationFrame], context: _Context
-    ) -> AsyncIterator[wire.ResultFrame]:
-        """See connect.proto."""
-        stream_id = _request_id(context)
-        try:
-            caller = self._gate.admit(context)
-        except UnauthenticatedError as refusal:
-            self.statistics.stream_refused(refusal)
-            await _abort(context, refusal)
-        # Sent ahead, so that nothing but a status is left to be said should a frame get stuck.
-        await context.send_initial_metadata(((REQUEST_ID, stream_id),))
-        try:
-            deadline = _deadline(context)
-        except DeadlineExceededError as error:
-            await _abort(context, error)
-        exchange = Exchange(
-            self._router,
-            self.statistics,
-            self.admission,
-            caller,
-            self._limits,
-            deadline=deadline,
-            stream_id=stream_id,
-            end=partial(self._give_up, _this_task(), context),
+    def handlers(self) -> Handlers:
+        """Return the handlers of all methods."""
+        handlers: dict[str, Any] = {
+            _path(kind.method): grpc.stream_unary_rpc_method_handler(
+                partial(self.call, kind), None, kind.response.SerializeToString
+            )
+            for kind in OPERATIONS.values()
+        }
+        handlers[_path("Exchange")] = grpc.stream_stream_rpc_method_handler(
+            self.exchange, None, wire.ResultFrame.SerializeToString
         )
-        self._exchanges.add(exchange)
-        self.statistics.streams_open += 1
+        return handlers
+
+    async def exchange(
+        self, _messages: object, context: Context
+    ) -> AsyncGenerator[wire.ResultFrame, None]:
+        """Serve a stream; see connect.proto."""
+        stream_id = _request_id(context)
+        visit = self.entrance.enter(context)
         try:
-            async with aclosing(exchange.serve(request_iterator)) as frames:
-                async for frame in frames:
-                    yield frame
+            try:
+                caller = visit.authenticate()
+            except UnauthenticatedError as refusal:
+                self.statistics.stream_refused(refusal)
+                await visit.abort(refusal)
+            # Sent ahead, so that nothing but a status is left to be said should a frame get stuck.
+            await context.send_initial_metadata(((REQUEST_ID, stream_id),))
+            try:
+                deadline = _deadline(context)
+            except DeadlineExceededError as error:
+                await visit.abort(error)
+            exchange = Exchange(
+                self._router,
+                self.statistics,
+                self.admission,
+                caller,
+                self._limits,
+                visit,
+                deadline=deadline,
+                stream_id=stream_id,
+            )
+            self._exchanges.add(exchange)
+            self.statistics.streams_open += 1
+            try:
+                async with aclosing(exchange.serve()) as frames:
+                    async for frame in frames:
+                        yield frame
+            finally:
+                self._exchanges.discard(exchange)
+                self.statistics.streams_open -= 1
+            if exchange.refusal is not None:
+                self.statistics.stream_refused(exchange.refusal)
+                await visit.abort(exchange.refusal)
         finally:
-            self._exchanges.discard(exchange)
-            self.statistics.streams_open -= 1
-        if exchange.refusal is not None:
-            self.statistics.stream_refused(exchange.refusal)
-            await _abort(context, exchange.refusal)
+            visit.leave()
 
     def end_revoked(self) -> None:
         """End the streams of callers whom the gate lets in no more."""
         for exchange in self._exchanges:
-            if not self._gate.still_admits(exchange.caller):
+            if not self.entrance.gate.still_admits(exchange.caller):
                 exchange.revoke()
-
-    def _give_up(self, call: "asyncio.Task[None]", context: _Context) -> None:
-        """End a stream whose peer does not read, though a frame waits to be written."""
-        telling = asyncio.ensure_future(_tell(context, _SLOW_READER))
-        self._telling.add(telling)
-        telling.add_done_callback(self._telling.discard)
-        call.cancel()
 
     def stop_reading(self) -> None:
         """Let every stream end once what it has sent so far is answered."""
@@ -179,13 +151,14 @@ class ConnectServicer(ConnectServiceServicer):
     def _submit(
         self,
         kind: OperationKind,
-        request: Message,
-        context: _Context,
+        message: bytes,
+        context: Context,
         caller: Caller,
         reply: LoopFuture[Any],
     ) -> None:
         """See that an admitted call gets its answer, which may be a refusal."""
         try:
+            request = parse(kind.request.FromString, message)
             if caller.account is not None:
                 _charge(caller.account, request, reply)
             connect_id, command = kind.command(
@@ -198,36 +171,40 @@ class ConnectServicer(ConnectServiceServicer):
                 note("received", reply.request_id, operation=kind.name, connect_id=connect_id)
             self._router.route(connect_id, command, reply, caller.owner)
 
-    async def _call(
-        self, name: str, request: Message, context: _Context, response: _Response
-    ) -> _Response:
-        kind = OPERATIONS[name]
+    async def call(self, kind: OperationKind, _messages: object, context: Context) -> Message:
+        """Serve a unary call; see connect.proto."""
+        name, statistics = kind.name, self.statistics
         reply = _Reply()
-        statistics = self.statistics
         accepted_at = statistics.call_accepted()
         request_id = _request_id(context)
         told = ((REQUEST_ID, request_id),)
         context.set_trailing_metadata(told)
-        held = 0
+        visit = self.entrance.enter(context)
         try:
-            caller = self._gate.admit(context)
-            held = self.admission.admit(request.ByteSize())
+            caller = visit.authenticate()
+            message = await visit.message()
+            # How long a message is on its way is its sender's affair.
+            accepted_at = perf_counter()
+            held = self.admission.admit(len(message))
             # Not when the call ends: whoever gives up leaves the work behind.
             reply.add_done_callback(lambda _: self.admission.answered())
+            # An answer is held until it is written.
+            visit.when_over(partial(self.admission.let_go, held))
             if self._tracing:
                 reply.request_id = request_id
-            self._submit(kind, request, context, caller, reply)
+            self._submit(kind, message, context, caller, reply)
+            response = kind.response()
             kind.fill(response, await reply)
         except ConnectError:
             refusal = public_error()
             statistics.call_refused(name, accepted_at, refusal)
             tell_refusal(name, request_id, refusal)
-            await _abort(context, refusal, *told)
+            await visit.abort(refusal, *told)
         except Exception:
             statistics.call_failed(name, accepted_at)
             raise
         finally:
-            self.admission.let_go(held)
+            visit.leave()
             statistics.call_ended()
         statistics.call_answered(name, accepted_at)
         if self._tracing:
@@ -235,23 +212,11 @@ class ConnectServicer(ConnectServiceServicer):
         return response
 
 
-def _this_task() -> "asyncio.Task[None]":
-    # Never None within a call.
-    return cast("asyncio.Task[None]", asyncio.current_task())
+def _path(method: str) -> str:
+    return f"/{_SERVICE.full_name}/{method}"
 
 
-async def _tell(context: _Context, refusal: ConnectError) -> None:
-    """End a call by a refusal, from beside its handler."""
-    with suppress(grpc.aio.AbortError):
-        await _abort(context, refusal)
-
-
-async def _abort(context: _Context, refusal: ConnectError, *metadata: tuple[str, str]) -> NoReturn:
-    status = rpc_status.to_status(status_of(refusal))
-    await context.abort(status.code, status.details, (*status.trailing_metadata, *metadata))
-
-
-def _request_id(context: _Context) -> str:
+def _request_id(context: Context) -> str:
     """Return the id that the caller has given its call, or a fresh one."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID:
@@ -270,7 +235,7 @@ def _charge(account: Account, request: Message, reply: LoopFuture[Any]) -> None:
     reply.add_done_callback(lambda _: account.leave())
 
 
-def _deadline(context: _Context) -> float | None:
+def _deadline(context: Context) -> float | None:
     """Return the caller's deadline on the event loop's clock.
 
     Raises:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
+from service.logs import suppressed_lines
 from service.telemetry.allocation import HOOK_SOURCE, NO_SOURCE, AllocationProbe
 from service.telemetry.families import Families
 from service.telemetry.gc_pauses import GcPauses
@@ -54,6 +55,11 @@ def runtime_metrics(families: Families, probes: Probes) -> Iterator[Metric]:
     )
     yield families.gauge(
         "allocated_blocks", "Blocks alive in Python's allocator.", sys.getallocatedblocks()
+    )
+    yield families.counter(
+        "suppressed_log_lines",
+        "Log lines held back, as too many came from one place.",
+        suppressed_lines(),
     )
     yield families.info(
         "allocation_probe",

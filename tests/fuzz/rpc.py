@@ -2,17 +2,19 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Any, ClassVar, NoReturn, cast
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from protos.connect_actor.v1 import connect_pb2 as wire
 from service.actors.router import _Live
 from service.persistence.memory import MemoryJournal
 from service.protocol.wire import payload_to_wire
+from service.rpc.entrance import Context
 from service.rpc.exchange import MAX_OPERATIONS
+from service.rpc.operations import OPERATIONS
 from service.rpc.servicer import ConnectServicer
 from tests.fuzz.target import FaultError, require
 from tests.support.calls import CallContext, RefusedError
@@ -21,14 +23,6 @@ from tests.support.house import House, PeerEnd, until
 
 __all__ = ["RPC_TARGETS", "AnsweredContext"]
 
-_UNARY = {
-    "establish": "Establish",
-    "encrypt": "Encrypt",
-    "decrypt": "Decrypt",
-    "restore": "Restore",
-    "acknowledge": "Acknowledge",
-    "close": "Close",
-}
 _MAX_SKIP = 1_000
 _UNKNOWN_CHANNEL = 123_456
 # Changes after which the channel is made anew, so that valid messages are valid again.
@@ -42,6 +36,11 @@ class AnsweredContext(CallContext):
         require(code is not grpc.StatusCode.OK, "refused with OK")
         require(code is not grpc.StatusCode.UNKNOWN, "a defect became a status")
         await super().abort(code, *status)
+
+
+def answered(message: Message | bytes) -> Context:
+    """Return a call with this message, whose refusal has to say why."""
+    return cast("Context", AnsweredContext(message))
 
 
 class _Defects(logging.Handler):
@@ -113,9 +112,8 @@ class _RpcTarget:
         self._changes += standing != self._before
         self._before = standing
         if self._changes > _CHANGES and standing[0]:
-            await self.servicer.Close(
-                wire.CloseRequest(connect_id=self.end.connect_id), cast("Any", AnsweredContext())
-            )
+            close = wire.CloseRequest(connect_id=self.end.connect_id)
+            await self.servicer.call(OPERATIONS["close"], None, answered(close))
         if self._changes > _CHANGES or not standing[0]:
             await until(lambda: self.end.connect_id not in self._house.router._channels)
             await self._establish()
@@ -170,20 +168,20 @@ class OperationTarget(_RpcTarget):
         kind = operation.WhichOneof("request")
         if kind is None:
             return False
-        answered: list[bool] = []
+        granted: list[bool] = []
 
         async def call() -> None:
-            method = getattr(self.servicer, _UNARY[kind])
+            message = answered(getattr(operation, kind))
             try:
-                response = await method(getattr(operation, kind), AnsweredContext())
+                response = await self.servicer.call(OPERATIONS[kind], None, message)
                 response.SerializeToString()
-                answered.append(True)
+                granted.append(True)
             except RefusedError:
-                answered.append(False)
-            await self.check(accepted=answered[0])
+                granted.append(False)
+            await self.check(accepted=granted[0])
 
         self._run(call())
-        return answered[0]
+        return granted[0]
 
 
 class FrameTarget(_RpcTarget):
@@ -206,21 +204,16 @@ class FrameTarget(_RpcTarget):
 
     def run(self, data: bytes) -> bool:
         try:
-            frame = wire.OperationFrame.FromString(data)
+            operations = len(wire.OperationFrame.FromString(data).operations)
         except DecodeError:
-            return False
+            operations = MAX_OPERATIONS + 1
         accepted = refused = False
         results = 0
-
-        async def frames() -> AsyncIterator[wire.OperationFrame]:
-            yield frame
 
         async def exchange() -> None:
             nonlocal accepted, refused, results
             try:
-                async for answer in self.servicer.Exchange(
-                    frames(), cast("Any", AnsweredContext())
-                ):
+                async for answer in self.servicer.exchange(None, answered(data)):
                     for result in answer.results:
                         outcome = result.WhichOneof("outcome")
                         require(outcome is not None, "a result without an outcome")
@@ -233,7 +226,6 @@ class FrameTarget(_RpcTarget):
             await self.check(accepted=accepted)
 
         self._run(exchange())
-        operations = len(frame.operations)
         require(refused == (operations > MAX_OPERATIONS), f"refused with {operations} operations")
         require(results == (0 if refused else operations), f"{results} results of {operations}")
         require(self.servicer.statistics.stream_in_flight == 0, "an operation is never answered")

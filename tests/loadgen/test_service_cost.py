@@ -137,7 +137,6 @@ async def test_what_a_process_uses_is_asked_of_it() -> None:
     assert found.descriptors > 4
     assert found.threads > 1
     server.shutdown()
-    server.server_close()
 
 
 async def test_only_the_named_series_are_asked_for() -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from functools import partial
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -24,10 +24,9 @@ from service.rpc.exchange import MAX_OPERATIONS
 from service.rpc.server import RpcServer
 from service.rpc.servicer import ConnectServicer
 from service.rpc.status import STATUSES, status_of
-from service.rpc.supervision import SupervisedServer
 from tests.fuzz.driver import CORPUS
 from tests.rpc.conftest import MAX_MESSAGE
-from tests.support.house import House, until
+from tests.support.house import PATIENCE, House, until
 from tests.support.journals import ScriptedJournal
 
 UNKNOWN = 123_456
@@ -346,27 +345,31 @@ async def test_a_stub_of_any_language_needs_nothing_but_the_proto(
     assert channel.open(answer.payload) == b"x"
 
 
-async def test_a_call_to_no_name_at_all_ends_nothing_for_anybody_else(
-    house: House, client: ConnectClient, identity: Identity
+async def test_a_call_to_no_name_at_all_is_refused_and_changes_nothing_for_others(
+    server: RpcServer, client: ConnectClient, identity: Identity
 ) -> None:
     # The same fault as tests/fuzz/corpus/connection/fault-method-not-utf-8.
-    servicer = ConnectServicer(
-        house.router, max_message_bytes=MAX_MESSAGE, max_frame_bytes=65_536, max_in_flight=1
-    )
     channel = await client.establish(identity)
-    listen = partial(RpcServer.start, servicer, max_frame_bytes=65_536)
-    server = SupervisedServer(await listen("127.0.0.1:0"), listen)
     host, _, port = server.address.rpartition(":")
     garbage = (CORPUS / "connection" / "fault-method-not-utf-8").read_bytes()
-    for attack in (1, 2):
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(garbage)
-        await until(lambda attack=attack: server.restarts == attack)  # type: ignore[misc] # mypy knows no defaults of lambdas
-        writer.close()
-        async with ConnectClient(server.address) as another:
-            restored = await another.stub.Restore(
-                wire.RestoreRequest(connect_id=channel.connect_id), timeout=10
-            )
-        assert restored.sending_chain_length == 0
-        del reader
-    await server.stop(0)
+    async with client.exchange() as stream:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(garbage)
+            # Its answer is on its way behind the settings.
+            await asyncio.wait_for(reader.read(1), PATIENCE)
+            writer.close()
+            request = wire.EncryptRequest(connect_id=channel.connect_id, plaintext=b"x")
+            # The very stream that was there before goes on.
+            (result,) = await stream.call([wire.Operation(encrypt=request)])
+            require_success(result)
+
+
+@pytest.mark.parametrize(
+    "method", ["/connect_actor.v1.ConnectService/Rekey", "/no/such", "/\u00ff"]
+)
+async def test_an_unknown_method_is_unimplemented(server: RpcServer, method: str) -> None:
+    async with grpc.aio.insecure_channel(server.address) as connection:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await connection.unary_unary(method)(cast("Any", b""))
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

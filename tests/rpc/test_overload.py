@@ -309,13 +309,28 @@ async def test_a_peer_that_never_reads_loses_its_stream_after_a_while(
     sending = asyncio.ensure_future(peer.send_without_end(encrypts(channel, 8, MAX_MESSAGE)))
     await until(lambda: served.servicer.admission.held_bytes >= 50_000)
     await until(lambda: served.servicer.statistics.streams_open == 0)
-    assert served.servicer.admission.held_bytes == 0
-    # It is told once it reads, and nothing but the frames that were under way is there to be read.
+    # What was being written is with gRPC until the stream is dropped, though its peer never reads.
+    await until(lambda: served.servicer.admission.held_bytes == 0)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await asyncio.wait_for(peer.read_all(), PATIENCE)
+    await asyncio.gather(sending, return_exceptions=True)
+    await channel.encrypt(b"the channel goes on")
+
+
+async def test_a_peer_that_reads_after_its_stream_was_ended_is_told_why(
+    serve: Serve, deaf: Callable[[str], Deaf]
+) -> None:
+    served = await serve(max_stream_bytes=50_000, slow_reader_timeout=2)
+    channel = await served.establish()
+    peer = deaf(served.address)
+    sending = asyncio.ensure_future(peer.send_without_end(encrypts(channel, 8, MAX_MESSAGE)))
+    await until(lambda: served.servicer.admission.held_bytes >= 50_000)
+    await until(lambda: served.servicer.statistics.streams_open == 0)
+    # Nothing but the frames that were under way is there to be read.
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await asyncio.wait_for(peer.read_all(), PATIENCE)
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     await asyncio.gather(sending, return_exceptions=True)
-    await channel.encrypt(b"the channel goes on")
 
 
 async def test_a_stream_without_work_for_too_long_is_ended_in_order(serve: Serve) -> None:

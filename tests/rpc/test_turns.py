@@ -1,9 +1,11 @@
 """Streams among others: frames are taken up and made in turns, and debts are waited for."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from typing import cast
 from unittest.mock import Mock
 
+import grpc
 import pytest
 
 from protos.connect_actor.v1 import connect_pb2 as wire
@@ -17,6 +19,7 @@ from service.protocol.payload import Payload
 from service.protocol.wire import payload_to_wire
 from service.rpc import exchange as exchanging
 from service.rpc.admission import Admission, Bounds
+from service.rpc.entrance import Visit
 from service.rpc.exchange import Exchange, StreamLimits
 from service.rpc.statistics import RequestStatistics
 from tests.actors.test_work import Clock, forged
@@ -61,6 +64,24 @@ class Watched:
         raise AssertionError("nothing is stopped here")
 
 
+class CallOf:
+    """As much of a call as its stream asks for."""
+
+    def __init__(self, frames: "asyncio.Queue[wire.OperationFrame | None]") -> None:
+        self.context = Mock(read=self._message)
+        self._frames = frames
+
+    async def _message(self) -> object:
+        frame = await self._frames.get()
+        return grpc.aio.EOF if frame is None else frame.SerializeToString()
+
+    def reading(self, lose: object) -> object:
+        return lose
+
+    def read(self, place: object) -> None:
+        assert place is not None
+
+
 class Stream:
     """A stream of one caller; what it brings is put, what it answers is collected."""
 
@@ -74,18 +95,14 @@ class Stream:
             Admission(Bounds()),
             Caller(b"", account, None),
             StreamLimits(4_096, 1 << 20, 2_048),
+            cast("Visit", CallOf(self.frames)),
             deadline=None,
             stream_id="test",
-            end=lambda: None,
         )
         self.served = asyncio.ensure_future(self._serve())
 
-    async def _frames(self) -> AsyncIterator[wire.OperationFrame]:
-        while frame := await self.frames.get():
-            yield frame
-
     async def _serve(self) -> None:
-        async for frame in self.exchange.serve(self._frames()):
+        async for frame in self.exchange.serve():
             self.sizes.append(len(frame.results))
             self.results += frame.results
 

@@ -48,7 +48,6 @@ def scraped(*counts: int) -> Iterator[dict[str, Metric]]:
     yield {family.name: family for family in families}
     for server in servers:
         server.shutdown()
-        server.server_close()
 
 
 def test_each_series_of_each_worker_is_there_once_with_its_number() -> None:
@@ -84,7 +83,6 @@ def test_the_processes_own_metrics_can_be_asked_for_alone() -> None:
     asked = registry.restricted_registry(["process_cpu_seconds_total"])
     (family,) = asked.collect()
     worker.shutdown()
-    worker.server_close()
     assert {sample.labels["worker"] for sample in family.samples} == {"0", "supervisor"}
     assert {sample.name for sample in family.samples} == {"process_cpu_seconds_total"}
 
@@ -97,11 +95,9 @@ def test_a_worker_that_does_not_answer_is_absent_and_hides_no_other(
     gone = serve_metrics(Counted(1), "127.0.0.1:0")
     collector.add(0, f"127.0.0.1:{gone.server_port}")
     gone.shutdown()
-    gone.server_close()
     there = serve_metrics(Counted(2), "127.0.0.1:0")
     collector.add(1, f"127.0.0.1:{there.server_port}")
     families = {family.name: family for family in collector.collect()}
     there.shutdown()
-    there.server_close()
     assert [sample.labels["worker"] for sample in families["connect_now"].samples] == ["1"]
     assert "worker 0 tells no metrics" in caplog.text
