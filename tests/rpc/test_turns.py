@@ -1,7 +1,7 @@
 """Streams among others: frames are taken up and made in turns, and debts are waited for."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 from unittest.mock import Mock
 
@@ -80,6 +80,9 @@ class CallOf:
 
     def read(self, place: object) -> None:
         assert place is not None
+
+    def when_over(self, act: Callable[[], object]) -> None:
+        """It never is: what is left of an answer is written at once."""
 
 
 class Stream:
