@@ -392,8 +392,13 @@ def _of_flags(message: str, settings_type: type[SourcedSettings]) -> str:
         name = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
         what = "no flag of this name" if name.startswith("-") else "is no flag"
         return f"{name}: {what}{_near(name, flags, str)}"
-    if message.startswith("argument ") and message.endswith(": expected one argument"):
-        return f"{message.split()[1].rstrip(':')}: needs a value"
+    if message.startswith("argument "):
+        # With the flag that denies it, if it is one that takes no value.
+        name, _, reason = message.removeprefix("argument ").partition(": ")
+        name = name.partition("/")[0]
+        if reason.startswith("ignored explicit argument"):
+            return f"{name}: takes no value"
+        return f"{name}: {'needs a value' if reason == 'expected one argument' else reason}"
     if message.startswith("the following arguments are required: "):
         return f"{message.partition(': ')[2]}: missing"
     return message
