@@ -1,5 +1,7 @@
 """Logging: one JSON object a line on standard error, from the standard library's loggers.
 
+A service has that written by a thread (``service.line_writer``): no logger waits for its reader.
+
 Nothing secret is ever handed to a logger; payloads and keys have no place in a message.
 """
 
@@ -8,7 +10,11 @@ import sys
 
 import structlog
 
-__all__ = ["configure_logging"]
+from service.line_writer import LineWriter
+
+__all__ = ["configure_logging", "lines_dropped"]
+
+_log = logging.getLogger(__name__)
 
 
 def _is_no_echo(record: logging.LogRecord) -> bool:
@@ -51,6 +57,25 @@ def configure_logging(level: str, **always: int) -> None:
     root.setLevel(level.upper())
     # A library's warning, such as one about a caller's certificate, is a line of JSON as well.
     logging.captureWarnings(capture=True)
+    if isinstance(sys.stderr, LineWriter):
+        sys.stderr.tell_dropped = lambda count: handler.format(
+            _log.makeRecord(
+                _log.name,
+                logging.WARNING,
+                __file__,
+                0,
+                "%d lines were dropped: standard error was not read, or could not be written",
+                (count,),
+                None,
+            )
+        )
     # Pykka tells at "info" of every refusal that it hands to a caller; the caller has been told.
     logging.getLogger("pykka").setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_echo)
+
+
+def lines_dropped() -> int:
+    """Return how many lines for standard output and error were dropped instead of written."""
+    return sum(
+        stream.dropped for stream in (sys.stdout, sys.stderr) if isinstance(stream, LineWriter)
+    )

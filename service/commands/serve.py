@@ -16,6 +16,7 @@ from service.keyfiles import KeyFileError
 from service.logs import configure_logging
 from service.persistence.contract import JournalError, JournalHangsError
 from service.process_hardening import forbid_dumps, lock_memory
+from service.program import detach_output, finish_output
 from service.settings import Settings, SettingsError, load_settings
 
 __all__ = ["run", "run_process"]
@@ -28,6 +29,7 @@ def run(flags: Sequence[str]) -> int:
     except SettingsError as error:
         sys.stderr.write(f"connect-actor: {error}\n")
         return USAGE
+    detach_output()
     configure_logging(settings.log_level)
     if settings.workers == 1:
         return run_process(settings, lambda: serve(settings))
@@ -51,7 +53,7 @@ def run_process(settings: Settings, serving: Callable[[], Coroutine[Any, Any, No
         uvloop.run(serving())
     except JournalHangsError as error:
         sys.stderr.write(f"connect-actor: {error}\n")
-        sys.stderr.flush()
+        finish_output()
         # The interpreter would wait for the journal's thread, perhaps for ever.
         os._exit(CANNOT_START)
     except (AccessFileError, JournalError, KeyFileError, ListenError) as error:
