@@ -32,6 +32,7 @@ from service.protocol.stored_keys import channel_keys_to_stored
 from service.protocol.wire import bundle_from_wire, bundle_to_wire
 
 __all__ = [
+    "MAX_CONNECT_ID",
     "MAX_LIFETIME",
     "ChannelLimits",
     "Initiation",
@@ -47,6 +48,9 @@ DEFAULT_MAX_SKIPPED_KEYS = 2_000
 DEFAULT_LIFETIME = 24 * 60 * 60
 # Limits travel and are stored as uint32.
 _UINT32 = 2**32
+MAX_CONNECT_ID = 2**63 - 1
+"""Ids are signed 64-bit integers in the journal."""
+
 MAX_LIFETIME = 100 * 365 * DEFAULT_LIFETIME
 """Seconds; keeps every expiry within the wire's int64."""
 

@@ -14,7 +14,7 @@ from service.rpc.statistics import ANSWER_CODES
 from service.rpc.status import STATUSES
 from tests.rpc.conftest import MAX_MESSAGE
 from tests.support.house import until
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import Script
 from tests.support.meter import Meter
 
 UNKNOWN = 123_456
@@ -129,7 +129,7 @@ async def test_a_defect_counts_as_unknown(
 
 
 async def test_what_waits_for_its_commit_is_in_flight_and_then_is_not(
-    client: ConnectClient, channel: Channel, meter: Meter, journal: ScriptedJournal
+    client: ConnectClient, channel: Channel, meter: Meter, journal: Script
 ) -> None:
     journal.gate.clear()
     call = asyncio.ensure_future(channel.encrypt(b"x"))
@@ -154,7 +154,7 @@ async def test_what_waits_for_its_commit_is_in_flight_and_then_is_not(
 
 
 async def test_what_nobody_waits_for_any_more_is_no_longer_in_flight_and_never_answered(
-    client: ConnectClient, channel: Channel, meter: Meter, journal: ScriptedJournal
+    client: ConnectClient, channel: Channel, meter: Meter, journal: Script
 ) -> None:
     journal.gate.clear()
     call = asyncio.ensure_future(channel.encrypt(b"x"))
