@@ -41,7 +41,7 @@ def _connect_id(text: str) -> int:
 
 def _inspect(operation: Operation) -> int:
     channel = operation.asked.channel
-    path = operation.journal if channel is None else operation.journal_of_channel(channel)
+    path = operation.present_journal if channel is None else operation.journal_of_channel(channel)
     if channel is None:
         figures = inspect_journal(path, operation.keys())
         identity = _identity_key(operation.identity)

@@ -10,7 +10,8 @@ import uvloop
 
 from service.access.files import AccessFileError
 from service.addresses import ListenError
-from service.app import serve
+from service.app import OTHER_DESCRIPTORS, serve
+from service.descriptors import raise_descriptor_limit
 from service.exit_codes import CANNOT_START, RIGHT, USAGE
 from service.keyfiles import KeyFileError
 from service.logs import configure_logging
@@ -29,6 +30,12 @@ def run(flags: Sequence[str]) -> int:
     except SettingsError as error:
         sys.stderr.write(f"connect-actor: {error}\n")
         return USAGE
+    if (descriptors := raise_descriptor_limit()) <= OTHER_DESCRIPTORS:
+        sys.stderr.write(
+            f"connect-actor: {descriptors} file descriptors are too few: raise the limit (ulimit"
+            f" -n) above {OTHER_DESCRIPTORS}\n"
+        )
+        return CANNOT_START
     detach_output()
     configure_logging(settings.log_level)
     if settings.workers == 1:
