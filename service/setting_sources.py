@@ -125,8 +125,8 @@ def read_settings(
     variables = _variables(settings_type, environment, also_known)
     file = _file_named(arguments) or environment.get(variables.get("config", ""))
     # An empty name is refused below, as that of any setting.
-    content = _settings_in(Path(file), settings_type, tables, table) if file else {}
-    given = _Given(settings_type, arguments, variables, content, file)
+    keys, content = _settings_in(Path(file), settings_type, tables, table) if file else ({}, {})
+    given = _Given(settings_type, arguments, variables, keys, file)
     try:
         return CliApp.run(
             settings_type, cli_args=list(arguments), cli_exit_on_error=False, **content
@@ -237,7 +237,8 @@ def _settings_in(
     settings_type: type[SourcedSettings],
     tables: Sequence[str],
     table: str | None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Return how a file writes the settings that it gives, in any case, and their values."""
     content = read_toml(path)
     if table is not None:
         for name, value in content.items():
@@ -247,16 +248,22 @@ def _settings_in(
                     f" {', '.join(f'[{known}]' for known in tables)}"
                 )
         content = dict(content.get(table, {}))
+    keys: dict[str, str] = {}
     for name in content:
-        if name not in settings_type.model_fields:
-            near = _near(name, settings_type.model_fields, str)
+        key = name.lower()
+        if key not in settings_type.model_fields:
+            near = _near(key, settings_type.model_fields, str)
             raise SettingsError(f"configuration file {path}: {name}: no setting of this name{near}")
-    if "config" in content:
-        raise SettingsError(f"configuration file {path}: a file can't name another")
-    for name in content:
-        if _is_secret(settings_type.model_fields[name].annotation):
+        if key in keys:
+            raise SettingsError(
+                f"configuration file {path}: {keys[key]} and {name} are the same setting: leave one"
+            )
+        if key == "config":
+            raise SettingsError(f"configuration file {path}: a file can't name another")
+        if _is_secret(settings_type.model_fields[key].annotation):
             _require_private(path, name)
-    return content
+        keys[key] = name
+    return keys, {key: content[name] for key, name in keys.items()}
 
 
 def _require_private(path: Path, name: str) -> None:
@@ -278,7 +285,8 @@ class _Given:
     settings_type: type[SourcedSettings]
     arguments: Sequence[str]
     variables: Mapping[str, str]
-    content: Mapping[str, Any]
+    keys: Mapping[str, str]
+    """Of the file."""
     file: str | None
 
     def spelling(self, setting: str, like: str | None = None) -> str:
@@ -292,7 +300,7 @@ class _Given:
             return self._unwritten(setting, like)
         if self._is_flag(setting):
             return _flag(setting)
-        return self.variables.get(setting, f"{setting} in {self.file}")
+        return self.variables.get(setting) or f"{self.keys[setting]} in {self.file}"
 
     def _unwritten(self, setting: str, like: str | None) -> str:
         if self.settings_type.model_fields[setting].is_required():
@@ -314,7 +322,7 @@ class _Given:
         return message
 
     def _is_given(self, setting: str) -> bool:
-        return self._is_flag(setting) or setting in self.variables or setting in self.content
+        return self._is_flag(setting) or setting in self.variables or setting in self.keys
 
     def _is_flag(self, setting: str) -> bool:
         written = {argument.partition("=")[0] for argument in self.arguments}

@@ -110,6 +110,7 @@ def test_the_log_tells_what_was_dropped(pipe: Pipe, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(root, "level", root.level)
     monkeypatch.setattr("sys.stderr", pipe.writer)
     configure_logging("info")
+    logging.captureWarnings(capture=False)
     log = logging.getLogger("test")
     while not pipe.writer.dropped:
         log.info("x" * 10_000)

@@ -21,8 +21,6 @@ from service.keyfiles import KeySource, load_identity
 from service.persistence.inspection import inspect_channel
 from tests.support.process import PATIENCE, RunningService, Start
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

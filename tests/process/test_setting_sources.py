@@ -97,6 +97,14 @@ def test_misspelt_flags_and_keys_are_refused_with_the_nearest_name(tmp_path: Pat
         assert f"{file}: {key}: no setting of this name" in service_says(f"--config={file}")
 
 
+def test_two_keys_of_one_setting_are_refused_in_any_case(tmp_path: Path) -> None:
+    file = tmp_path / "service.toml"
+    file.write_text("Workers = 2\nIDLE_TIMEOUT = 'x'")
+    assert service_says(f"--config={file}").startswith(f"IDLE_TIMEOUT in {file}: expected a number")
+    file.write_text("Workers = 2\nworkers = 3")
+    assert "Workers and workers are the same setting" in service_says(f"--config={file}")
+
+
 def test_two_variables_of_one_setting_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONNECT_ACTOR_STRATEGY", "full")
     monkeypatch.setenv("connect_actor_strategy", "cached")
@@ -143,6 +151,7 @@ def test_what_is_missing_behind_a_command_is_named() -> None:
 
 def test_no_secret_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "service.toml"
+    file.touch(0o600)
     for value in ("1234567890", "['1234567890']", '"1234567890\\u0000"'):
         file.write_text(f"sealing_keys = {value}")
         said = service_says(f"--config={file}")
@@ -220,6 +229,7 @@ def test_each_setting_takes_a_value_or_says_in_our_words_why_not(
                 monkeypatch.setenv(variable, plain)
         case _:
             spelt = {name: f"{name} in {file}" for name in names}
+            file.touch(0o600)  # it holds sealing keys
             file.write_text(head + "".join(f"{name} = {value}\n" for name in names))
             flags = [f"--config={file}"]
     # No value is right for all of them.

@@ -30,6 +30,7 @@ from tests.fuzz.driver import CORPUS
 from tests.rpc.conftest import MAX_MESSAGE
 from tests.support.house import House, until
 from tests.support.journals import Script
+from tests.support.process import PATIENCE
 
 UNKNOWN = 123_456
 
@@ -430,7 +431,7 @@ async def test_a_call_to_no_name_at_all_ends_nothing_for_anybody_else(
         writer.close()
         async with ConnectClient(server.address) as another:
             restored = await another.stub.Restore(
-                wire.RestoreRequest(connect_id=channel.connect_id), timeout=10
+                wire.RestoreRequest(connect_id=channel.connect_id), timeout=PATIENCE
             )
         assert restored.sending_chain_length == 0
         del reader

@@ -19,8 +19,9 @@ from service.rpc.admission import Bounds
 from service.rpc.server import ConnectionBounds, RpcServer
 from service.rpc.servicer import ConnectServicer
 from tests.rpc.conftest import MAX_MESSAGE
-from tests.support.house import PATIENCE, House, until
+from tests.support.house import House, until
 from tests.support.journals import Script
+from tests.support.process import PATIENCE
 
 Serve = Callable[..., Awaitable["Served"]]
 

@@ -16,6 +16,7 @@ from service.persistence.contract import (
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
+from tests.support.process import PATIENCE
 
 __all__ = [
     "EAGER_UPKEEP",
@@ -92,7 +93,7 @@ class Script(_Mixed):
 
     def commit(self, batch: Batch) -> list[Rejection]:
         self.entered.set()
-        self.gate.wait(10)
+        self.gate.wait(PATIENCE)
         if self.fail_before and self.fail_before.pop(0):
             raise CommitFailedError("on purpose, before writing")
         if self.reject and self.reject.pop(0):

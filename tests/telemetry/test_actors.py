@@ -22,6 +22,7 @@ from service.persistence.strategies import Differential
 from tests.support.house import House, answer, until
 from tests.support.journals import Script
 from tests.support.meter import Meter
+from tests.support.process import PATIENCE
 
 
 async def test_a_channels_whole_life_counts_once_for_each_of_its_steps(
@@ -110,7 +111,7 @@ async def test_permits_in_use_and_waiting_are_told(journal: Script) -> None:
 
     def hold_up(_: int) -> None:
         loading.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
 
     journal.on_recover = hold_up
     replies = [house.ask(channel.connect_id, Restore()) for channel in channels]

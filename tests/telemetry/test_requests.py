@@ -111,7 +111,7 @@ async def test_a_refusal_that_no_channel_was_asked_for_counts_alike(
 ) -> None:
     with suppress(grpc.aio.AioRpcError):
         await client.stub.Encrypt(wire.EncryptRequest(connect_id=0, plaintext=b"x"))
-    assert meter.all_grown("connect_refusals_total") == {("CHANNEL_NOT_FOUND",): 1}
+    assert meter.all_grown("connect_refusals_total") == {("MALFORMED_REQUEST",): 1}
 
 
 async def test_a_defect_counts_as_unknown(
