@@ -80,6 +80,11 @@ async def house(journal: Script) -> AsyncIterator[House]:
     await house.close()
 
 
+def reopened(journal: Script, directory: Path) -> Script:
+    """Return a closed journal anew; what is in memory is all there is of it."""
+    return journal if isinstance(journal, MemoryJournal) else scripted_journal("sqlite", directory)
+
+
 def passivate(house: House, channel: PeerEnd) -> None:
     live = house.router._channels[channel.connect_id]
     assert isinstance(live, _Live)
@@ -323,9 +328,7 @@ async def test_the_quota_holds_for_what_comes_at_once_and_after_a_restart(
             refused += 1
     assert (journal.owned(ALICE), refused) == (3, 7)
     await house.close()
-    # What is in memory is all there is of it.
-    again = journal if kind == "memory" else scripted_journal(kind, tmp_path)
-    after = House(again, max_channels=3)
+    after = House(reopened(journal, tmp_path), max_channels=3)
     with pytest.raises(QuotaExceededError):
         await after.establish(99, ALICE)
     await after.close()
@@ -380,8 +383,11 @@ async def test_an_owners_commands_for_a_live_channel_ask_the_journal_nothing(
     assert len(journal.looked_up) == before
 
 
-async def test_where_nobody_is_authenticated_all_channels_together_have_a_bound() -> None:
-    journal = CountingJournal()
+@pytest.mark.parametrize("kind", KINDS)
+async def test_where_nobody_is_authenticated_all_channels_together_have_a_bound(
+    tmp_path: Path, kind: str
+) -> None:
+    journal = scripted_journal(kind, tmp_path)
     house = House(journal, max_channels=3)
     requests = [establish_request(seed)[1] for seed in range(10)]
     replies = [house.ask(connect_id_of(r), Establish(r)) for r in requests]
@@ -392,7 +398,7 @@ async def test_where_nobody_is_authenticated_all_channels_together_have_a_bound(
         await house.establish(99)
     # What is there goes on, also by the same request once more, and loaded anew.
     await house.close()
-    house = House(journal, max_channels=3)
+    house = House(reopened(journal, tmp_path), max_channels=3)
     made = house.ask(connect_id_of(requests[0]), Establish(requests[0]))
     assert await answer(made) == outcomes[0]
     with pytest.raises(QuotaExceededError):
@@ -404,8 +410,8 @@ async def test_where_nobody_is_authenticated_all_channels_together_have_a_bound(
     await house.close()
 
 
-async def test_a_handshake_that_fails_leaves_its_place_to_others() -> None:
-    house = House(CountingJournal(), max_channels=1)
+async def test_a_handshake_that_fails_leaves_its_place_to_others(journal: Script) -> None:
+    house = House(journal, max_channels=1)
     _, bad = establish_request(1)
     bad.bundle.signature = bytes(64)
     for _ in range(3):
