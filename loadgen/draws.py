@@ -23,11 +23,16 @@ _HELP = (
     " lognormal:MEDIAN:SIGMA or exponential:MEAN"
 )
 
+# Beyond it e to that power is no float any more; every limit is far below.
+_LARGEST_EXPONENT = 700.0
+
 _SHAPES: dict[str, tuple[int, Callable[..., Callable[[random.Random], float]]]] = {
     "uniform": (2, lambda low, high: lambda source: source.uniform(low, high)),
     "lognormal": (
         2,
-        lambda median, sigma: lambda source: median * math.exp(source.gauss(0.0, sigma)),
+        lambda median, sigma: (
+            lambda source: median * math.exp(min(source.gauss(0.0, sigma), _LARGEST_EXPONENT))
+        ),
     ),
     "exponential": (1, lambda mean: lambda source: source.expovariate(1.0) * mean),
 }
@@ -59,11 +64,13 @@ class Draws:
             parameters = _numbers(rest.split(":"))
             if len(parameters) != count:
                 raise ValueError(_HELP)
+            if shape == "uniform" and parameters[0] > parameters[1]:
+                raise ValueError("uniform:LOW:HIGH has the lower number first")
             return cls(limit, _within(parameters, limit), shape=shape)
         pairs = [part.partition("*") for part in text.split(",")]
         values = _within(_numbers([value for value, _, _ in pairs]), limit)
         weights = _numbers([weight if star else "1" for _, star, weight in pairs])
-        if not sum(weights) or min(weights) < 0:
+        if not 0 < sum(weights) < math.inf or min(weights) < 0:
             raise ValueError("weights are positive numbers")
         return cls(max(values), values, tuple(itertools.accumulate(weights)))
 

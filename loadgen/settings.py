@@ -4,9 +4,6 @@ Later ones win, in that order. A key that no command knows, or a value that make
 line for the user (``ConfigurationError``), never a traceback and never a silent default.
 """
 
-import argparse
-import os
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -17,14 +14,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    CliPositionalArg,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from loadgen.setting_types import (
     Durations,
@@ -39,6 +29,7 @@ from loadgen.setting_types import (
     Target,
 )
 from loadgen.storms import parse_storms
+from service.setting_sources import SettingsError, SourcedSettings, read_settings
 
 __all__ = [
     "CommandSettings",
@@ -54,7 +45,6 @@ __all__ = [
     "load_settings",
 ]
 
-ENVIRONMENT_PREFIX = "LOADGEN_"
 _TABLES = ("run", "compare", "audit", "bench", "diff", "crash", "overload", "soak", "reach")
 
 StrategyName = Literal["full", "cached", "differential"]
@@ -66,15 +56,11 @@ class ConfigurationError(Exception):
     """The settings can't be used as they are; the message is one line that says which and why."""
 
 
-class CommandSettings(BaseSettings):
+class CommandSettings(SourcedSettings):
     """What all commands have in common."""
 
     model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        env_prefix=ENVIRONMENT_PREFIX,
-        cli_kebab_case=True,
+        env_prefix="LOADGEN_",
         cli_avoid_json=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,
@@ -84,19 +70,6 @@ class CommandSettings(BaseSettings):
     config: Path | None = Field(
         None, description="TOML file; its table of the command's name holds the settings"
     )
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file, whose values come as init arguments."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
 
 
 class LoadSettings(CommandSettings):
@@ -207,11 +180,13 @@ class LoadSettings(CommandSettings):
             raise ValueError(f"{self.processes} processes can't share {self.channels} channels")
         thinks = self.think_seconds != "0"
         if thinks and self.rate is not None:
-            raise ValueError("--think-seconds is for closed loops: leave it or --rate out")
+            raise ValueError("`think_seconds` is for closed loops: leave it or `rate` out")
         if self.churn_rate and self.skipped_keys:
-            raise ValueError("channels that churn brings hold no --skipped-keys: leave one out")
+            raise ValueError(
+                "channels that `churn_rate` brings hold no `skipped_keys`: leave one out"
+            )
         if any(storm.at >= self.duration_seconds for storm in parse_storms(self.storms)):
-            raise ValueError("--storms: one comes after the load has ended")
+            raise ValueError("`storms`: one comes after the load has ended")
         if (
             self.transport == "stream"
             and self.rate is None
@@ -221,7 +196,7 @@ class LoadSettings(CommandSettings):
             of_each = " for each process" if self.processes > 1 else ""
             raise ValueError(
                 f"concurrency {self.concurrency} can't fill a frame of {self.frame_operations}"
-                f" operations{of_each}: raise --concurrency or lower --frame-operations"
+                f" operations{of_each}: raise `concurrency` or lower `frame_operations`"
             )
         if self.rate is None and self.concurrency < self.processes:
             raise ValueError(
@@ -303,20 +278,20 @@ class RunSettings(LoadSettings):
         }
         if self.target is not None and (useless := sorted(started & self.model_fields_set)):
             raise ValueError(
-                f"with --target no service is started, so {_flag(useless[0])} can't be obeyed"
+                f"with `target` no service is started, so `{useless[0]}` can't be obeyed"
             )
         if self.serve_metrics is not None and self.processes > 1:
-            raise ValueError("--serve-metrics shows one generator process: leave --processes out")
+            raise ValueError("`serve_metrics` shows one generator process: leave `processes` out")
         of_target = sorted(name for name in self.model_fields_set if name.startswith("target_"))
         if self.target is None and of_target:
-            raise ValueError(f"{_flag(of_target[0])} needs --target")
+            raise ValueError(f"`{of_target[0]}` needs `target`")
         if (self.target_tls_certificate is None) != (self.target_tls_private_key is None):
             raise ValueError(
-                "--target-tls-certificate and --target-tls-private-key belong together: give both"
+                "`target_tls_certificate` and `target_tls_private_key` belong together: give both"
             )
         of_tls = sorted(name for name in of_target if name.startswith("target_tls_"))
         if self.target_tls_ca is None and of_tls:
-            raise ValueError(f"{_flag(of_tls[0])} needs --target-tls-ca")
+            raise ValueError(f"`{of_tls[0]}` needs `target_tls_ca`")
         return self
 
 
@@ -396,77 +371,18 @@ def load_settings(
         environment: what to look for misspelt variables in; the process's own if not given.
 
     Raises:
-        ConfigurationError: with the first thing that is wrong.
+        ConfigurationError: names what is wrong.
         SystemExit: after ``--help``.
     """
-    environment = os.environ if environment is None else environment
-    for name in environment:
-        # In whatever case, since that is how they are read.
-        key = name.upper().removeprefix(ENVIRONMENT_PREFIX).lower()
-        if key != name.lower() and key not in _known_keys(settings_type):
-            raise ConfigurationError(f"environment variable {name}: no setting of this name")
     try:
-        return CliApp.run(
+        return read_settings(
             settings_type,
-            cli_args=list(arguments),
-            cli_exit_on_error=False,
-            **_read_file(settings_type.command, _find_config(arguments, environment)),
+            arguments,
+            environment=environment,
+            tables=_TABLES,
+            table=settings_type.command,
+            # The environment may be that of several commands.
+            also_known=(*RunSettings.model_fields, *CompareSettings.model_fields),
         )
-    except ValidationError as error:
-        raise ConfigurationError(_first_fault(error)) from None
     except SettingsError as error:
-        raise ConfigurationError(str(error).removeprefix("error parsing CLI: ")) from None
-
-
-def _known_keys(settings_type: type[CommandSettings]) -> frozenset[str]:
-    # Of the commands that an environment is most often shared by, and of this one.
-    return frozenset(RunSettings.model_fields) | {
-        *CompareSettings.model_fields,
-        *settings_type.model_fields,
-    }
-
-
-def _find_config(arguments: Sequence[str], environment: Mapping[str, str]) -> Path | None:
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--config", default=environment.get(f"{ENVIRONMENT_PREFIX}CONFIG"))
-    try:
-        found, _ = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
         raise ConfigurationError(str(error)) from None
-    return None if found.config is None else Path(found.config)
-
-
-def _read_file(command: str, path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
-    except (OSError, ValueError) as error:
-        # Not there, not UTF-8, or not TOML.
-        raise ConfigurationError(f"configuration file {path}: {error}") from None
-    for name, table in content.items():
-        if name not in _TABLES or not isinstance(table, dict):
-            raise ConfigurationError(
-                f"configuration file {path}: {name!r} is none of the tables"
-                f" {', '.join(f'[{known}]' for known in _TABLES)}"
-            )
-    table = content.get(command, {})
-    if "config" in table:
-        raise ConfigurationError(f"configuration file {path}: a file can't name another")
-    return dict(table)
-
-
-def _flag(field: str) -> str:
-    return "--" + field.replace("_", "-")
-
-
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False)[0]
-    message = fault["msg"].removeprefix("Value error, ")
-    if not fault["loc"]:
-        return message
-    name = str(fault["loc"][0])
-    if fault["type"] == "extra_forbidden":
-        return f"{name}: no setting of this name"
-    return f"{_flag(name)}: {message} (got {fault['input']!r})"

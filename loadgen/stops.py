@@ -62,7 +62,7 @@ def parse_stops(text: str) -> tuple[StopCondition, ...]:
         match = _CONDITION.fullmatch(part.strip())
         percentile = match and match["percentile"]
         if match is None or (percentile is not None and not 0 < float(percentile) < 100):
-            raise ValueError("expected conditions as in errors>0.01,p99>50 (a share; milliseconds)")
+            raise ValueError("expected conditions as in errors>0.01,p99>50 (a share, milliseconds)")
         conditions.append(
             StopCondition(None if percentile is None else float(percentile), float(match["bound"]))
         )

@@ -39,14 +39,16 @@ from service.telemetry.runtime import Probes
 from service.workers.member import Member
 from service.workers.shares import require_layout
 
-__all__ = ["serve"]
+__all__ = ["OTHER_DESCRIPTORS", "serve"]
 
 _log = logging.getLogger(__name__)
 
 # One may be late, and one lost.
 _RENEWALS_A_LEASE = 3
-# Files, sockets of the metrics, and what libraries open beside the connections.
-_OTHER_DESCRIPTORS = 128
+
+OTHER_DESCRIPTORS = 128
+"""Files, sockets of the metrics, and what libraries open beside the connections."""
+
 # Python's collector runs after so many allocations of containers that outnumber the releases, and
 # its older generations after so many runs of the younger one. A message leaves no cycle behind, so
 # the 700, 10 and 10 of the interpreter have it look for nothing most of the time.
@@ -292,7 +294,7 @@ async def _serve_calls(settings: Settings, started: _Started, *, share_address: 
 
 def _connections_within(bounds: ConnectionBounds, descriptors: int) -> ConnectionBounds:
     """Keep some file descriptors from connections, for the journal and the metrics."""
-    room = max(descriptors - _OTHER_DESCRIPTORS, 1)
+    room = max(descriptors - OTHER_DESCRIPTORS, 1)
     if room < bounds.max_connections:
         _log.info(
             "%d file descriptors are left for connections: fewer than the %d of max_connections",

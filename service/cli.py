@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from service.exit_codes import RIGHT, USAGE
+from service.program import run_program
 
 __all__ = ["main"]
 
@@ -41,6 +42,10 @@ _SEALING_KEY = re.compile(
 
 def main() -> int:
     """Run the command that the arguments name; return the process's exit code."""
+    return run_program("connect-actor", _run)
+
+
+def _run() -> int:
     if any(map(_SEALING_KEY.search, sys.argv[1:])):
         sys.stderr.write(
             "connect-actor: every user of this machine can read a sealing key on a command line:"
@@ -51,6 +56,7 @@ def main() -> int:
         return USAGE
     # Read when gRPC is imported. Its core writes lines of its own to standard error, which are no
     # JSON, and as many as a stranger likes: of every handshake that fails, and of every bad header.
+    # Its threads would also wait for a standard error that nobody reads.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # Whoever forks here does so to exec, and gRPC's fork handlers can crash the child in between.
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")

@@ -1,5 +1,7 @@
 """Logging: one JSON object a line on standard error, from the standard library's loggers.
 
+A service has that written by a thread (``service.line_writer``): no logger waits for its reader.
+
 Nothing secret is ever handed to a logger; payloads and keys have no place in a message.
 """
 
@@ -9,7 +11,11 @@ from time import monotonic
 
 import structlog
 
-__all__ = ["Flood", "configure_logging", "suppressed_lines"]
+from service.line_writer import LineWriter
+
+__all__ = ["Flood", "configure_logging", "lines_dropped", "suppressed_lines"]
+
+_log = logging.getLogger(__name__)
 
 # Lines from one place in the code that are written at once, and a second from then on.
 _BURST = 64
@@ -99,6 +105,25 @@ def configure_logging(level: str, **always: int) -> None:
     root.setLevel(level.upper())
     # A library's warning, such as one about a caller's certificate, is a line of JSON as well.
     logging.captureWarnings(capture=True)
+    if isinstance(sys.stderr, LineWriter):
+        sys.stderr.tell_dropped = lambda count: handler.format(
+            _log.makeRecord(
+                _log.name,
+                logging.WARNING,
+                __file__,
+                0,
+                "%d lines were dropped: standard error was not read, or could not be written",
+                (count,),
+                None,
+            )
+        )
     # Pykka tells at "info" of every refusal that it hands to a caller; the caller has been told.
     logging.getLogger("pykka").setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_echo)
+
+
+def lines_dropped() -> int:
+    """Return how many lines for standard output and error were dropped instead of written."""
+    return sum(
+        stream.dropped for stream in (sys.stdout, sys.stderr) if isinstance(stream, LineWriter)
+    )

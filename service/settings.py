@@ -4,9 +4,6 @@ Sources in rising order: defaults, a TOML file (``--config FILE`` or ``CONNECT_A
 environment variables (``CONNECT_ACTOR_…``), flags.
 """
 
-import os
-import re
-from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,31 +11,22 @@ from typing import Annotated, Literal, Self
 from pydantic import (
     Field,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    CliSuppress,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import CliSuppress, SettingsConfigDict
 
-from service.access.files import AccessFileError, forbid_reading_by_others
 from service.addresses import UnixSocket, parse, parse_host_port
 from service.keyfiles import KeySource
 from service.persistence.strategies import STRATEGIES
 from service.protocol.delivery import MAX_REDELIVERY_WINDOW
-from service.protocol.handshake import ChannelLimits
+from service.protocol.handshake import MAX_LIFETIME, ChannelLimits
 from service.rpc.admission import Bounds
 from service.rpc.server import ConnectionBounds
+from service.setting_sources import SettingsError, SourcedSettings, read_settings
 
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "SettingsError", "load_settings"]
 
@@ -52,29 +40,17 @@ _Rate = Annotated[float, Field(ge=0, le=1e12)]
 # gRPC's own limits are signed 32-bit integers, and its times are in milliseconds.
 _GrpcCount = Annotated[int, Field(gt=0, lt=2**31)]
 _GrpcSeconds = Annotated[float, Field(gt=0, le=24 * 24 * 60 * 60)]
+# Limits of a channel travel and are stored as uint32.
+_ChannelLimit = Annotated[int, Field(gt=0, lt=2**32)]
 # Each two of them are linked.
 _MAX_WORKERS = 64
 
 
-# Settings have no parts at all. Python's TOML parser takes memory by the square of a key's: 6 KB of
-# dots had it hold 37 MB.
-_MAX_KEY_DEPTH = 100
-_SETS_KEYS = re.compile(rb"""\s*["']?sealing_keys["']?\s*=""", re.IGNORECASE)
-
-
-class SettingsError(ValueError):
-    """The configuration can't be used; the message says what to change."""
-
-
-class Settings(BaseSettings):
+class Settings(SourcedSettings):
     """How the service runs. Every field is a flag, an environment variable and a TOML key."""
 
     model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX,
-        frozen=True,
-        extra="forbid",
-        cli_kebab_case=True,
-        cli_prog_name="connect-actor serve",
+        env_prefix=ENVIRONMENT_PREFIX, cli_prog_name="connect-actor serve"
     )
 
     config: Path | None = Field(None, description="TOML file with any of these settings")
@@ -175,12 +151,16 @@ class Settings(BaseSettings):
         " journal over",
     )
 
-    dh_ratchet_every: PositiveInt = Field(
+    dh_ratchet_every: _ChannelLimit = Field(
         10, description="messages on a sending chain until a due DH ratchet turn; 1 = classic"
     )
-    max_skip: PositiveInt = Field(1_000, description="messages that may be missing on a chain")
-    max_skipped_keys: PositiveInt = Field(2_000, description="skipped message keys a channel keeps")
-    channel_lifetime: PositiveFloat = Field(86_400.0, description="seconds until a channel expires")
+    max_skip: _ChannelLimit = Field(1_000, description="messages that may be missing on a chain")
+    max_skipped_keys: _ChannelLimit = Field(
+        2_000, description="skipped message keys a channel keeps"
+    )
+    channel_lifetime: Annotated[float, Field(gt=0, le=MAX_LIFETIME)] = Field(
+        86_400.0, description="seconds until a channel expires"
+    )
     one_time_prekeys: int = Field(10, ge=0, le=200, description="one-time prekeys in our bundles")
     redelivery_window: int = Field(
         16,
@@ -283,44 +263,42 @@ class Settings(BaseSettings):
         return value
 
     @model_validator(mode="after")
-    def _limits_in_range(self) -> Self:
-        _ = self.channel_limits  # refuses what the protocol can't hold
-        return self
-
-    @model_validator(mode="after")
     def _one_source_of_keys(self) -> Self:
         given = (self.sealing_key_file, self.sealing_keys, self.sealing_key_command)
         if sum(source is not None for source in given) > 1:
             raise ValueError(
-                "give one of sealing_key_file, sealing_keys and sealing_key_command, not several"
+                "give one of `sealing_key_file`, `sealing_keys` and `sealing_key_command`,"
+                " not several"
             )
         return self
 
     @model_validator(mode="after")
     def _workers_can_share(self) -> Self:
         if self.workers > 1 and isinstance(parse(self.listen), UnixSocket):
-            raise ValueError("workers share a host:port, not a unix socket: give one to listen on")
+            raise ValueError(
+                "`workers` above 1 need a host:port to share: `listen` names a unix socket"
+            )
         if self.workers > 1 and self.router == "awaiting":
-            raise ValueError("router awaiting is for one worker: leave workers out")
+            raise ValueError("`router` awaiting is for one worker: leave `workers` out")
         return self
 
     @model_validator(mode="after")
     def _access_makes_sense(self) -> Self:
         if (self.tls_certificate is None) != (self.tls_private_key is None):
-            raise ValueError("tls_certificate and tls_private_key belong together: give both")
+            raise ValueError("`tls_certificate` and `tls_private_key` belong together: give both")
         if self.tls_client_ca is not None and self.tls_certificate is None:
-            raise ValueError("tls_client_ca needs a tls_certificate")
+            raise ValueError("`tls_client_ca` needs a `tls_certificate`")
         if self.max_channels_per_principal and not self.authenticates:
             raise ValueError(
-                "max_channels_per_principal needs to know who calls: give a token_file or a"
-                " tls_client_ca"
+                "`max_channels_per_principal` needs callers that are known: give a `token_file` or"
+                " a `tls_client_ca`"
             )
         in_clear = self.tls_certificate is None and not parse(self.listen).is_loopback
         if in_clear and not self.allow_plaintext:
             raise ValueError(
-                f"listen {self.listen} would be in clear text beyond this machine: give a"
-                " tls_certificate, listen on a loopback address, or set allow_plaintext if the"
-                " network is all yours"
+                f"`listen` {self.listen} would be in clear text beyond this machine: give a"
+                " `tls_certificate`, listen on a loopback address, or set `allow_plaintext` if"
+                " the network is all yours"
             )
         return self
 
@@ -376,18 +354,6 @@ class Settings(BaseSettings):
             handshake_timeout=self.handshake_timeout,
         )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not a source of ours
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - not a source of ours
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Order the sources below the flags, highest first."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
-
 
 def load_settings(arguments: Sequence[str]) -> Settings:
     """Read the settings from all sources.
@@ -398,55 +364,6 @@ def load_settings(arguments: Sequence[str]) -> Settings:
     Raises:
         SettingsError: a file that can't be read, or a value that isn't acceptable; the message
             names each.
-        SystemExit: ``--help`` was asked for, or a flag is unknown; argparse has said so.
+        SystemExit: ``--help`` was asked for.
     """
-    for name in os.environ:
-        key = name.removeprefix(ENVIRONMENT_PREFIX)
-        if key != name and key.lower() not in Settings.model_fields:
-            raise SettingsError(f"environment variable {name}: no setting of this name")
-    finder = ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config", default=os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG"))
-    file = finder.parse_known_args(arguments)[0].config
-    if file is not None and not Path(file).is_file():
-        raise SettingsError(f"configuration file {file} does not exist")
-
-    class FromFile(Settings):
-        """Settings that also read the file named on the command line."""
-
-        model_config = SettingsConfigDict(toml_file=file)
-
-    try:
-        if file is not None:
-            _check_file(Path(file))
-        return CliApp.run(FromFile, cli_args=list(arguments))
-    except ValidationError as error:
-        raise SettingsError(
-            "; ".join(
-                f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
-                for problem in error.errors(include_url=False, include_input=False)
-            )
-        ) from None
-    except RecursionError:
-        raise SettingsError(f"configuration file {file} is nested too deep") from None
-    except ValueError as error:
-        # Also what a TOML parser lets through: bytes that are no text, very long numbers.
-        raise SettingsError(f"configuration file {file} is not TOML: {error}") from None
-    except AccessFileError as error:
-        raise SettingsError(f"{error} (it sets sealing_keys)") from None
-    except OSError as error:
-        raise SettingsError(f"configuration file {file} can't be read: {error.strerror}") from None
-
-
-def _check_file(file: Path) -> None:
-    """Check that a TOML file is private if it holds keys, and that no key of it has too many parts.
-
-    Raises:
-        AccessFileError: others may read the sealing keys in it.
-        OSError: it can't be read.
-        RecursionError: a key has too many parts.
-    """
-    lines = file.read_bytes().splitlines()
-    if any(_SETS_KEYS.match(line) for line in lines):
-        forbid_reading_by_others(file, file.stat())
-    if any(line.count(b".") > _MAX_KEY_DEPTH for line in lines):
-        raise RecursionError
+    return read_settings(Settings, arguments)

@@ -70,11 +70,10 @@ class OverloadSettings(LoadSettings):
     @model_validator(mode="after")
     def _check_overload(self) -> Self:
         if self.connections > self.channels:
-            raise ValueError("--connections can't be more than --channels")
+            raise ValueError("`connections` can't be more than `channels`")
         for field in ("rate", "processes", "churn_rate", "storms", "stop_if"):
             if field in self.model_fields_set:
-                flag = field.replace("_", "-")
-                raise ValueError(f"overload makes its load itself: leave --{flag} out")
+                raise ValueError(f"overload makes its load itself: leave `{field}` out")
         return self
 
     @property

@@ -70,9 +70,8 @@ class SoakSettings(LoadSettings):
     @model_validator(mode="after")
     def _check_soak(self) -> Self:
         if self.connections > self.channels:
-            raise ValueError("--connections can't be more than --channels")
+            raise ValueError("`connections` can't be more than `channels`")
         for field in ("rate", "processes", "storms", "stop_if", "think_seconds"):
             if field in self.model_fields_set:
-                flag = field.replace("_", "-")
-                raise ValueError(f"soak paces its load itself: leave --{flag} out")
+                raise ValueError(f"soak paces its load itself: leave `{field}` out")
         return self

@@ -27,7 +27,10 @@ def run(flags: Sequence[str]) -> int:
 def _back_up(operation: Operation) -> int:
     directory: Path = operation.asked.directory
     made = back_up(
-        operation.journal, directory, beside=[operation.identity.name], made_at=time.time_ns()
+        operation.present_journal,
+        directory,
+        beside=[operation.identity.name],
+        made_at=time.time_ns(),
     )
     key_ids = set(made.key_ids)
     identity = directory / operation.identity.name

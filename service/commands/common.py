@@ -51,10 +51,10 @@ class Operation:
 
     @property
     def journal(self) -> Path:
-        """Where the journal is.
+        """Where the journal is, or is to be.
 
         Raises:
-            JournalError: the directory is that of another number of workers.
+            JournalError: the directory is that of another number of workers, or is none.
             SettingsError: there are several journals, and none of them was chosen.
         """
         workers, worker = self.settings.workers, self.asked.worker
@@ -63,16 +63,28 @@ class Operation:
         if worker is None or not 0 <= worker < workers:
             raise SettingsError(
                 f"{workers} workers have a journal each: give one of --worker 0 to {workers - 1}"
+                if workers > 1
+                else "1 worker has the only journal: leave --worker out"
             )
         return self._journal_of(worker)
+
+    @property
+    def present_journal(self) -> Path:
+        """Where the journal is.
+
+        Raises:
+            JournalError: as ``journal``, and if there is no journal.
+            SettingsError: likewise.
+        """
+        return _present(self.journal)
 
     def journal_of_channel(self, connect_id: int) -> Path:
         """Where the journal that a channel is in lies.
 
         Raises:
-            JournalError: the directory is that of another number of workers.
+            JournalError: as ``present_journal``.
         """
-        return self._journal_of(worker_of(connect_id, self.settings.workers))
+        return _present(self._journal_of(worker_of(connect_id, self.settings.workers)))
 
     def _journal_of(self, worker: int) -> Path:
         directory, workers = self.settings.data_dir, self.settings.workers
@@ -103,6 +115,14 @@ class Operation:
         width = max(len(name) for name, _ in shown)
         for name, value in shown:
             sys.stdout.write(f"{name:<{width}}  {value}\n")
+
+
+def _present(journal: Path) -> Path:
+    if not journal.parent.exists():
+        raise JournalError(f"there is no directory {journal.parent}: name it by --data-dir")
+    if not journal.exists():
+        raise JournalError(f"{journal.parent} holds no {journal.name}: no service has run on it")
+    return journal
 
 
 def perform(parser: ArgumentParser, flags: Sequence[str], work: Callable[[Operation], int]) -> int:

@@ -11,9 +11,13 @@ from pathlib import Path
 from service.access.client_tls import ClientTls
 from service.addresses import AddressError, parse, parse_target
 from service.exit_codes import RIGHT, UNHEALTHY, USAGE
+from service.program import in_words
 from service.rpc.probe import ask_health
 
 __all__ = ["run"]
+
+# Seconds; also keeps infinity and what is no number out.
+_LONGEST = 24 * 60 * 60.0
 
 
 def run(flags: Sequence[str]) -> int:
@@ -22,7 +26,7 @@ def run(flags: Sequence[str]) -> int:
     parser.add_argument(
         "--target", help="host:port or unix:path; default: where this environment's serve listens"
     )
-    parser.add_argument("--timeout", type=float, default=3.0, help="seconds (default: 3)")
+    parser.add_argument("--timeout", type=_seconds, default=3.0, help="seconds (default: 3)")
     parser.add_argument(
         "--tls-ca",
         type=Path,
@@ -57,8 +61,16 @@ def run(flags: Sequence[str]) -> int:
         sys.stderr.write(f"connect-actor: --target {target}: {error}\n")
         return USAGE
     except (OSError, ValueError) as error:
-        sys.stderr.write(f"connect-actor: {error}\n")
+        reason = in_words(error) if isinstance(error, OSError) else error
+        sys.stderr.write(f"connect-actor: {reason}\n")
         return USAGE
     status = ask_health(target, asked.timeout, tls)
     sys.stdout.write(f"{status}\n")
     return RIGHT if status == "SERVING" else UNHEALTHY
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds <= _LONGEST:
+        raise ValueError
+    return seconds

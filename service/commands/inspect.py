@@ -5,6 +5,7 @@ Nothing that is shown is a secret: no key, no plaintext, no ciphertext, no nonce
 
 import sys
 import time
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,7 @@ from service.exit_codes import RIGHT, UNHEALTHY
 from service.keyfiles import identity_key_id
 from service.persistence.contract import CorruptRecordError, Recovery
 from service.persistence.inspection import JournalFigures, inspect_channel, inspect_journal
+from service.protocol.handshake import MAX_CONNECT_ID
 from service.protocol.session import Session
 
 __all__ = ["run"]
@@ -25,13 +27,21 @@ _LAST_EPOCHS = 5
 def run(flags: Sequence[str]) -> int:
     """Show a journal's figures, or a channel's; return the process's exit code."""
     parser = operator_parser("inspect", "Show what a journal holds; a service may be writing it.")
-    parser.add_argument("--channel", type=int, help="connect id of one channel to show instead")
+    parser.add_argument(
+        "--channel", type=_connect_id, help="connect id of one channel to show instead"
+    )
     return perform(parser, flags, _inspect)
+
+
+def _connect_id(text: str) -> int:
+    if text.isascii() and text.isdecimal() and 0 < int(text) <= MAX_CONNECT_ID:
+        return int(text)
+    raise ArgumentTypeError(f"expected a connect id, 1 to {MAX_CONNECT_ID}")
 
 
 def _inspect(operation: Operation) -> int:
     channel = operation.asked.channel
-    path = operation.journal if channel is None else operation.journal_of_channel(channel)
+    path = operation.present_journal if channel is None else operation.journal_of_channel(channel)
     if channel is None:
         figures = inspect_journal(path, operation.keys())
         identity = _identity_key(operation.identity)

@@ -27,11 +27,12 @@ def run(flags: Sequence[str]) -> int:
 
 
 def _report(operation: Operation) -> int:
+    journal = operation.present_journal
     keys = operation.keys()
     first = keys.sealing.id.hex()
-    before = inspect_journal(operation.journal, keys)
+    before = inspect_journal(journal, keys)
     _reseal(operation, keys, before.epochs[-1].strategy)
-    after = inspect_journal(operation.journal, keys)
+    after = inspect_journal(journal, keys)
     older = [use.key_id for use in after.keys if use.key_id != first]
     sealed = {
         part: _under_others(before, part, first) - _under_others(after, part, first)

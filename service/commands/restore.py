@@ -46,7 +46,7 @@ def _accept_copy(operation: Operation) -> int:
             "give the directory of a backup, or --nothing-written-since to go on with the data"
             " directory itself, which was copied or moved"
         )
-    journal, keys = operation.journal, operation.keys()
+    journal, keys = operation.present_journal, operation.keys()
     found = inspect_journal(journal, keys)
     if found.last_row < found.lease.head:
         raise JournalError(
@@ -68,11 +68,12 @@ def _restore(operation: Operation) -> int:
     backup: Path | None = operation.asked.directory
     if backup is None:
         return _accept_copy(operation)
+    journal = operation.journal
     keys = operation.keys()
     _require_key(backup / operation.identity.name, keys)
     restored = restore(
-        backup / operation.journal.name,
-        operation.journal,
+        backup / journal.name,
+        journal,
         keys,
         beside=[operation.identity.name],
         nothing_written_since=operation.asked.nothing_written_since,
@@ -86,7 +87,7 @@ def _restore(operation: Operation) -> int:
             "kept": None if restored.kept is None else str(restored.kept),
         },
         [
-            ("restored", operation.journal),
+            ("restored", journal),
             ("channels", f"{restored.channels:,}; they {fate}"),
             ("because", restored.reason),
             ("before", f"kept in {restored.kept}" if restored.kept else "there was nothing"),

@@ -10,12 +10,14 @@ import uvloop
 
 from service.access.files import AccessFileError
 from service.addresses import ListenError
-from service.app import serve
+from service.app import OTHER_DESCRIPTORS, serve
+from service.descriptors import raise_descriptor_limit
 from service.exit_codes import CANNOT_START, RIGHT, USAGE
 from service.keyfiles import KeyFileError
 from service.logs import configure_logging
 from service.persistence.contract import JournalError, JournalHangsError
 from service.process_hardening import forbid_dumps, lock_memory
+from service.program import detach_output, finish_output
 from service.settings import Settings, SettingsError, load_settings
 
 __all__ = ["run", "run_process"]
@@ -28,6 +30,13 @@ def run(flags: Sequence[str]) -> int:
     except SettingsError as error:
         sys.stderr.write(f"connect-actor: {error}\n")
         return USAGE
+    if (descriptors := raise_descriptor_limit()) <= OTHER_DESCRIPTORS:
+        sys.stderr.write(
+            f"connect-actor: {descriptors} file descriptors are too few: raise the limit (ulimit"
+            f" -n) above {OTHER_DESCRIPTORS}\n"
+        )
+        return CANNOT_START
+    detach_output()
     configure_logging(settings.log_level)
     if settings.workers == 1:
         return run_process(settings, lambda: serve(settings))
@@ -51,7 +60,7 @@ def run_process(settings: Settings, serving: Callable[[], Coroutine[Any, Any, No
         uvloop.run(serving())
     except JournalHangsError as error:
         sys.stderr.write(f"connect-actor: {error}\n")
-        sys.stderr.flush()
+        finish_output()
         # The interpreter would wait for the journal's thread, perhaps for ever.
         os._exit(CANNOT_START)
     except (AccessFileError, JournalError, KeyFileError, ListenError) as error:

@@ -26,7 +26,7 @@ def run(flags: Sequence[str]) -> int:
 
 def _verify(operation: Operation) -> int:
     limit = None if operation.asked.all else _DESCRIBED
-    found = verify(operation.journal, operation.keys(), limit=limit)
+    found = verify(operation.present_journal, operation.keys(), limit=limit)
     operation.show({"whole": found.whole, **asdict(found)}, _as_text(found))
     return RIGHT if found.whole else UNHEALTHY
 

@@ -31,7 +31,15 @@ from service.protocol.session import Handshake, Session
 from service.protocol.stored_keys import channel_keys_to_stored
 from service.protocol.wire import bundle_from_wire, bundle_to_wire
 
-__all__ = ["ChannelLimits", "Initiation", "connect_id_of", "encode_request", "respond"]
+__all__ = [
+    "MAX_CONNECT_ID",
+    "MAX_LIFETIME",
+    "ChannelLimits",
+    "Initiation",
+    "connect_id_of",
+    "encode_request",
+    "respond",
+]
 
 DEFAULT_DH_RATCHET_EVERY = 10
 DEFAULT_MAX_SKIP = 1_000
@@ -40,8 +48,11 @@ DEFAULT_MAX_SKIPPED_KEYS = 2_000
 DEFAULT_LIFETIME = 24 * 60 * 60
 # Limits travel and are stored as uint32.
 _UINT32 = 2**32
-# Keeps every expiry within the wire's int64.
-_MAX_LIFETIME = 100 * 365 * DEFAULT_LIFETIME
+MAX_CONNECT_ID = 2**63 - 1
+"""Ids are signed 64-bit integers in the journal."""
+
+MAX_LIFETIME = 100 * 365 * DEFAULT_LIFETIME
+"""Seconds; keeps every expiry within the wire's int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +78,7 @@ class ChannelLimits:
             ("dh_ratchet_every", self.dh_ratchet_every, 1, _UINT32 - 1),
             ("max_skip", self.max_skip, 0, _UINT32 - 1),
             ("max_skipped_keys", self.max_skipped_keys, 0, _UINT32 - 1),
-            ("lifetime", self.lifetime, 0, _MAX_LIFETIME),
+            ("lifetime", self.lifetime, 0, MAX_LIFETIME),
             ("one_time_prekeys", self.one_time_prekeys, 0, MAX_ONE_TIME_PREKEYS),
             ("redelivery_window", self.redelivery_window, 0, MAX_REDELIVERY_WINDOW),
         ):

@@ -21,15 +21,13 @@ from service.actors.commands import (
     Restore,
     Restored,
 )
-from service.errors import ChannelNotFoundError, MalformedRequestError, MessageTooLargeError
+from service.errors import MalformedRequestError, MessageTooLargeError
 from service.protocol.delivery import Delivered
-from service.protocol.handshake import connect_id_of
+from service.protocol.handshake import MAX_CONNECT_ID, connect_id_of
 from service.protocol.payload import Payload
 from service.protocol.wire import payload_from_wire, payload_to_wire
 
 __all__ = ["OPERATIONS", "OperationKind"]
-
-_MAX_CONNECT_ID = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +56,12 @@ class OperationKind:
 
 
 def _require_known_form(connect_id: int) -> int:
-    if 0 < connect_id <= _MAX_CONNECT_ID:
+    if 0 < connect_id <= MAX_CONNECT_ID:
         return connect_id
-    raise ChannelNotFoundError("no such channel: connect ids have 63 bits and are not 0")
+    raise MalformedRequestError(
+        f"connect_id is {connect_id}, expected 1 to {MAX_CONNECT_ID}: send the id that Establish"
+        " returned"
+    )
 
 
 def _too_large(size: int, max_bytes: int, what: str) -> MessageTooLargeError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prometheus_client.core import Metric
 
-from service.logs import suppressed_lines
+from service.logs import lines_dropped, suppressed_lines
 from service.telemetry.allocation import HOOK_SOURCE, NO_SOURCE, AllocationProbe
 from service.telemetry.families import Families
 from service.telemetry.gc_pauses import GcPauses
@@ -52,6 +52,9 @@ def runtime_metrics(families: Families, probes: Probes) -> Iterator[Metric]:
             ((str(generation),), pauses)
             for generation, pauses in probes.gc_pauses.by_generation.items()
         ],
+    )
+    yield families.counter(
+        "log_lines_dropped", "Lines of output dropped instead of written.", lines_dropped()
     )
     yield families.gauge(
         "allocated_blocks", "Blocks alive in Python's allocator.", sys.getallocatedblocks()

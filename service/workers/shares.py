@@ -56,8 +56,10 @@ def require_layout(data_dir: Path, workers: int) -> None:
     """Check that the journals of a data directory, if it has any, are those of so many workers.
 
     Raises:
-        LayoutError: they are not.
+        LayoutError: they are not, or it is no directory.
     """
+    if data_dir.exists() and not data_dir.is_dir():
+        raise LayoutError(f"{data_dir} is no directory: name one by --data-dir")
     for path in sorted(data_dir.glob("journal*.db")):
         found = journal_of(path.name)
         if found is not None and found != workers:

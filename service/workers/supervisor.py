@@ -37,7 +37,7 @@ __all__ = ["supervise"]
 
 _log = logging.getLogger(__name__)
 
-# Seconds that workers may take to end beyond what their own grace bounds: its two parts.
+# Seconds that workers may take to end beyond their own grace.
 _LAST_PATIENCE = 10.0
 # Shells' own: 128 and the number of the signal.
 _ENDED_BY_SIGNAL = 128
@@ -199,7 +199,7 @@ class _Workers:
 
     async def _stop_all(self) -> None:
         self._signal_all(signal.SIGTERM)
-        patience = 2 * self._settings.shutdown_grace + _LAST_PATIENCE
+        patience = self._settings.shutdown_grace + _LAST_PATIENCE
         if self._watches:
             _, hanging = await asyncio.wait(self._watches, timeout=patience)
             if hanging:

@@ -9,6 +9,7 @@ from service.commands.serve import run_process
 from service.exit_codes import CANNOT_START
 from service.logs import configure_logging
 from service.process_hardening import die_with_parent
+from service.program import detach_output, run_program
 from service.settings import Settings, load_settings
 from service.workers.heartbeat import beat
 from service.workers.member import Member
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write("connect-actor: a worker can't be bound to its supervisor's life\n")
         return CANNOT_START
     settings = share_of(load_settings(arguments[1:]), member.workers, member.listen)
+    detach_output()
     configure_logging(settings.log_level, worker=member.number)
     return run_process(settings, lambda: _serve(settings, member))
 
@@ -41,4 +43,4 @@ async def _serve(settings: Settings, member: Member) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_program("connect-actor", lambda: main(sys.argv[1:])))

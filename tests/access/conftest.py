@@ -15,7 +15,7 @@ from service.rpc.server import RpcServer
 from service.rpc.servicer import ConnectServicer
 from tests.support.certificates import Certificate, make_authority
 from tests.support.house import House
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import KINDS, Script, scripted_journal
 
 Open = Callable[..., Coroutine[Any, Any, "Door"]]
 
@@ -28,7 +28,7 @@ class Door:
         server: RpcServer,
         servicer: ConnectServicer,
         house: House,
-        journal: ScriptedJournal,
+        journal: Script,
     ) -> None:
         self.server = server
         self.journal = journal
@@ -68,9 +68,9 @@ def trusting(authority: Certificate, own: Certificate | None = None) -> ClientTl
     return ClientTls(authority.pem, own.pem, own.key_pem)
 
 
-@pytest.fixture
-async def open_door() -> AsyncIterator[Open]:
-    journal = ScriptedJournal()
+@pytest.fixture(params=KINDS)
+async def open_door(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Open]:
+    journal = scripted_journal(request.param, tmp_path)
     house = House(journal, wall_clock=True)
     doors: list[Door] = []
 

@@ -1,6 +1,7 @@
 """Live actors are bounded: the least recently used makes room for a newcomer."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -9,12 +10,12 @@ from service.errors import OverloadedError
 from service.protocol.handshake import connect_id_of
 from tests.support.channels import establish_request
 from tests.support.house import House, PeerEnd, answer, until
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import KINDS, Script, scripted_journal
 
 
-@pytest.fixture
-def journal() -> ScriptedJournal:
-    return ScriptedJournal()
+@pytest.fixture(params=KINDS)
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Script:
+    return scripted_journal(request.param, tmp_path)
 
 
 def live(house: House) -> set[int]:
@@ -22,7 +23,7 @@ def live(house: House) -> set[int]:
     return {i for i, place in house.router._channels.items() if type(place).__name__ == "_Live"}
 
 
-async def test_a_newcomer_gets_the_place_of_an_idle_actor(journal: ScriptedJournal) -> None:
+async def test_a_newcomer_gets_the_place_of_an_idle_actor(journal: Script) -> None:
     house = House(journal, max_live_actors=2)
     channels = [await house.establish(seed) for seed in range(20)]
     assert house.statistics.passivated == 18
@@ -33,7 +34,7 @@ async def test_a_newcomer_gets_the_place_of_an_idle_actor(journal: ScriptedJourn
     await house.close()
 
 
-async def test_the_one_that_goes_is_the_least_recently_used(journal: ScriptedJournal) -> None:
+async def test_the_one_that_goes_is_the_least_recently_used(journal: Script) -> None:
     house = House(journal, max_live_actors=4)
     channels = [await house.establish(seed) for seed in range(4)]
     order = (2, 0, 3, 1)
@@ -49,7 +50,7 @@ async def test_the_one_that_goes_is_the_least_recently_used(journal: ScriptedJou
     await house.close()
 
 
-async def test_a_newcomer_is_refused_only_if_all_are_busy(journal: ScriptedJournal) -> None:
+async def test_a_newcomer_is_refused_only_if_all_are_busy(journal: Script) -> None:
     house = House(journal, max_live_actors=2)
     channels = [await house.establish(seed) for seed in (1, 2)]
     unanswered = [channel.ask(Encrypt(b"x")) for channel in channels]
@@ -66,7 +67,7 @@ async def test_a_newcomer_is_refused_only_if_all_are_busy(journal: ScriptedJourn
 
 
 async def test_who_comes_back_while_its_actor_goes_is_served_after_the_newcomer(
-    journal: ScriptedJournal,
+    journal: Script,
 ) -> None:
     house = House(journal, max_live_actors=1)
     first = await house.establish(1)
@@ -83,7 +84,7 @@ async def test_who_comes_back_while_its_actor_goes_is_served_after_the_newcomer(
 
 
 async def test_looking_for_the_least_recently_used_is_bounded_and_still_finds_one(
-    journal: ScriptedJournal, monkeypatch: pytest.MonkeyPatch
+    journal: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.actors.router._LOOKS", 4)
     house = House(journal, max_live_actors=16)
@@ -106,7 +107,7 @@ async def test_looking_for_the_least_recently_used_is_bounded_and_still_finds_on
 
 
 async def test_thrashing_leaves_no_more_entries_than_there_are_actors(
-    journal: ScriptedJournal,
+    journal: Script,
 ) -> None:
     house = House(journal, max_live_actors=2)
     channels = [await house.establish(seed) for seed in range(3)]

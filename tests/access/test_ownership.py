@@ -33,28 +33,11 @@ from service.protocol.handshake import connect_id_of
 from service.rpc.status import status_of
 from tests.support.channels import establish_request
 from tests.support.house import House, PeerEnd, answer, until
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import KINDS, Script, scripted_journal
 
 ALICE = principal_named("alice").owner
 BOB = principal_named("bob").owner
 UNKNOWN = 123_456
-
-
-class CountingJournal(ScriptedJournal):
-    """Counts what is read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.looked_up: list[int] = []
-        self.heights = 0
-
-    def owner(self, channel: int) -> bytes:
-        self.looked_up.append(channel)
-        return super().owner(channel)
-
-    def highest_sequence_number(self, channel: int) -> int:
-        self.heights += 1
-        return super().highest_sequence_number(channel)
 
 
 @dataclass
@@ -71,7 +54,7 @@ class Work:
     turns: int
 
 
-def work_of(house: House, journal: CountingJournal) -> Work:
+def work_of(house: House, journal: Script) -> Work:
     return Work(
         len(journal.looked_up),
         journal.heights,
@@ -84,17 +67,22 @@ def work_of(house: House, journal: CountingJournal) -> Work:
     )
 
 
-@pytest.fixture
-def journal() -> CountingJournal:
-    return CountingJournal()
+@pytest.fixture(params=KINDS)
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Script:
+    return scripted_journal(request.param, tmp_path)
 
 
 @pytest.fixture
-async def house(journal: CountingJournal) -> AsyncIterator[House]:
+async def house(journal: Script) -> AsyncIterator[House]:
     house = House(journal)
     yield house
     journal.gate.set()
     await house.close()
+
+
+def reopened(journal: Script, directory: Path) -> Script:
+    """Return a closed journal anew; what is in memory is all there is of it."""
+    return journal if isinstance(journal, MemoryJournal) else scripted_journal("sqlite", directory)
 
 
 def passivate(house: House, channel: PeerEnd) -> None:
@@ -121,7 +109,7 @@ async def settled(house: House) -> None:
 
 
 async def cost(
-    house: House, journal: CountingJournal, connect_id: int, command: Command, owner: bytes
+    house: House, journal: Script, connect_id: int, command: Command, owner: bytes
 ) -> tuple[bytes, tuple[Any, ...]]:
     """Return a refused command's status and the work it has made."""
     await settled(house)
@@ -139,7 +127,7 @@ def commands(channel: PeerEnd) -> list[Command]:
 @pytest.mark.parametrize("live", [True, False])
 async def test_anothers_channel_answers_and_costs_what_an_unknown_id_does(
     house: House,
-    journal: CountingJournal,
+    journal: Script,
     live: bool,  # noqa: FBT001 - a test's parameter
 ) -> None:
     channel = await house.establish(1, ALICE)
@@ -153,9 +141,7 @@ async def test_anothers_channel_answers_and_costs_what_an_unknown_id_does(
     assert channel.open(await channel.encrypt(b"unharmed")) == b"unharmed"
 
 
-async def test_whoever_asks_at_once_and_often_learns_no_more(
-    house: House, journal: CountingJournal
-) -> None:
+async def test_whoever_asks_at_once_and_often_learns_no_more(house: House, journal: Script) -> None:
     channel = await house.establish(1, ALICE)
     asked = []
     for connect_id in (UNKNOWN, channel.connect_id):
@@ -172,7 +158,7 @@ async def test_whoever_asks_at_once_and_often_learns_no_more(
 
 
 async def test_what_befalls_a_channel_shows_to_its_owner_alone(
-    house: House, journal: CountingJournal, monkeypatch: pytest.MonkeyPatch
+    house: House, journal: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel = await house.establish(1, ALICE)
     unknown = await refusal(house, UNKNOWN, Restore(), BOB)
@@ -198,7 +184,7 @@ async def test_what_befalls_a_channel_shows_to_its_owner_alone(
 
 
 async def test_a_passivating_channel_keeps_no_stranger_waiting(
-    house: House, journal: CountingJournal
+    house: House, journal: Script
 ) -> None:
     channel = await house.establish(1, ALICE)
     unknown = await refusal(house, UNKNOWN, Restore(), BOB)
@@ -216,7 +202,7 @@ async def test_a_passivating_channel_keeps_no_stranger_waiting(
 @pytest.mark.parametrize("live", [True, False])
 async def test_repeating_anothers_establish_gets_nothing_of_its_answer(
     house: House,
-    journal: CountingJournal,
+    journal: Script,
     live: bool,  # noqa: FBT001 - a test's parameter
 ) -> None:
     _, request = establish_request(1)
@@ -233,9 +219,7 @@ async def test_repeating_anothers_establish_gets_nothing_of_its_answer(
     assert await answer(house.ask(connect_id_of(request), Establish(request), ALICE))
 
 
-async def test_an_establish_under_way_is_its_callers_alone(
-    house: House, journal: CountingJournal
-) -> None:
+async def test_an_establish_under_way_is_its_callers_alone(house: House, journal: Script) -> None:
     _, request = establish_request(1)
     connect_id = connect_id_of(request)
     journal.gate.clear()
@@ -253,7 +237,7 @@ async def test_an_establish_under_way_is_its_callers_alone(
 
 
 async def test_two_principals_with_the_same_request_make_one_channel_of_one_of_them(
-    house: House, journal: CountingJournal
+    house: House, journal: Script
 ) -> None:
     _, request = establish_request(1)
     connect_id = connect_id_of(request)
@@ -284,7 +268,7 @@ async def test_turning_authentication_on_or_off_gives_nobody_anothers_channel(
 
 
 async def test_only_its_owner_closes_a_channel_and_then_its_id_is_free(
-    house: House, journal: CountingJournal
+    house: House, journal: Script
 ) -> None:
     channel = await house.establish(1, ALICE)
     with pytest.raises(ChannelNotFoundError):
@@ -313,7 +297,7 @@ async def test_commands_ahead_of_an_establish_keep_their_order(house: House) -> 
 # --- How many -------------------------------------------------------------------------------------
 
 
-async def test_a_principal_has_no_more_channels_than_its_quota(journal: CountingJournal) -> None:
+async def test_a_principal_has_no_more_channels_than_its_quota(journal: Script) -> None:
     house = House(journal, max_channels=2)
     first = await house.establish(1, ALICE)
     await house.establish(2, ALICE)
@@ -328,8 +312,11 @@ async def test_a_principal_has_no_more_channels_than_its_quota(journal: Counting
     await house.close()
 
 
-async def test_the_quota_holds_for_what_comes_at_once_and_after_a_restart() -> None:
-    journal = CountingJournal()
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_quota_holds_for_what_comes_at_once_and_after_a_restart(
+    tmp_path: Path, kind: str
+) -> None:
+    journal = scripted_journal(kind, tmp_path)
     house = House(journal, max_channels=3)
     requests = [establish_request(seed)[1] for seed in range(10)]
     replies = [house.ask(connect_id_of(r), Establish(r), ALICE) for r in requests]
@@ -341,13 +328,13 @@ async def test_the_quota_holds_for_what_comes_at_once_and_after_a_restart() -> N
             refused += 1
     assert (journal.owned(ALICE), refused) == (3, 7)
     await house.close()
-    after = House(journal, max_channels=3)
+    after = House(reopened(journal, tmp_path), max_channels=3)
     with pytest.raises(QuotaExceededError):
         await after.establish(99, ALICE)
     await after.close()
 
 
-async def test_an_establish_that_fails_gives_its_place_back(journal: CountingJournal) -> None:
+async def test_an_establish_that_fails_gives_its_place_back(journal: Script) -> None:
     house = House(journal, max_channels=1)
     _, request = establish_request(1)
     request.bundle.signature = bytes(64)
@@ -360,7 +347,7 @@ async def test_an_establish_that_fails_gives_its_place_back(journal: CountingJou
 
 
 async def test_an_establish_that_finds_no_room_gives_its_place_back_too(
-    journal: CountingJournal,
+    journal: Script,
 ) -> None:
     house = House(journal, max_channels=1, max_live_actors=1)
     busy = await house.establish(1, BOB)
@@ -387,7 +374,7 @@ async def test_an_establish_that_finds_no_room_gives_its_place_back_too(
 
 
 async def test_an_owners_commands_for_a_live_channel_ask_the_journal_nothing(
-    house: House, journal: CountingJournal
+    house: House, journal: Script
 ) -> None:
     channel = await house.establish(1, ALICE)
     before = len(journal.looked_up)
@@ -396,8 +383,11 @@ async def test_an_owners_commands_for_a_live_channel_ask_the_journal_nothing(
     assert len(journal.looked_up) == before
 
 
-async def test_where_nobody_is_authenticated_all_channels_together_have_a_bound() -> None:
-    journal = CountingJournal()
+@pytest.mark.parametrize("kind", KINDS)
+async def test_where_nobody_is_authenticated_all_channels_together_have_a_bound(
+    tmp_path: Path, kind: str
+) -> None:
+    journal = scripted_journal(kind, tmp_path)
     house = House(journal, max_channels=3)
     requests = [establish_request(seed)[1] for seed in range(10)]
     replies = [house.ask(connect_id_of(r), Establish(r)) for r in requests]
@@ -408,7 +398,7 @@ async def test_where_nobody_is_authenticated_all_channels_together_have_a_bound(
         await house.establish(99)
     # What is there goes on, also by the same request once more, and loaded anew.
     await house.close()
-    house = House(journal, max_channels=3)
+    house = House(reopened(journal, tmp_path), max_channels=3)
     made = house.ask(connect_id_of(requests[0]), Establish(requests[0]))
     assert await answer(made) == outcomes[0]
     with pytest.raises(QuotaExceededError):
@@ -420,8 +410,8 @@ async def test_where_nobody_is_authenticated_all_channels_together_have_a_bound(
     await house.close()
 
 
-async def test_a_handshake_that_fails_leaves_its_place_to_others() -> None:
-    house = House(CountingJournal(), max_channels=1)
+async def test_a_handshake_that_fails_leaves_its_place_to_others(journal: Script) -> None:
+    house = House(journal, max_channels=1)
     _, bad = establish_request(1)
     bad.bundle.signature = bytes(64)
     for _ in range(3):

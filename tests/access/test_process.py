@@ -60,7 +60,7 @@ def test_clear_text_is_for_this_machine_unless_told_otherwise(
 def test_a_service_in_clear_text_beyond_this_machine_does_not_start(tmp_path: Path) -> None:
     refused = run_cli("serve", "--listen=0.0.0.0:0", f"--data-dir={tmp_path / 'data'}")
     assert refused.returncode == 2
-    assert "give a tls_certificate" in refused.stderr
+    assert "give a --tls-certificate" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert not (tmp_path / "data").exists()
 
@@ -70,9 +70,9 @@ def test_a_service_in_clear_text_beyond_this_machine_does_not_start(tmp_path: Pa
     [
         (["--tls-certificate=c.pem"], "belong together"),
         (["--tls-private-key=k.pem"], "belong together"),
-        (["--tls-client-ca=ca.pem"], "needs a tls_certificate"),
-        (["--max-channels-per-principal=1"], "needs to know who calls"),
-        (["--max-operations-per-second=-1"], "max_operations_per_second"),
+        (["--tls-client-ca=ca.pem"], "needs a --tls-certificate"),
+        (["--max-channels-per-principal=1"], "needs callers that are known"),
+        (["--max-operations-per-second=-1"], "--max-operations-per-second"),
     ],
 )
 def test_settings_that_make_no_sense_together_are_refused(flags: list[str], said: str) -> None:

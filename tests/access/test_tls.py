@@ -26,6 +26,7 @@ from service.errors import UnauthenticatedError
 from service.rpc.probe import ask_health
 from tests.access.conftest import Door, Open, trusting
 from tests.support.certificates import Certificate, Parts, make_authority
+from tests.support.process import PATIENCE
 
 # Base 64 of bytes that are no certificate: another error of the parser's.
 PEM_OF_NOTHING = b"-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n"
@@ -36,7 +37,7 @@ async def can_talk(door: Door, tls: ClientTls | None) -> bool:
     """Say whether a client gets as far as a call."""
     async with ConnectClient(door.address, tls=tls) as client:
         try:
-            channel = await client.establish(Identity.generate(os.urandom), timeout=10)
+            channel = await client.establish(Identity.generate(os.urandom), timeout=PATIENCE)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE:
                 raise

@@ -9,6 +9,7 @@ from pykka import Actor, ActorRef, ActorRegistry, Future, ThreadingActor, Thread
 from service.actors.actor import DispatchedActor
 from service.actors.dispatcher import Dispatcher
 from service.actors.future import LoopFuture
+from tests.support.process import PATIENCE
 
 A = TypeVar("A", bound=Actor)
 
@@ -53,7 +54,7 @@ def dispatcher() -> Iterator[Dispatcher]:
     """A dispatcher in a thread of its own; every actor is stopped in the end."""
     with Dispatcher.in_thread() as made:
         yield made
-        ActorRegistry.stop_all(timeout=10)
+        ActorRegistry.stop_all(timeout=PATIENCE)
 
 
 @pytest.fixture(params=["threading", "dispatched"])
@@ -61,6 +62,6 @@ def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
     """Each type of actor in turn."""
     if request.param == "threading":
         yield ThreadingRuntime()
-        ActorRegistry.stop_all(timeout=10)
+        ActorRegistry.stop_all(timeout=PATIENCE)
     else:
         yield DispatchedRuntime(request.getfixturevalue("dispatcher"))

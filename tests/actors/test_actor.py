@@ -16,6 +16,7 @@ from service.actors.dispatcher import Dispatcher
 from service.actors.future import LoopFuture
 from service.actors.mailbox import Envelope, MailboxFullError
 from service.errors import OverloadedError
+from tests.support.process import PATIENCE
 
 
 @pytest.fixture
@@ -301,7 +302,7 @@ def test_every_ask_that_races_with_a_stop_is_answered_once(dispatcher: Dispatche
         for number in range(10_000):
             future = ref.ask(number, block=False)
             try:
-                answers.append(future.get(timeout=10))
+                answers.append(future.get(timeout=PATIENCE))
             except ActorDeadError:
                 return
 
@@ -310,9 +311,9 @@ def test_every_ask_that_races_with_a_stop_is_answered_once(dispatcher: Dispatche
         askers = [threading.Thread(target=ask_until_refused, args=(ref,)) for _ in range(3)]
         for asker in askers:
             asker.start()
-        ref.stop(timeout=10)
+        ref.stop(timeout=PATIENCE)
         for asker in askers:
-            asker.join(10)
+            asker.join(PATIENCE)
             assert not asker.is_alive()
 
 

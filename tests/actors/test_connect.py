@@ -35,6 +35,7 @@ from service.protocol.handshake import connect_id_of
 from tests.support.channels import NOW, establish_request
 from tests.support.house import House, answer, until
 from tests.support.journals import ScriptedJournal
+from tests.support.process import PATIENCE
 
 
 @pytest.fixture
@@ -195,7 +196,7 @@ async def test_a_snapshot_of_what_is_not_durable_replaces_nothing(
     settled: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     ahead = Snapshot(channel.connect_id, 3, NOW, b"of a session ahead of the journal")
     house.committer.write(CallbackWrite(channel.connect_id, settled.set_result, snapshot=ahead))
-    assert isinstance(await asyncio.wait_for(settled, 10), WriteRejectedError)
+    assert isinstance(await asyncio.wait_for(settled, PATIENCE), WriteRejectedError)
     assert journal.read(channel.connect_id) == before
 
 
@@ -741,7 +742,7 @@ async def test_draining_finishes_what_was_accepted_and_refuses_what_is_new(
         await answer(reply)
     with pytest.raises(ShuttingDownError):
         await answer(late)
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, PATIENCE)
     assert house.router.live == 0
     assert [s.sequence_number for s in journal.all_snapshots] == [1, 11]
     await house.committer.close()
@@ -754,7 +755,7 @@ async def test_draining_stops_an_actor_that_was_about_to_start(journal: Scripted
     house = House(journal)
     reply = house.ask(channel.connect_id, Encrypt(b"x"))
     draining = asyncio.ensure_future(house.router.drain())
-    await asyncio.wait_for(draining, 5)
+    await asyncio.wait_for(draining, PATIENCE)
     assert channel.open(await answer(reply)) == b"x"
     assert house.router.live == 0
     await house.committer.close()

@@ -13,6 +13,7 @@ from service.actors.dispatcher import PASS_SECONDS, TURN_SECONDS, Dispatcher
 from service.actors.future import LoopFuture
 from service.actors.mailbox import Envelope
 from tests.support.house import until
+from tests.support.process import PATIENCE
 
 
 class Turn:
@@ -72,7 +73,7 @@ def test_turns_run_on_the_dispatchers_thread(dispatcher: Dispatcher) -> None:
     done = threading.Event()
     dispatcher.schedule(Turn(lambda: threads.append(threading.get_ident())))
     dispatcher.schedule(Turn(done.set))
-    assert done.wait(10)
+    assert done.wait(PATIENCE)
     assert threads != [threading.get_ident()]
     assert len(threads) == 1
 
@@ -341,7 +342,7 @@ def test_no_message_is_lost_between_two_threads(dispatcher: Dispatcher) -> None:
         teller.start()
     for teller in tellers:
         teller.join()
-    assert [ref.ask(0, timeout=10) for ref in refs] == [4_000] * 10
+    assert [ref.ask(0, timeout=PATIENCE) for ref in refs] == [4_000] * 10
 
 
 # --- Closing --------------------------------------------------------------------------------------
@@ -375,9 +376,9 @@ def test_a_dispatcher_of_a_closed_loop_abandons_what_comes() -> None:
 def test_an_actor_of_a_closed_dispatcher_answers_that_it_is_dead() -> None:
     with Dispatcher.in_thread() as dispatcher:
         idle = Echo.start(dispatcher=dispatcher)
-        assert idle.ask("hello", timeout=10) == "hello"
+        assert idle.ask("hello", timeout=PATIENCE) == "hello"
     with pytest.raises(ActorDeadError, match="stopped before handling"):
-        idle.ask("hello", timeout=10)
+        idle.ask("hello", timeout=PATIENCE)
     assert not idle.is_alive()
     assert idle not in ActorRegistry.get_all()
 

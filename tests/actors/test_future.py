@@ -14,6 +14,7 @@ from pykka import ActorDeadError, ActorRef, ThreadingFuture
 from service.actors.actor import DispatchedActor
 from service.actors.dispatcher import Dispatcher
 from service.actors.future import LoopFuture, WouldBlockError
+from tests.support.process import PATIENCE
 
 
 class Echo(DispatchedActor):
@@ -55,7 +56,7 @@ async def test_a_result_from_another_thread_wakes_the_waiting_task() -> None:
     waiting = asyncio.ensure_future(_result_of(future))
     await asyncio.sleep(0)
     from_another_thread(future.set, "from afar")
-    assert await asyncio.wait_for(waiting, 10) == "from afar"
+    assert await asyncio.wait_for(waiting, PATIENCE) == "from afar"
 
 
 async def _result_of(future: LoopFuture[str]) -> str:
@@ -161,7 +162,7 @@ async def test_a_closed_loop_of_a_waiter_is_no_error(caplog: pytest.LogCaptureFi
 async def test_get_without_a_result_refuses_to_block_an_event_loop() -> None:
     future: LoopFuture[str] = LoopFuture()
     with pytest.raises(WouldBlockError) as raised:
-        future.get(timeout=10)
+        future.get(timeout=PATIENCE)
     assert raised.value.future is future
     future.set("here")
     assert future.get() == "here"
@@ -181,7 +182,7 @@ def test_a_handler_that_blocks_for_an_answer_gets_an_error(dispatcher: Dispatche
 
     echo = Echo.start(dispatcher=dispatcher)
     with pytest.raises(WouldBlockError):
-        Blocks.start(dispatcher=dispatcher).ask(echo, timeout=10)
+        Blocks.start(dispatcher=dispatcher).ask(echo, timeout=PATIENCE)
 
 
 # --- Callbacks ------------------------------------------------------------------------------------
@@ -263,8 +264,8 @@ def test_a_result_is_passed_on() -> None:
     future.pass_on(before)
     future.set("here")
     future.pass_on(after)
-    assert before.get(timeout=10) == "here"
-    assert after.get(timeout=10) == "here"
+    assert before.get(timeout=PATIENCE) == "here"
+    assert after.get(timeout=PATIENCE) == "here"
 
 
 def test_an_exception_is_passed_on() -> None:
@@ -273,7 +274,7 @@ def test_an_exception_is_passed_on() -> None:
     future.pass_on(other)
     future.set_exception((ValueError, ValueError("no good"), None))
     with pytest.raises(ValueError, match="no good"):
-        other.get(timeout=10)
+        other.get(timeout=PATIENCE)
 
 
 # --- Odds and ends --------------------------------------------------------------------------------
@@ -329,8 +330,8 @@ def test_a_stopped_actor_is_freed_while_its_ref_lives_on(dispatcher: Dispatcher)
     assert actor() is not None
     gc.disable()  # by reference counts alone
     try:
-        ref.stop(timeout=10)
-        Echo.start(dispatcher=dispatcher).ask("the turn that stopped it is over", timeout=10)
+        ref.stop(timeout=PATIENCE)
+        Echo.start(dispatcher=dispatcher).ask("the turn that stopped it is over", timeout=PATIENCE)
         assert actor() is None
     finally:
         gc.enable()

@@ -8,6 +8,7 @@ from pykka import ActorRef, ActorRegistry, ThreadingActor
 from service.actors.actor import DispatchedActor
 from service.actors.dispatcher import Dispatcher
 from service.actors.registry import _OrderedRefs, use_ordered_registry
+from tests.support.process import PATIENCE
 
 
 class Plain(DispatchedActor):
@@ -31,7 +32,7 @@ def test_refs_registered_before_are_kept_in_order(
     assert use_ordered_registry()
     refs.append(Plain.start(dispatcher=dispatcher))
     assert ActorRegistry.get_all() == refs
-    assert ActorRegistry.stop_all(timeout=10) == [True] * 4
+    assert ActorRegistry.stop_all(timeout=PATIENCE) == [True] * 4
 
 
 def test_a_registry_of_another_make_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,13 +46,13 @@ def test_actors_of_both_types_share_the_registry(dispatcher: Dispatcher) -> None
     refs: list[ActorRef[Any]] = [Plain.start(dispatcher=dispatcher), Threaded.start()]
     assert ActorRegistry.get_all() == refs
     assert ActorRegistry.get_by_class(ThreadingActor) == refs[1:]
-    assert ActorRegistry.stop_all(timeout=10) == [True, True]
+    assert ActorRegistry.stop_all(timeout=PATIENCE) == [True, True]
     assert ActorRegistry.get_all() == []
 
 
 def test_unregistering_twice_is_no_error(dispatcher: Dispatcher) -> None:
     ref = Plain.start(dispatcher=dispatcher)
-    ref.stop(timeout=10)
+    ref.stop(timeout=PATIENCE)
     ActorRegistry.unregister(ref)
     assert ActorRegistry.get_all() == []
 

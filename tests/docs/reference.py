@@ -26,8 +26,12 @@ _HEAD = """\
 # Configuration reference
 
 Made from the settings' own definitions by `make docs`; a test holds the two together. Sources in
-rising order: defaults, TOML file (`--config FILE`), environment, flags. A name that nothing reads
-is an error, wherever it stands.
+rising order: defaults, TOML file (`--config FILE`), environment, flags. The file is UTF-8.
+Variables are read in any case.
+
+A name that no setting has is an error in each source (but for the variables that Kubernetes sets
+for a Service called like the program), and so is an empty value. The message names the setting as
+it was written there. A whole number is written without a decimal point.
 """
 
 _SERVICE = """\

@@ -27,7 +27,7 @@ from tests.faults.error_loop import scratch
 from tests.faults.witness import OPENING, Left, Verdict, judge, leave
 from tests.support.journals import EAGER_UPKEEP, MASTER_KEY, sqlite_journal
 
-pytestmark = pytest.mark.timeout(3_600 if THOROUGH else 120)
+pytestmark = pytest.mark.timeout(3_600 if THOROUGH else 600)
 
 _CHANNELS = 3
 _PAGE = 8_192

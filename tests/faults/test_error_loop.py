@@ -8,7 +8,7 @@ from tests.faults.conftest import THOROUGH, UnderShim
 from tests.faults.shim import FAULTS
 from tests.support.compiler import needs_compiler
 
-pytestmark = [needs_compiler, pytest.mark.timeout(3_600 if THOROUGH else 120)]
+pytestmark = [needs_compiler, pytest.mark.timeout(3_600 if THOROUGH else 600)]
 
 
 @pytest.fixture(scope="module")

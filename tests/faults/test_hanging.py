@@ -15,6 +15,7 @@ from service.persistence.committer import CallbackWrite, Committer
 from service.persistence.contract import Record, RecordKind, Snapshot
 from tests.faults.conftest import SEED, THOROUGH
 from tests.support.journals import ScriptedJournal
+from tests.support.process import PATIENCE
 from tests.support.virtual_time import VirtualClock, run_virtually
 
 TIMEOUT = 30.0
@@ -78,7 +79,7 @@ class Counter:
         """Let a commit begin that the journal does not answer."""
         await asyncio.sleep(0)
         await asyncio.sleep(0)
-        assert self.journal.entered.wait(10)
+        assert self.journal.entered.wait(PATIENCE)
 
     async def release(self) -> None:
         self.journal.gate.set()
@@ -201,7 +202,7 @@ def _schedule(seed: int) -> tuple[int, int]:
     return run_virtually(run)
 
 
-@pytest.mark.timeout(3_600 if THOROUGH else 120)
+@pytest.mark.timeout(3_600 if THOROUGH else 600)
 def test_whatever_happens_every_request_has_one_answer_within_its_deadline() -> None:
     runs = [_schedule(seed) for seed in range(SEED, SEED + (1_000 if THOROUGH else 60))]
     asked, timed_out = (sum(figures) for figures in zip(*runs, strict=True))

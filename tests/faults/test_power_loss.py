@@ -8,7 +8,7 @@ from tests.faults.conftest import SEED, THOROUGH, UnderShim
 from tests.faults.disk import Disk, Operation
 from tests.support.compiler import needs_compiler
 
-pytestmark = pytest.mark.timeout(3_600 if THOROUGH else 120)
+pytestmark = pytest.mark.timeout(3_600 if THOROUGH else 600)
 
 
 def try_out(under_shim: UnderShim, **plan: object) -> dict[str, Any]:

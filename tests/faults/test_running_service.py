@@ -18,7 +18,7 @@ from tests.faults.shim import Call, Fault, Shim
 from tests.process.test_process import client_of, open_channel
 from tests.support.compiler import needs_compiler
 from tests.support.house import until
-from tests.support.process import RunningService
+from tests.support.process import PATIENCE, RunningService
 
 pytestmark = needs_compiler
 
@@ -137,7 +137,7 @@ def test_a_service_does_not_start_on_a_disk_that_can_not_be_written(
         env=shim.environment(library),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode not in (0, None)

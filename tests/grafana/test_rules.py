@@ -13,6 +13,7 @@ from grafana.local.panels import resolve
 from grafana.local.programs import Programs
 from grafana.local.stack import PROMETHEUS_DIR, configuration
 from tests.support.dashboards import asked, dashboards, rules
+from tests.support.process import PATIENCE
 
 RULE_FILES = sorted((PROMETHEUS_DIR / "rules").glob("*.yml"))
 TEST_FILES = sorted((PROMETHEUS_DIR / "tests").glob("*.yml"))
@@ -23,7 +24,11 @@ yaml = YAML(typ="safe")
 
 def promtool(programs: Programs, *arguments: str | Path) -> tuple[bool, str]:
     done = subprocess.run(  # noqa: S603 - Prometheus's own tool
-        [programs.promtool, *arguments], capture_output=True, text=True, timeout=60, check=False
+        [programs.promtool, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     return done.returncode == 0, done.stdout + done.stderr
 

@@ -172,7 +172,6 @@ def test_shapes_change_one_thing_at_a_time() -> None:
         assert len(changed) == 1, axis
 
 
-@pytest.mark.timeout(180)
 def test_an_audit_runs_from_claims_to_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

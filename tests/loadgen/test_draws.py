@@ -56,6 +56,8 @@ def test_nothing_is_drawn_beyond_the_limit() -> None:
         ("-1", "from 0 to 100"),
         ("101", "from 0 to 100"),
         ("uniform:1:101", "from 0 to 100"),
+        ("uniform:10:5", "has the lower number first"),
+        ("1*1e308,1*1e308", "weights are positive numbers"),
         ("1*0", "weights"),
         ("1*-1,2*3", "weights"),
     ],
@@ -63,3 +65,7 @@ def test_nothing_is_drawn_beyond_the_limit() -> None:
 def test_what_is_no_distribution_is_refused(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         Draws.parse(text, 100)
+
+
+def test_a_lognormal_of_any_sigma_stays_within_the_limit() -> None:
+    assert max(drawn("lognormal:1:100000")) == 1e6

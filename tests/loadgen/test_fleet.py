@@ -18,9 +18,8 @@ from loadgen.results import LoadFigures, RunResult
 from loadgen.service_process import ServiceOptions, ServiceProcess
 from loadgen.settings import RunSettings, load_settings
 from loadgen.transport import TransportError
+from tests.support.process import PATIENCE
 from tests.support.results import latency, load, require_sound
-
-PATIENCE = 20.0
 
 SMALL = ("--processes=2", "--channels=5", "--warm-up-seconds=0", "--frame-operations=8")
 

@@ -10,8 +10,7 @@ import psutil
 import pytest
 
 from loadgen.service_process import ServiceError, ServiceOptions, ServiceProcess
-
-PATIENCE = 20.0
+from tests.support.process import PATIENCE
 
 READY = json.dumps({"event": "ready", "listen": "a:1", "metrics": "b:2", "pid": 3})
 

@@ -28,8 +28,8 @@ from service.errors import OverloadedError
 from service.rpc.status import status_of
 from service.tracing import REQUEST_ID
 from tests.support.loads import PacedService, echo, failure
+from tests.support.process import PATIENCE
 
-PATIENCE = 20.0
 FULL = status_of(OverloadedError("full"))
 
 

@@ -29,6 +29,7 @@ from service.persistence.contract import (
 from service.persistence.gathering import Gathering
 from tests.support.house import until
 from tests.support.journals import ScriptedJournal
+from tests.support.process import PATIENCE
 from tests.support.virtual_time import NoThread, VirtualClock, run_virtually
 
 ONE, TWO = 11, 22
@@ -540,7 +541,7 @@ async def test_closing_waits_for_what_was_asked_for_then_releases_the_journal() 
     await asyncio.sleep(0)
     assert not closing.done()
     desk.journal.gate.set()
-    await asyncio.wait_for(closing, 10)
+    await asyncio.wait_for(closing, PATIENCE)
     assert [error for _, error in desk.settled] == [None, None]
     assert desk.journal.closed_after == 2
 

@@ -21,8 +21,6 @@ from service.keyfiles import KeySource, load_identity
 from service.persistence.inspection import inspect_channel
 from tests.support.process import PATIENCE, RunningService, Start
 
-pytestmark = pytest.mark.timeout(300)
-
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
@@ -395,11 +393,12 @@ async def test_a_service_that_stood_still_is_replaced_and_writes_nothing_more(
 @pytest.mark.parametrize(
     ("arguments", "expected", "said"),
     [
-        (["inspect"], 3, "sealing.key is missing"),
-        (["verify"], 3, "sealing.key is missing"),
-        (["reseal"], 3, "sealing.key is missing"),
+        (["inspect"], 3, "there is no directory"),
+        (["inspect", "--channel=5"], 3, "there is no directory"),
+        (["verify"], 3, "there is no directory"),
+        (["reseal"], 3, "there is no directory"),
         (["restore", "nowhere"], 3, "sealing.key is missing"),
-        (["backup", "somewhere"], 3, "journal.db can't be opened"),
+        (["backup", "somewhere"], 3, "there is no directory"),
         (["backup"], 2, "directory"),
         (["inspect", "--config=/no/such/file"], 2, "does not exist"),
     ],
@@ -409,3 +408,87 @@ def test_commands_without_data_say_what_is_missing_and_make_nothing(
 ) -> None:
     assert said in command(*arguments, f"--data-dir={data}", expect=expected)
     assert not data.exists()
+
+
+# Each with all that it needs but for a data directory.
+COMMANDS = (
+    ["inspect"],
+    ["inspect", "--channel=5"],
+    ["verify"],
+    ["reseal"],
+    ["backup", "somewhere"],
+    ["restore", "nowhere"],
+    ["serve", "--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"],
+)
+
+
+def line_of(arguments: list[str], data: Path) -> str:
+    """Return the one line that a command ends with that can't be done."""
+    said = command(*arguments, f"--data-dir={data}", expect=3)
+    assert said.startswith("connect-actor: ")
+    assert said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize("arguments", COMMANDS[:5])
+def test_an_empty_directory_is_told_for_what_it_is(data: Path, arguments: list[str]) -> None:
+    data.mkdir()
+    assert f"{data} holds no journal.db" in line_of(arguments, data)
+    assert not list(data.iterdir())
+
+
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_a_file_is_no_data_directory(data: Path, arguments: list[str]) -> None:
+    data.touch()
+    assert f"{data} is no directory" in line_of(arguments, data)
+    below = line_of(arguments, data / "below")
+    assert "Not a directory" in below or "there is no directory" in below or "is missing" in below
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root has access to every directory")
+@pytest.mark.parametrize("arguments", COMMANDS)
+def test_a_directory_of_another_user_is_one_line(data: Path, arguments: list[str]) -> None:
+    data.mkdir(0o000)
+    for directory in (data, data / "below"):
+        assert "Permission denied" in line_of(arguments, directory)
+
+
+@pytest.mark.parametrize("channel", ["0", "-1", "x", "1.0", str(2**63), str(2**64)])
+def test_an_id_that_no_channel_can_have_is_refused_as_such(data: Path, channel: str) -> None:
+    said = command("inspect", f"--channel={channel}", f"--data-dir={data}", expect=2)
+    assert "expected a connect id, 1 to 9223372036854775807" in said
+
+
+async def test_exit_codes_mean_the_same_whatever_becomes_of_the_output(
+    start: Start, data: Path
+) -> None:
+    service = start()
+    async with client_of(service) as client:
+        channel = await established(client)
+    service.signal(signal.SIGTERM)
+
+    def codes(program: str) -> list[int]:
+        ends = []
+        for redirect in (">&-", "| true", ">/dev/full"):
+            script = f'"$0" -m service.cli {program} --data-dir="$1" {redirect}'
+            done = subprocess.run(  # noqa: S603 - our own command
+                [
+                    *("/bin/bash", "-c", script + '; exit "${PIPESTATUS[0]}"'),
+                    *(sys.executable, str(data)),
+                ],
+                stderr=subprocess.PIPE,
+                timeout=PATIENCE,
+                check=False,
+            )
+            assert b"Traceback" not in done.stderr
+            ends.append(done.returncode)
+        return ends
+
+    assert codes("inspect") == [0, 0, 4]
+    assert codes(f"inspect --channel={channel.connect_id} --json") == [0, 0, 4]
+    assert codes("inspect --channel=5") == [1, 1, 1]
+    assert codes("verify --all") == [0, 0, 4]
+    with sqlite3.connect(data / "journal.db") as connection:
+        connection.execute("UPDATE snapshots SET payload = zeroblob(99)")
+    connection.close()
+    assert codes("verify") == [1, 1, 1]

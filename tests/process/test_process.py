@@ -127,7 +127,7 @@ def test_a_port_in_use_is_one_clear_line(start: Start, tmp_path: Path, which: st
         ([], "usage: connect-actor"),
         (["dance"], "usage: connect-actor"),
         (["serve", "--strategy=fastest"], "one of full, cached, differential"),
-        (["serve", "--snapshot-interval=0"], "snapshot_interval"),
+        (["serve", "--snapshot-interval=0"], "--snapshot-interval: expected more than 0 (got '0')"),
         (["serve", "--config=/no/such/file"], "/no/such/file does not exist"),
     ],
 )

@@ -61,19 +61,6 @@ def test_a_file_that_makes_no_sense_is_refused_by_name(
         load_settings([f"--config={path}"])
 
 
-def test_an_unknown_flag_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        load_settings(["--no-such-flag=1"])
-    assert left.value.code == 2
-    assert "--no-such-flag" in capsys.readouterr().err
-
-
-def test_a_misspelt_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CONNECT_ACTOR_STRATGEY", "full")
-    with pytest.raises(SettingsError, match="CONNECT_ACTOR_STRATGEY"):
-        load_settings([])
-
-
 def test_settings_never_change() -> None:
     with pytest.raises(ValidationError):
         load_settings([]).strategy = "full"

@@ -1,6 +1,7 @@
 """A real gRPC server in front of a real house, on a free port."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
@@ -8,18 +9,18 @@ from service.client import ConnectClient
 from service.rpc.server import RpcServer
 from service.rpc.servicer import ConnectServicer
 from tests.support.house import House
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import KINDS, Script, scripted_journal
 
 MAX_MESSAGE = 4_096
 
 
-@pytest.fixture
-def journal() -> ScriptedJournal:
-    return ScriptedJournal()
+@pytest.fixture(params=KINDS)
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Script:
+    return scripted_journal(request.param, tmp_path)
 
 
 @pytest.fixture
-async def house(journal: ScriptedJournal) -> AsyncIterator[House]:
+async def house(journal: Script) -> AsyncIterator[House]:
     house = House(journal, wall_clock=True)
     yield house
     journal.gate.set()

@@ -6,6 +6,7 @@ import pytest
 
 from service.errors import OverloadedError
 from service.rpc.admission import Admission, Bounds
+from tests.support.process import PATIENCE
 
 
 def admission(operations: int = 4, total_bytes: int = 1 << 20) -> Admission:
@@ -66,7 +67,7 @@ async def test_the_turn_of_a_stream_that_has_ended_is_the_next_ones() -> None:
     await asyncio.sleep(0)
     first.cancel()
     full.answered()
-    await asyncio.wait_for(second, 5)
+    await asyncio.wait_for(second, PATIENCE)
     assert first.cancelled()
 
 

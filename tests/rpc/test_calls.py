@@ -26,8 +26,9 @@ from service.rpc.servicer import ConnectServicer
 from service.rpc.status import STATUSES, status_of
 from tests.fuzz.driver import CORPUS
 from tests.rpc.conftest import MAX_MESSAGE
-from tests.support.house import PATIENCE, House, until
-from tests.support.journals import ScriptedJournal
+from tests.support.house import House, until
+from tests.support.journals import Script
+from tests.support.process import PATIENCE
 
 UNKNOWN = 123_456
 
@@ -88,13 +89,73 @@ async def test_a_closed_channel_is_not_found(client: ConnectClient, identity: Id
         await channel.restore()
 
 
-@pytest.mark.parametrize("connect_id", [0, UNKNOWN, 2**63, 2**64 - 1])
-async def test_an_unknown_id_is_not_found_whatever_its_form(
+async def codes_of(client: ConnectClient, connect_id: int) -> set[grpc.StatusCode]:
+    """Ask for everything that names a channel, by calls and over a stream; return the codes."""
+    payload = wire.CipherPayload(nonce=bytes(12), ciphertext=bytes(16), dh_public_key=bytes(32))
+    codes = set()
+    operations = []
+    requests: tuple[tuple[str, Any], ...] = (
+        ("encrypt", wire.EncryptRequest(connect_id=connect_id)),
+        ("decrypt", wire.DecryptRequest(connect_id=connect_id, payload=payload)),
+        ("acknowledge", wire.AcknowledgeRequest(connect_id=connect_id, up_to_delivery_number=1)),
+        ("restore", wire.RestoreRequest(connect_id=connect_id)),
+        ("close", wire.CloseRequest(connect_id=connect_id)),
+    )
+    for name, request in requests:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await getattr(client.stub, name.capitalize())(request)
+        codes.add(caught.value.code())
+        operations.append(wire.Operation(**{name: request}))
+    async with client.exchange() as stream:
+        results = await stream.call(operations)
+    by_number = {code.value[0]: code for code in grpc.StatusCode}
+    return codes | {by_number[result.error.code] for result in results}
+
+
+@pytest.mark.parametrize("connect_id", [1, UNKNOWN, 2**63 - 1])
+async def test_an_id_of_no_channel_is_not_found(client: ConnectClient, connect_id: int) -> None:
+    assert await codes_of(client, connect_id) == {grpc.StatusCode.NOT_FOUND}
+
+
+@pytest.mark.parametrize("connect_id", [0, 2**63, 2**64 - 1])
+async def test_an_id_that_no_channel_can_have_is_an_invalid_argument(
     client: ConnectClient, connect_id: int
 ) -> None:
+    assert await codes_of(client, connect_id) == {grpc.StatusCode.INVALID_ARGUMENT}
+
+
+async def test_every_number_may_be_as_large_as_its_field_and_harms_nothing(
+    client: ConnectClient, identity: Identity, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel = await client.establish(identity)
+    number = 2**64 - 1
+    for request_id in (number, 2**63):
+        sent = await client.stub.Encrypt(
+            wire.EncryptRequest(
+                connect_id=channel.connect_id, plaintext=b"x", request_id=request_id
+            )
+        )
+        assert sent.payload.request_id == request_id
+        assert channel.open(sent.payload) == b"x"
+    for field, value in (
+        ("request_id", number),
+        ("created_at_unix_micros", -(2**63)),
+        ("created_at_unix_micros", 2**63 - 1),
+        ("ratchet_index", 2**32 - 1),
+        ("previous_chain_length", 2**32 - 1),
+    ):
+        payload = channel.seal(b"y")
+        setattr(payload, field, value)
+        # Forged, malformed, or too far ahead: each is the caller's or the peer's.
+        with pytest.raises((errors.CallerError, errors.PeerError)):
+            await channel.decrypt(payload)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await client.stub.Encrypt(wire.EncryptRequest(connect_id=connect_id))
-    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        await client.stub.Acknowledge(
+            wire.AcknowledgeRequest(connect_id=channel.connect_id, up_to_delivery_number=number)
+        )
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert not caplog.records
+    assert await channel.decrypt(channel.seal(b"sound")) == b"sound"
 
 
 async def test_an_error_carries_a_reason_for_programs(client: ConnectClient) -> None:
@@ -139,7 +200,7 @@ async def test_a_malformed_payload_is_refused_and_the_channel_unharmed(
 
 
 async def test_a_call_whose_caller_gives_up_leaves_the_channel_working(
-    client: ConnectClient, identity: Identity, journal: ScriptedJournal
+    client: ConnectClient, identity: Identity, journal: Script
 ) -> None:
     channel = await client.establish(identity)
     journal.entered.clear()
@@ -230,7 +291,7 @@ async def test_a_frame_of_as_many_operations_as_may_be_is_answered(client: Conne
 async def test_results_of_a_stream_share_a_commit(
     client: ConnectClient,
     identity: Identity,
-    journal: ScriptedJournal,
+    journal: Script,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(dispatcher, "PASS_SECONDS", 10.0)  # however slow the machine is
@@ -244,11 +305,14 @@ async def test_results_of_a_stream_share_a_commit(
 
 @pytest.mark.parametrize("frame", [1, 600])
 async def test_a_stream_takes_no_more_than_its_share_in_flight(
-    client: ConnectClient, identity: Identity, journal: ScriptedJournal, house: House, frame: int
+    client: ConnectClient, identity: Identity, journal: Script, house: House, frame: int
 ) -> None:
-    channel = await client.establish(identity)
+    channel, other = [await client.establish(identity) for _ in range(2)]
     journal.entered.clear()
     journal.gate.clear()
+    # Keeps the committer busy, so that all others wait.
+    first = asyncio.ensure_future(other.encrypt(b"x"))
+    await until(journal.entered.is_set)
     async with client.exchange() as stream:
         calls = [
             asyncio.ensure_future(
@@ -256,10 +320,11 @@ async def test_a_stream_takes_no_more_than_its_share_in_flight(
             )
             for _ in range(600 // frame)
         ]
-        await until(journal.entered.is_set)
+        await until(lambda: house.committer.waiting >= 256)
         await asyncio.sleep(0.1)
-        assert 0 < house.committer.waiting <= 256
+        assert house.committer.waiting == 256
         journal.gate.set()
+        await first
         for results in await asyncio.gather(*calls):
             for result in results:
                 require_success(result)

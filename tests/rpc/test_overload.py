@@ -19,8 +19,9 @@ from service.rpc.admission import Bounds
 from service.rpc.server import ConnectionBounds, RpcServer
 from service.rpc.servicer import ConnectServicer
 from tests.rpc.conftest import MAX_MESSAGE
-from tests.support.house import PATIENCE, House, until
-from tests.support.journals import ScriptedJournal
+from tests.support.house import House, until
+from tests.support.journals import Script
+from tests.support.process import PATIENCE
 
 Serve = Callable[..., Awaitable["Served"]]
 
@@ -81,7 +82,7 @@ def refusals(results: Sequence[wire.OperationResult]) -> list[Status]:
     return [result.error for result in results if result.HasField("error")]
 
 
-def hold(journal: ScriptedJournal) -> None:
+def hold(journal: Script) -> None:
     journal.entered.clear()
     journal.gate.clear()
 
@@ -90,7 +91,7 @@ def hold(journal: ScriptedJournal) -> None:
 
 
 async def test_what_a_frame_brings_beyond_the_services_bound_is_refused_before_any_work(
-    serve: Serve, journal: ScriptedJournal, house: House
+    serve: Serve, journal: Script, house: House
 ) -> None:
     served = await serve(max_operations=8)
     channel = await served.establish()
@@ -114,7 +115,7 @@ async def test_what_a_frame_brings_beyond_the_services_bound_is_refused_before_a
 
 
 async def test_a_call_beyond_the_services_bound_is_refused_before_any_work(
-    serve: Serve, journal: ScriptedJournal, house: House
+    serve: Serve, journal: Script, house: House
 ) -> None:
     served = await serve(max_operations=2)
     channel = await served.establish()
@@ -130,7 +131,7 @@ async def test_a_call_beyond_the_services_bound_is_refused_before_any_work(
 
 
 async def test_work_that_its_caller_gave_up_still_counts_until_it_is_done(
-    serve: Serve, journal: ScriptedJournal
+    serve: Serve, journal: Script
 ) -> None:
     served = await serve(max_operations=1)
     channel = await served.establish()
@@ -148,7 +149,7 @@ async def test_work_that_its_caller_gave_up_still_counts_until_it_is_done(
 
 
 async def test_streams_are_held_up_rather_than_refused_while_the_service_is_busy(
-    serve: Serve, journal: ScriptedJournal
+    serve: Serve, journal: Script
 ) -> None:
     served = await serve(max_operations=40)  # streams are read on below 30
     channel = await served.establish()
@@ -183,7 +184,7 @@ async def test_streams_that_wait_for_room_get_their_turn_and_none_is_forgotten(
 
 
 async def test_calls_beyond_a_connections_share_wait_at_the_caller(
-    serve: Serve, journal: ScriptedJournal
+    serve: Serve, journal: Script
 ) -> None:
     served = await serve(ConnectionBounds(max_calls_per_connection=4))
     channel = await served.establish()
@@ -198,7 +199,7 @@ async def test_calls_beyond_a_connections_share_wait_at_the_caller(
 
 
 async def test_calls_beyond_those_of_the_whole_server_are_refused_unread(
-    serve: Serve, journal: ScriptedJournal
+    serve: Serve, journal: Script
 ) -> None:
     served = await serve(ConnectionBounds(max_calls=3))
     channel = await served.establish()
@@ -344,7 +345,7 @@ async def test_a_stream_without_work_for_too_long_is_ended_in_order(serve: Serve
 
 
 async def test_a_stream_that_waits_for_its_answers_is_not_idle(
-    serve: Serve, journal: ScriptedJournal
+    serve: Serve, journal: Script
 ) -> None:
     served = await serve(stream_idle_timeout=0.8)
     channel = await served.establish()

@@ -12,7 +12,7 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service import errors
 from service.client import Channel, ConnectClient, Identity, error_of, require_success
 from tests.support.house import House
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import Script
 
 if TYPE_CHECKING:
     # Known to the type checker only.
@@ -22,7 +22,7 @@ KEY = b"a key"
 
 
 @pytest.fixture
-async def house(journal: ScriptedJournal) -> AsyncIterator[House]:
+async def house(journal: Script) -> AsyncIterator[House]:
     house = House(journal, wall_clock=True, redelivery_window=4)
     yield house
     await house.close()
@@ -167,7 +167,7 @@ async def test_a_call_whose_answer_got_lost_is_repeated_with_one_and_the_same_ou
 
 @pytest.mark.parametrize("kind", ["written", "not written"])
 async def test_a_write_of_unknown_outcome_is_repeated(
-    client: ConnectClient, house: House, journal: ScriptedJournal, kind: str
+    client: ConnectClient, house: House, journal: Script, kind: str
 ) -> None:
     channel, stub = await lossy(client)
     (journal.fail_after if kind == "written" else journal.fail_before).append(True)

@@ -11,7 +11,7 @@ from service.client import Channel, ConnectClient, Identity
 from service.errors import ChannelDamagedError
 from service.persistence.contract import CorruptRecordError
 from service.protocol.session import Session
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import Script
 
 
 async def refused_encrypt(client: ConnectClient, channel: Channel) -> str:
@@ -30,7 +30,7 @@ def told(caplog: pytest.LogCaptureFixture, **fields: object) -> list[tuple[str, 
 
 
 async def test_a_failed_commit_names_the_request_and_the_channel(
-    client: ConnectClient, journal: ScriptedJournal, caplog: pytest.LogCaptureFixture
+    client: ConnectClient, journal: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     channel = await client.establish(Identity.generate(os.urandom))
@@ -59,7 +59,7 @@ async def test_a_crashed_actor_names_the_request_and_the_channel(
 
 
 async def test_a_damaged_channel_is_named(
-    client: ConnectClient, journal: ScriptedJournal, caplog: pytest.LogCaptureFixture
+    client: ConnectClient, journal: Script, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     damaged: list[int] = []

@@ -22,8 +22,9 @@ from service.rpc.entrance import Context, Places, Visit
 from service.rpc.server import ConnectionBounds, RpcServer
 from service.rpc.servicer import ConnectServicer
 from tests.rpc.conftest import MAX_MESSAGE
-from tests.support.house import PATIENCE, House, until
+from tests.support.house import House, until
 from tests.support.http2 import RawPeer, framed
+from tests.support.process import PATIENCE
 
 MAX_FRAME = 1_048_576
 TOKEN = new_token()

@@ -27,11 +27,9 @@ from service.protocol.payload import Payload
 from service.protocol.primitives import KeyPairs
 from service.protocol.session import Session
 from tests.support.channels import NOW, establish_request, seeded
+from tests.support.process import PATIENCE
 
 __all__ = ["House", "PeerEnd"]
-
-# Long enough for a loaded machine; a test that gets here has failed.
-PATIENCE = 10.0
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from service.persistence.contract import (
     Batch,
@@ -15,8 +16,21 @@ from service.persistence.contract import (
 from service.persistence.keyring import KeyRing
 from service.persistence.memory import MemoryJournal
 from service.persistence.sqlite import SqliteJournal
+from tests.support.process import PATIENCE
 
-__all__ = ["EAGER_UPKEEP", "MASTER_KEY", "ScriptedJournal", "sqlite_journal"]
+__all__ = [
+    "EAGER_UPKEEP",
+    "KINDS",
+    "MASTER_KEY",
+    "Script",
+    "ScriptedJournal",
+    "ScriptedSqliteJournal",
+    "scripted_journal",
+    "sqlite_journal",
+]
+
+KINDS = ("memory", "sqlite")
+"""Of journals: what holds on the one in memory need not hold on the one that serves."""
 
 MASTER_KEY = bytes(range(32))
 
@@ -31,11 +45,18 @@ def sqlite_journal(
     return SqliteJournal(path, keys=KeyRing.of(key), strategy=strategy, moved=True)
 
 
-class ScriptedJournal(MemoryJournal):
-    """A memory journal whose next commits and recoveries do as a test says."""
+if TYPE_CHECKING:
+    # What the mixin calls is there in each kind.
+    class _Mixed(MemoryJournal): ...
+else:
+    _Mixed = object
 
-    def __init__(self) -> None:
-        super().__init__()
+
+class Script(_Mixed):
+    """Has a journal's next commits and recoveries do as a test says; mixed in before it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - the kind's own
+        super().__init__(*arguments, **options)
         self.gate = threading.Event()
         """Cleared, it holds every commit up."""
         self.gate.set()
@@ -50,6 +71,10 @@ class ScriptedJournal(MemoryJournal):
         """For the next commits: leave out all records, and say so."""
         self.on_recover: Callable[[int], None] = lambda _: None
         self.recoveries: list[int] = []
+        self.looked_up: list[int] = []
+        """Channels whose owner was asked for."""
+        self.heights = 0
+        """Times that a highest sequence number was asked for."""
         self.upkeep_steps = 0
         """Steps of clean-up that are still to be done."""
         self.upkeeps: list[int] = []
@@ -68,7 +93,7 @@ class ScriptedJournal(MemoryJournal):
 
     def commit(self, batch: Batch) -> list[Rejection]:
         self.entered.set()
-        self.gate.wait(10)
+        self.gate.wait(PATIENCE)
         if self.fail_before and self.fail_before.pop(0):
             raise CommitFailedError("on purpose, before writing")
         if self.reject and self.reject.pop(0):
@@ -85,14 +110,40 @@ class ScriptedJournal(MemoryJournal):
         self.on_recover(channel)
         return super().recover(channel)
 
+    def owner(self, channel: int) -> bytes:
+        self.looked_up.append(channel)
+        return super().owner(channel)
+
+    def highest_sequence_number(self, channel: int) -> int:
+        self.heights += 1
+        return super().highest_sequence_number(channel)
+
     def upkeep(self) -> bool:
         self.upkeeps.append(len(self.batches))
         self.upkeep_steps = max(self.upkeep_steps - 1, 0)
-        return self.upkeep_steps > 0
+        return super().upkeep() or self.upkeep_steps > 0
 
     def forget(self, channel: int) -> None:
         self.forgotten.append(channel)
+        super().forget(channel)
 
     def close(self) -> None:
         self.closed_after = len(self.batches)
         super().close()
+
+
+class ScriptedJournal(Script, MemoryJournal):
+    """A scripted journal in memory."""
+
+
+class ScriptedSqliteJournal(Script, SqliteJournal):
+    """A scripted journal as it serves."""
+
+
+def scripted_journal(kind: str, directory: Path) -> Script:
+    """Return a scripted journal of one of the kinds."""
+    if kind == "memory":
+        return ScriptedJournal()
+    return ScriptedSqliteJournal(
+        directory / "journal.db", keys=KeyRing.of(MASTER_KEY), strategy="differential"
+    )

@@ -8,11 +8,18 @@ import pytest
 from service.client import Channel, ConnectClient, Identity
 from service.rpc.server import RpcServer
 from service.rpc.servicer import ConnectServicer
-from tests.rpc.conftest import MAX_MESSAGE, client, house, journal
+from tests.rpc.conftest import MAX_MESSAGE, client, house
 from tests.support.house import House
+from tests.support.journals import Script, ScriptedJournal
 from tests.support.meter import Meter
 
-__all__ = ["client", "house", "journal"]
+__all__ = ["client", "house"]
+
+
+@pytest.fixture
+def journal() -> Script:
+    # Its counts are exact: nothing is cleaned up later. Those of SQLite are tested by its own.
+    return ScriptedJournal()
 
 
 @pytest.fixture

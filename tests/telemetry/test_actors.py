@@ -20,12 +20,13 @@ from service.errors import (
 from service.persistence.contract import CorruptRecordError
 from service.persistence.strategies import Differential
 from tests.support.house import House, answer, until
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import Script
 from tests.support.meter import Meter
+from tests.support.process import PATIENCE
 
 
 async def test_a_channels_whole_life_counts_once_for_each_of_its_steps(
-    journal: ScriptedJournal,
+    journal: Script,
 ) -> None:
     house = House(journal, idle_timeout=0.05)
     meter = Meter.of(house)
@@ -47,7 +48,7 @@ async def test_a_channels_whole_life_counts_once_for_each_of_its_steps(
     await house.close()
 
 
-async def test_a_recovery_counts_its_records_and_its_duration(journal: ScriptedJournal) -> None:
+async def test_a_recovery_counts_its_records_and_its_duration(journal: Script) -> None:
     house = House(journal, snapshot_interval=4)
     channel = await house.establish_in_step()
     for _ in range(6):
@@ -68,7 +69,7 @@ async def test_a_recovery_counts_its_records_and_its_duration(journal: ScriptedJ
 
 
 async def test_a_channel_that_can_not_be_loaded_counts_as_a_failure_and_no_recovery(
-    house: House, journal: ScriptedJournal
+    house: House, journal: Script
 ) -> None:
     channel = await house.establish()
     await house.router.drain()
@@ -100,7 +101,7 @@ async def test_a_crash_counts_once(house: House, monkeypatch: pytest.MonkeyPatch
     assert meter.grown("connect_actor_crashes_total") == 1
 
 
-async def test_permits_in_use_and_waiting_are_told(journal: ScriptedJournal) -> None:
+async def test_permits_in_use_and_waiting_are_told(journal: Script) -> None:
     house = House(journal)
     channels = [await house.establish(seed) for seed in range(4)]
     await house.close()
@@ -110,7 +111,7 @@ async def test_permits_in_use_and_waiting_are_told(journal: ScriptedJournal) -> 
 
     def hold_up(_: int) -> None:
         loading.set()
-        go_on.wait(10)
+        go_on.wait(PATIENCE)
 
     journal.on_recover = hold_up
     replies = [house.ask(channel.connect_id, Restore()) for channel in channels]
@@ -175,7 +176,7 @@ async def test_messages_beyond_a_mailboxs_capacity_count_as_rejected(
 
 @pytest.mark.parametrize("strategy", ["full", "cached", "differential"])
 async def test_changes_have_the_same_size_whatever_the_strategy_writes_for_them(
-    journal: ScriptedJournal, strategy: str
+    journal: Script, strategy: str
 ) -> None:
     house = House(journal, strategy=strategy)
     channel = await house.establish()

@@ -10,6 +10,7 @@ import pytest
 
 from service.telemetry.allocation import AllocationProbe, DomainCount, by_domain
 from tests.support.compiler import needs_hook
+from tests.support.process import PATIENCE
 
 pytestmark = needs_hook
 
@@ -135,7 +136,7 @@ def run_python(code: str, **environment: str) -> str:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     ).stdout
 
 

@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 from tests.support.compiler import needs_compiler
+from tests.support.process import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 HOOK = "service/telemetry/_allocation_hook."
@@ -19,7 +20,7 @@ def build_wheel(directory: Path, **environment: str) -> Path:
         env={**os.environ, **environment},
         check=True,
         capture_output=True,
-        timeout=100,
+        timeout=PATIENCE,
     )
     (wheel,) = directory.glob("*.whl")
     return wheel

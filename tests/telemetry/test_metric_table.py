@@ -221,7 +221,7 @@ def test_promtool_finds_nothing_to_say(mixed_run: MixedRun, programs: Programs) 
             capture_output=True,
             text=True,
             check=False,
-            timeout=30,
+            timeout=PATIENCE,
         )
         assert (said.returncode, said.stdout, said.stderr) == (0, "", "")
 

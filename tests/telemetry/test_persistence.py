@@ -11,12 +11,12 @@ from service.persistence.contract import Batch, Record, RecordKind
 from service.persistence.keyring import KeyRing
 from service.persistence.sqlite import SqliteJournal
 from tests.support.house import House, answer, until
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import Script
 from tests.support.meter import Meter
 
 
 async def test_a_commit_counts_with_its_records_and_its_duration(
-    house: House, journal: ScriptedJournal, monkeypatch: pytest.MonkeyPatch
+    house: House, journal: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dispatcher, "PASS_SECONDS", 10.0)  # however slow the machine is
     channels = [await house.establish(seed) for seed in range(5)]
@@ -37,7 +37,7 @@ async def test_a_commit_counts_with_its_records_and_its_duration(
     assert meter.grown("connect_journal_record_bytes_total") == sum(sizes)
 
 
-async def test_writes_that_wait_are_told(house: House, journal: ScriptedJournal) -> None:
+async def test_writes_that_wait_are_told(house: House, journal: Script) -> None:
     channels = [await house.establish(seed) for seed in range(4)]
     meter = Meter.of(house)
     journal.entered.clear()
@@ -53,7 +53,7 @@ async def test_writes_that_wait_are_told(house: House, journal: ScriptedJournal)
 
 
 async def test_a_failed_commit_counts_as_a_failure_and_as_no_commit(
-    house: House, journal: ScriptedJournal
+    house: House, journal: Script
 ) -> None:
     channel = await house.establish()
     meter = Meter.of(house)
@@ -66,7 +66,7 @@ async def test_a_failed_commit_counts_as_a_failure_and_as_no_commit(
     assert meter.grown("connect_journal_commit_duration_seconds_count") == 0
 
 
-async def test_a_rejected_record_counts(house: House, journal: ScriptedJournal) -> None:
+async def test_a_rejected_record_counts(house: House, journal: Script) -> None:
     channel = await house.establish()
     meter = Meter.of(house)
     journal.commit(Batch([Record(channel.connect_id, 2, RecordKind.CHANGE, b"another's")]))
@@ -75,7 +75,7 @@ async def test_a_rejected_record_counts(house: House, journal: ScriptedJournal) 
     assert meter.grown("connect_journal_rejections_total") == 1
 
 
-async def test_a_round_given_up_on_counts(journal: ScriptedJournal) -> None:
+async def test_a_round_given_up_on_counts(journal: Script) -> None:
     house = House(journal, journal_timeout=0.05)
     channel = await house.establish()
     meter = Meter.of(house)
@@ -87,7 +87,7 @@ async def test_a_round_given_up_on_counts(journal: ScriptedJournal) -> None:
     await house.close()
 
 
-async def test_snapshots_and_deletions_count(journal: ScriptedJournal) -> None:
+async def test_snapshots_and_deletions_count(journal: Script) -> None:
     house = House(journal, snapshot_interval=5)
     meter = Meter.of(house)
     channel = await house.establish()

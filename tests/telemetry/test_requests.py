@@ -14,7 +14,7 @@ from service.rpc.statistics import ANSWER_CODES
 from service.rpc.status import STATUSES
 from tests.rpc.conftest import MAX_MESSAGE
 from tests.support.house import until
-from tests.support.journals import ScriptedJournal
+from tests.support.journals import Script
 from tests.support.meter import Meter
 
 UNKNOWN = 123_456
@@ -111,7 +111,7 @@ async def test_a_refusal_that_no_channel_was_asked_for_counts_alike(
 ) -> None:
     with suppress(grpc.aio.AioRpcError):
         await client.stub.Encrypt(wire.EncryptRequest(connect_id=0, plaintext=b"x"))
-    assert meter.all_grown("connect_refusals_total") == {("CHANNEL_NOT_FOUND",): 1}
+    assert meter.all_grown("connect_refusals_total") == {("MALFORMED_REQUEST",): 1}
 
 
 async def test_a_defect_counts_as_unknown(
@@ -129,7 +129,7 @@ async def test_a_defect_counts_as_unknown(
 
 
 async def test_what_waits_for_its_commit_is_in_flight_and_then_is_not(
-    client: ConnectClient, channel: Channel, meter: Meter, journal: ScriptedJournal
+    client: ConnectClient, channel: Channel, meter: Meter, journal: Script
 ) -> None:
     journal.gate.clear()
     call = asyncio.ensure_future(channel.encrypt(b"x"))
@@ -154,7 +154,7 @@ async def test_what_waits_for_its_commit_is_in_flight_and_then_is_not(
 
 
 async def test_what_nobody_waits_for_any_more_is_no_longer_in_flight_and_never_answered(
-    client: ConnectClient, channel: Channel, meter: Meter, journal: ScriptedJournal
+    client: ConnectClient, channel: Channel, meter: Meter, journal: Script
 ) -> None:
     journal.gate.clear()
     call = asyncio.ensure_future(channel.encrypt(b"x"))

@@ -15,6 +15,7 @@ from service.telemetry.runtime import Probes
 from tests.support.compiler import needs_hook
 from tests.support.house import House
 from tests.support.meter import Meter
+from tests.support.process import PATIENCE
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ async def test_the_probes_of_a_service_sample_its_loop_and_stop(house: House) ->
     before = list(gc.callbacks)
     probes = Probes.start(asyncio.get_running_loop())
     meter = Meter.of(house, probes=probes)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while meter.grown("connect_event_loop_lag_seconds_count") < 2:  # noqa: ASYNC110 - no event
             await asyncio.sleep(SAMPLE_SECONDS / 4)
     probes.stop()

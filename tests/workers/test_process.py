@@ -26,8 +26,6 @@ from tests.support.house import until
 from tests.support.process import PATIENCE, RunningService, Start, scrape
 from tests.support.secret_files import write_secret
 
-pytestmark = pytest.mark.timeout(300)
-
 WORKERS = 2
 CHANNELS = 24
 

@@ -25,6 +25,7 @@ from service.workers.shares import worker_of
 from tests.support.channels import NOW, establish_request
 from tests.support.house import House, answer, until
 from tests.support.journals import ScriptedJournal
+from tests.support.process import PATIENCE
 
 OWNER = bytes(range(16))
 
@@ -170,7 +171,7 @@ async def test_what_one_accepted_is_finished_by_the_other_though_both_stop(
     assert (await answer(front.ask(connect_id, Encrypt(b"")))).header.message_number == 0
     assert not stopping.done()
     await asyncio.wait_for(front.routes.drain(), 10)
-    await asyncio.wait_for(stopping, 10)
+    await asyncio.wait_for(stopping, PATIENCE)
     assert (front.lost, back.lost) == (0, 0)
 
 

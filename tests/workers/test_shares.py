@@ -53,8 +53,8 @@ def test_a_bound_that_says_any_number_says_so_to_each_worker() -> None:
     [
         (["--workers=0"], "workers"),
         (["--workers=65"], "workers"),
-        (["--workers=2", "--listen=unix:/run/service.sock"], "not a unix socket"),
-        (["--workers=2", "--router=awaiting"], "router awaiting is for one worker"),
+        (["--workers=2", "--listen=unix:/run/service.sock"], "names a unix socket"),
+        (["--workers=2", "--router=awaiting"], "--router awaiting is for one worker"),
     ],
 )
 def test_workers_that_make_no_sense_are_refused(flags: list[str], said: str) -> None:

@@ -176,7 +176,9 @@ class EstablishResponse(_message.Message):
     EXPIRES_AT_UNIX_MICROS_FIELD_NUMBER: _builtins.int
     DH_RATCHET_EVERY_FIELD_NUMBER: _builtins.int
     connect_id: _builtins.int
-    """The name of the channel, the same for the same request: derived from its digest."""
+    """The name of the channel, the same for the same request: derived from its digest. 1 to 2^63 - 1;
+    other ids are answered INVALID_ARGUMENT.
+    """
     one_time_prekey_id: _builtins.int
     """Which of the bundle's one-time prekeys the agreement used. Absent if the bundle has none."""
     expires_at_unix_micros: _builtins.int
