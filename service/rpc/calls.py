@@ -154,17 +154,10 @@ Handlers = Mapping[str, "grpc.RpcMethodHandler[Any, Any]"]
 """Handlers of methods, by ``/service/method``."""
 
 
-def guarded_server(
-    handlers: Handlers, options: Sequence[tuple[str, int]], max_calls: int
-) -> grpc.aio.Server:
-    """Make a server of these methods, with gRPC's channel arguments.
-
-    Args:
-        handlers: of all methods.
-        options: gRPC's channel arguments.
-        max_calls: open at a time; beyond, gRPC refuses them.
-    """
-    core = _Server(_NotingLoop(asyncio.get_running_loop()), None, (), (), tuple(options), max_calls)
+def guarded_server(handlers: Handlers, options: Sequence[tuple[str, int]]) -> grpc.aio.Server:
+    """Make a server of these methods, with gRPC's channel arguments."""
+    loop = _NotingLoop(asyncio.get_running_loop())
+    core = _Server(loop, None, (), (), tuple(options), None)
     core.add_registered_method_handlers(dict(handlers))
     server: Any = grpc.aio.server()
     server._server = core  # noqa: SLF001 - see above

@@ -172,7 +172,22 @@ class Entrance:
             bounds.slow_reader_timeout, lambda visit: visit.drop()
         )
         """Calls that are answered or refused, and that is to be written."""
+        self.max_calls: int | None = None
+        """Open calls of callers who are known; None: any number."""
+        self.calls = 0
+        """How many of them are open."""
         self._telling: set[asyncio.Task[None]] = set()
+
+    def require_room(self) -> None:
+        """Check that another call of a caller who is known may be open.
+
+        Raises:
+            OverloadedError: there are as many as may be.
+        """
+        if self.max_calls is not None and self.calls >= self.max_calls:
+            raise OverloadedError(
+                f"{self.max_calls} calls are open in the service: try again after a pause"
+            )
 
     def enter(self, context: Context) -> "Visit":
         """Take a call up; ``authenticate`` or ``stay_stranger`` has to come next."""
@@ -220,6 +235,8 @@ class Visit:
         self._over = True
         if self._place is not None:
             self._entrance.strangers.leave(self._place)
+        elif self._caller is not None:
+            self._entrance.calls -= 1
         self._entrance.leaving.discard(self)
         if self._aborted is not None:
             # gRPC's call holds the error, whose frames hold the call: it would not be freed.
@@ -230,16 +247,19 @@ class Visit:
         self._task.when_over(act)
 
     def authenticate(self) -> Caller:
-        """Return who calls.
+        """Return who calls. A call that is refused stays a stranger's.
 
         Raises:
-            UnauthenticatedError: that was not shown.
+            OverloadedError: too many calls are open.
+            UnauthenticatedError: who calls was not shown.
         """
         try:
             caller = self._entrance.gate.admit(self.context)
-        except UnauthenticatedError:
+            self._entrance.require_room()
+        except (OverloadedError, UnauthenticatedError):
             self.stay_stranger()
             raise
+        self._entrance.calls += 1
         anonymous = caller.owner == ANONYMOUS.owner
         self._caller = address_of(self.context.peer()) if anonymous else caller.owner
         return caller

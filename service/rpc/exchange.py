@@ -282,8 +282,8 @@ class Exchange:
                 del message
                 await self._take(frame)
             except CallerError as refusal:
-                # What came before it is answered first.
-                self.refusal = refusal
+                # What came before it is answered first. Its traceback would hold this stream.
+                self.refusal = refusal.with_traceback(None)
                 return
             finally:
                 self._visit.read(place)
@@ -291,7 +291,7 @@ class Exchange:
             await self._admission.room(self.flow)
 
     async def _take(self, frame: wire.OperationFrame) -> None:
-        """Submit a frame's operations.
+        """Submit a frame's operations, as there is room for them in the stream.
 
         Raises:
             MessageTooLargeError: it has too many; none of them was begun.
@@ -302,7 +302,8 @@ class Exchange:
                 f"a frame of {count} operations, at most {MAX_OPERATIONS}: none of them was"
                 " begun, those of earlier frames are answered; open a new stream"
             )
-        await self._submit_all(frame.operations, self._statistics.frame_accepted(count))
+        arrivals = self._statistics.frame_accepted(count)
+        await self._submit_all(frame.operations, arrivals)
 
     async def _submit_all(self, operations: Sequence[wire.Operation], arrivals: Arrivals) -> None:
         """Submit a frame's operations, in turns, and as there is room for them in the stream."""

@@ -21,8 +21,8 @@ _WINDOW = 65_535
 # Bytes that gRPC may hold of an open call: a window, and as much that is to be written. Of one that
 # waits to be taken up, which may be twice as many, it is the window alone.
 _BUFFERS = 2 * 65_536
-# Calls that may be open whatever the bound on bytes.
-_LEAST_CALLS = 64
+# Calls that may be open whatever the bound on bytes: those of one connection.
+_LEAST_CALLS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ class RpcServer:
                 # Otherwise a second server on the same port would share its connections unseen.
                 ("grpc.so_reuseport", int(share_address)),
             ],
-            bounds.max_calls,
         )
+        servicer.entrance.max_calls = bounds.max_calls
         # Strangers alone must not have every call that may be open.
         strangers = servicer.entrance.strangers
         strangers.size = min(strangers.size, max(bounds.max_calls // 4, 1))

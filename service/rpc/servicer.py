@@ -22,6 +22,7 @@ from service.actors.router import Routes
 from service.errors import (
     ConnectError,
     DeadlineExceededError,
+    OverloadedError,
     UnauthenticatedError,
 )
 from service.rpc.admission import Admission, Bounds
@@ -103,7 +104,7 @@ class ConnectServicer:
         try:
             try:
                 caller = visit.authenticate()
-            except UnauthenticatedError as refusal:
+            except (OverloadedError, UnauthenticatedError) as refusal:
                 self.statistics.stream_refused(refusal)
                 await visit.abort(refusal)
             # Sent ahead, so that nothing but a status is left to be said should a frame get stuck.

@@ -1,7 +1,7 @@
 """Streams among others: frames are taken up and made in turns, and debts are waited for."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 from unittest.mock import Mock
 
@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.gate import Caller
+from service.access.gate import Caller, Gate
 from service.access.principals import principal_named
 from service.access.quotas import Account, Accounts, Rates
 from service.actors import dispatcher as dispatching
@@ -19,10 +19,11 @@ from service.protocol.payload import Payload
 from service.protocol.wire import payload_to_wire
 from service.rpc import exchange as exchanging
 from service.rpc.admission import Admission, Bounds
-from service.rpc.entrance import Visit
+from service.rpc.entrance import Context, Entrance
 from service.rpc.exchange import Exchange, StreamLimits
 from service.rpc.statistics import RequestStatistics
 from tests.actors.test_work import Clock, forged
+from tests.support.calls import CallContext
 from tests.support.house import House, PeerEnd, until
 
 RATE = 100_000.0
@@ -64,25 +65,16 @@ class Watched:
         raise AssertionError("nothing is stopped here")
 
 
-class CallOf:
-    """As much of a call as its stream asks for."""
+class Call(CallContext):
+    """A call that brings frames as they are put into a queue, until there is none."""
 
-    def __init__(self, frames: "asyncio.Queue[wire.OperationFrame | None]") -> None:
-        self.context = Mock(read=self._message)
-        self._frames = frames
+    def __init__(self, frames: asyncio.Queue[wire.OperationFrame | None]) -> None:
+        super().__init__()
+        self.frames = frames
 
-    async def _message(self) -> object:
-        frame = await self._frames.get()
+    async def read(self) -> object:
+        frame = await self.frames.get()
         return grpc.aio.EOF if frame is None else frame.SerializeToString()
-
-    def reading(self, lose: object) -> object:
-        return lose
-
-    def read(self, place: object) -> None:
-        assert place is not None
-
-    def when_over(self, act: Callable[[], object]) -> None:
-        """It never is: what is left of an answer is written at once."""
 
 
 class Stream:
@@ -98,7 +90,7 @@ class Stream:
             Admission(Bounds()),
             Caller(b"", account, None),
             StreamLimits(4_096, 1 << 20, 2_048),
-            cast("Visit", CallOf(self.frames)),
+            Entrance(Gate(), Bounds(), 1 << 20).enter(cast("Context", Call(self.frames))),
             deadline=None,
             stream_id="test",
         )
