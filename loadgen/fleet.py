@@ -26,7 +26,7 @@ from loadgen.results import Generator, Latency, LoadFigures, OperationLatency
 from loadgen.self_check import verdict_on
 from loadgen.settings import LoadSettings
 from loadgen.stops import Tally, parse_stops, reason_to_stop
-from loadgen.transport import TransportError, open_transport
+from loadgen.transport import TransportError, first_error, open_transport
 
 __all__ = ["Fleet", "merge_loads", "open_load", "split"]
 
@@ -192,8 +192,8 @@ class Fleet:
                     tasks.create_task(worker.wait_for(event, self._show))
                     for worker in self._workers
                 ]
-        except* TransportError as group:
-            raise group.exceptions[0] from None
+        except ExceptionGroup as group:
+            raise first_error(group) from None
         return [task.result() for task in waiting]
 
     def _show(self, share: float, text: str) -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "TransportError",
     "UnaryTransport",
     "ask_all",
+    "first_error",
     "open_transport",
 ]
 
@@ -45,6 +46,16 @@ MAX_FRAME_BYTES = 4_000_000
 
 class TransportError(Exception):
     """The service can't be reached, or has ended the stream."""
+
+
+def first_error(group: ExceptionGroup[Exception]) -> Exception:
+    """Return the first transport error of a group of tasks; the group, if there is none.
+
+    For ``except ExceptionGroup``: before Python 3.11.4 what is raised within ``except*`` comes
+    wrapped in a group.
+    """
+    failed = group.subgroup(TransportError)
+    return group if failed is None else failed.exceptions[0]
 
 
 class Listener(Protocol):

@@ -120,11 +120,11 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
     loop = asyncio.get_running_loop()
     # Before any file of the service's own is touched.
     access = await Access.open(settings, loop)
+    require_layout(settings.data_dir, member.workers)
     try:
         make_private(settings.data_dir)
     except OSError as error:
         raise JournalError(f"{settings.data_dir} can't be used: {error.strerror}") from error
-    require_layout(settings.data_dir, member.workers)
     identity_file = settings.data_dir / IDENTITY_FILE
     journal_path = settings.data_dir / journal_file(member.number, member.workers)
     finish_restore(journal_path)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from loadgen.transport import TransportError
+from loadgen.transport import TransportError, first_error
 from service.addresses import parse_host_port
 
 __all__ = ["hold_connections"]
@@ -89,8 +89,8 @@ async def hold_connections(address: str, count: int) -> AsyncIterator[None]:
                 async with asyncio.TaskGroup() as tasks:
                     for _ in range(min(_AT_ONCE, count - start)):
                         tasks.create_task(connect())
-            except* TransportError as group:
-                raise group.exceptions[0] from None
+            except ExceptionGroup as group:
+                raise first_error(group) from None
         yield
     finally:
         for idle in held:

@@ -2,6 +2,9 @@
 
 import grpc
 
+from service.access.client_tls import ClientTls
+from service.connections import connect
+
 __all__ = ["handshake_failure"]
 
 # Seconds; it takes a few milliseconds.
@@ -28,11 +31,8 @@ async def handshake_failure(
     try:
         port = server.add_secure_port("127.0.0.1:0", credentials)
         await server.start()
-        async with grpc.aio.secure_channel(
-            f"127.0.0.1:{port}",
-            grpc.ssl_channel_credentials(certificates),
-            options=[("grpc.ssl_target_name_override", server_name), ("grpc.enable_http_proxy", 0)],
-        ) as channel:
+        tls = ClientTls(certificates, server_name=server_name)
+        async with connect(f"127.0.0.1:{port}", tls) as channel:
             trial: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(
                 "/trial/Trial"
             )

@@ -117,7 +117,9 @@ def test_a_certificate_that_no_client_can_use_stops_the_start_with_one_line(
     )
     assert refused.returncode == 3
     assert said in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
+    # A plain user may be told that memory can't be locked.
+    lines = [line for line in refused.stderr.splitlines() if '"level": "info"' not in line]
+    assert len(lines) == 1
     assert not (tmp_path / "data").exists()
 
 

@@ -21,6 +21,7 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service.client import ConnectClient, Identity
 from service.settings import Settings
 from tests.images.compose_check import STRATEGIES
+from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -276,6 +277,7 @@ async def test_what_the_image_holds_serves_as_another_user_and_keeps_its_channel
             assert restored.sending_chain_length == 1
 
 
+@needs_hook
 def test_the_image_holds_the_load_generator_and_the_allocation_hook(installed: Installed) -> None:
     code, told = installed.run(installed.python, "-m", "loadgen.cli", "--help")
     assert code == 0

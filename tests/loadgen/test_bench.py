@@ -25,6 +25,7 @@ from loadgen.bench.suite import SUITE, chosen
 from loadgen.exits import Exit
 from loadgen.report.terminal import show_all
 from loadgen.settings import ConfigurationError, load_settings
+from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE, child_of, none_left
 from tests.support.results import environment
 
@@ -140,6 +141,7 @@ def test_without_a_pattern_all_are_chosen() -> None:
 # --- Memory ---------------------------------------------------------------------------------------
 
 
+@needs_hook
 def test_allocations_are_those_of_one_operation() -> None:
     @contextmanager
     def prepare(_: int) -> Iterator[Operation]:
@@ -201,6 +203,7 @@ def test_only_what_both_runs_have_is_compared() -> None:
 # --- The command ----------------------------------------------------------------------------------
 
 
+@needs_hook
 def test_a_run_writes_what_it_shows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     quick = ("--quick", "--values=2", "--only=change: encode")
     assert cli.main(["bench", *quick, f"--output={tmp_path}"]) == 0

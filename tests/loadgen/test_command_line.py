@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -227,7 +228,7 @@ def test_a_service_that_cannot_listen_is_reported_with_its_own_words(start: Star
 
 
 def test_a_service_that_does_not_start_is_reported() -> None:
-    command = f"{sys.executable} -c 'import sys; sys.exit(\"no licence\")'"
+    command = shlex.join((sys.executable, "-c", "import sys; sys.exit('no licence')"))
     failed = loadgen("run", *SMALL, f"--service-command={command}")
     assert failed.returncode == 3
     assert "no licence" in failed.stderr
@@ -266,7 +267,7 @@ def test_a_wrong_answer_fails_the_run(tmp_path: Path) -> None:
         "sys.exit(main())\n"
     )
     output = tmp_path / "run.json"
-    command = f"--service-command={sys.executable} {liar}"
+    command = f"--service-command={shlex.join((sys.executable, str(liar)))}"
     caught = loadgen("run", *SMALL, command, f"--output={output}")
     assert caught.returncode == 1
     assert json.loads(output.read_text())["load"]["verification_failures"] > 0

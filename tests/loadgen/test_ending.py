@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -47,6 +48,7 @@ from loadgen.settings import CompareSettings, LoadSettings, load_settings
 from loadgen.soak.command import execute_soak
 from loadgen.soak.settings import SoakSettings
 from loadgen.trial import Trial, Variant
+from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE, child_of, none_left
 from tests.support.results import cost, course, load, round_of, show_result
 from tests.support.virtual_time import SECOND, VirtualClock, run_virtually
@@ -222,6 +224,7 @@ def test_a_comparison_that_is_ended_has_its_complete_rounds() -> None:
         ("shapes, 1 of", (2, 2, 1, 1), []),
     ],
 )
+@needs_hook
 @pytest.mark.usefixtures("made_up_trials")
 def test_an_audit_that_is_ended_judges_what_it_has_and_says_what_is_left_out(
     monkeypatch: pytest.MonkeyPatch, at: str, rounds: tuple[int, ...], left_out: list[str]
@@ -486,7 +489,8 @@ def test_a_command_that_is_ended_before_it_measures_has_no_result(
     start_command: Callable[..., Started], tmp_path: Path, temporary: Path
 ) -> None:
     run = start_command(
-        *LONG, f"--service-command={sys.executable} -c 'import time; time.sleep(99)'"
+        *LONG,
+        f"--service-command={shlex.join((sys.executable, '-c', 'import time; time.sleep(99)'))}",
     )
     service = child_of(run, lambda child: "time.sleep" in " ".join(child.cmdline()))
     run.send_signal(signal.SIGTERM)

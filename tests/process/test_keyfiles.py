@@ -51,7 +51,7 @@ def test_keys_come_from_a_file_the_environment_or_a_command(tmp_path: Path, way:
     source = {
         "file": KeySource(tmp_path / "made", file=file),
         "keys": KeySource(tmp_path / "made", keys=f"{NEW.hex()},{OLD.hex()}"),
-        "command": KeySource(tmp_path / "made", command=f'{sys.executable} -c "{script}"'),
+        "command": KeySource(tmp_path / "made", command=shlex.join((sys.executable, "-c", script))),
     }[way]
     keys = source.load(os.urandom)
     assert [key.secret for key in keys.keys] == [NEW, OLD]
