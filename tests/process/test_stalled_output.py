@@ -4,15 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import pytest
 
 from service.client import ConnectClient, Identity
-from tests.support.process import PATIENCE, Start
+from service.connections import connect
+from tests.support.process import PATIENCE, Start, scrape
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def stalled() -> Iterator[int]:
 
 async def serves(target: str) -> None:
     # Until there is a socket, and behind it a service.
-    async with grpc.aio.insecure_channel(target) as connection:
+    async with connect(target) as connection:
         await connection.channel_ready()
     async with ConnectClient(target) as client:
         channel = await client.establish(Identity.generate(os.urandom))
@@ -103,8 +102,7 @@ def test_dropped_lines_are_in_the_metrics(start: Start) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     service = start("--log-level=debug", stderr=full)
     os.close(full)
-    with urllib.request.urlopen(f"http://{service.ready['metrics']}/metrics") as response:
-        lines = response.read().decode().splitlines()
+    lines = scrape(service.ready["metrics"]).splitlines()
     (told,) = [line for line in lines if line.startswith("connect_log_lines_dropped_total{")]
     assert float(told.split()[-1]) > 0
     assert service.signal(signal.SIGTERM) == 0

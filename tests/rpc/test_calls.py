@@ -434,7 +434,7 @@ async def test_a_call_to_no_name_at_all_is_refused_and_changes_nothing_for_other
     "method", ["/connect_actor.v1.ConnectService/Rekey", "/no/such", "/\u00ff"]
 )
 async def test_an_unknown_method_is_unimplemented(server: RpcServer, method: str) -> None:
-    async with grpc.aio.insecure_channel(server.address) as connection:
+    async with connect(server.address) as connection:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await connection.unary_unary(method)(cast("Any", b""))
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

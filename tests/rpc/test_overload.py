@@ -210,7 +210,7 @@ async def test_calls_beyond_those_of_the_whole_server_are_refused_unread(
     with pytest.raises(OverloadedError, match="3 calls are open"):
         await channel.encrypt(b"x")
     # What is public has places of its own.
-    async with grpc.aio.insecure_channel(served.address) as connection:
+    async with connect(served.address) as connection:
         await health_pb2_grpc.HealthStub(connection).Check(health_pb2.HealthCheckRequest())
     journal.gate.set()
     await asyncio.gather(*calls)

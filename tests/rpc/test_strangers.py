@@ -17,6 +17,7 @@ from protos.connect_actor.v1 import connect_pb2 as wire
 from service.access.gate import Gate
 from service.access.tokens import TokenFile, new_token, token_line
 from service.client import Channel, ConnectClient, Identity, require_success
+from service.connections import connect
 from service.rpc.admission import Bounds
 from service.rpc.entrance import Context, Places, Visit
 from service.rpc.server import ConnectionBounds, RpcServer
@@ -173,7 +174,7 @@ async def test_a_malformed_frame_ends_its_stream_once_what_came_before_is_answer
         channel = await channel_of(client)
         encrypt = wire.EncryptRequest(connect_id=channel.connect_id, plaintext=b"x")
         frame = wire.OperationFrame(operations=[wire.Operation(encrypt=encrypt)] * 3)
-        connection = grpc.aio.insecure_channel(server.address)
+        connection = connect(server.address)
         answers: Any = connection.stream_stream(
             "/connect_actor.v1.ConnectService/Exchange",
             request_serializer=lambda message: message,
@@ -273,7 +274,7 @@ async def test_watching_health_is_bounded_and_a_watcher_beyond_that_ends_an_olde
         code: Code = await watch.code()
         return code
 
-    async with grpc.aio.insecure_channel(server.address) as connection:
+    async with connect(server.address) as connection:
         health = health_pb2_grpc.HealthStub(connection)
         watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(6)]
         ends = [asyncio.ensure_future(until_it_ends(watch)) for watch in watches]
@@ -291,7 +292,7 @@ async def test_a_watcher_who_does_not_read_keeps_others_neither_from_watching_no
     serve: Serve,
 ) -> None:
     server = await serve()
-    connection = grpc.aio.insecure_channel(server.address)
+    connection = connect(server.address)
     async with RawPeer(server.address, window=0) as deaf:
         deaf.call(WATCH, framed(b""), end=True)
         watch = health_pb2_grpc.HealthStub(connection).Watch(health_pb2.HealthCheckRequest())
@@ -348,7 +349,7 @@ async def test_a_peer_that_opens_and_resets_calls_has_no_more_of_them_taken_up_t
         await peer.drained()
         last = peer.call(CHECK, framed(b""), end=True)
         await asyncio.wait_for(peer.until(lambda: last in peer.over), PATIENCE)
-        async with grpc.aio.insecure_channel(server.address) as connection:
+        async with connect(server.address) as connection:
             await health_pb2_grpc.HealthStub(connection).Check(health_pb2.HealthCheckRequest())
     assert visits.begun < 1_000
 

@@ -1,7 +1,6 @@
 """The metrics port: whoever else connects to it, a scrape goes through."""
 
 import socket
-import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -10,6 +9,7 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from service.connections import http_get
 from service.telemetry.exposition import MetricsServer, serve_collector
 
 PATIENCE = 30
@@ -31,10 +31,9 @@ def server() -> Iterator[MetricsServer]:
 
 
 def scrape(server: MetricsServer, query: str = "") -> str:
-    url = f"http://127.0.0.1:{server.server_port}/metrics{query}"
-    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
-        text: str = response.read().decode()
-    return text
+    status, body = http_get(f"127.0.0.1:{server.server_port}", f"/metrics{query}", PATIENCE)
+    assert status == 200
+    return body.decode()
 
 
 def connect(server: MetricsServer, said: bytes = b"") -> socket.socket:
