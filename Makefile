@@ -2,6 +2,9 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SCRIPT := examples/javascript
+# npm's own mark of a finished installation; only where there is an npm.
+PACKAGES := $(if $(shell command -v npm),$(SCRIPT)/node_modules/.package-lock.json)
 # Those that the tests have passed on come first; PYTHON=… names another one.
 PYTHON ?= python3.11 python3.12 python3.13 python3 python
 SEEDS  ?= 20000
@@ -13,7 +16,7 @@ FIRST  ?= 100000
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-setup: $(READY) ## Make the virtual environment, from the lock
+setup: $(READY) $(PACKAGES) ## Make the virtual environment, and the JavaScript example's packages, from locks
 
 # An environment holds absolute paths: one whose checkout has moved, or whose Python has gone, is made anew.
 $(shell test -x $(BIN)/python && test "$$(cat $(READY) 2>&1)" = "$$(pwd)" || rm -f $(READY))
@@ -32,6 +35,12 @@ $(READY): requirements-dev.lock pyproject.toml hatch_build.py service/telemetry/
 	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@pwd > $@
 
+# Without a registry the tests of the example are skipped, and say so. The packages' own scripts don't run.
+$(SCRIPT)/node_modules/.package-lock.json: $(SCRIPT)/package-lock.json
+	@echo "==> npm packages in $(SCRIPT)/node_modules (once)"
+	@npm ci --prefix $(SCRIPT) --ignore-scripts --fetch-retries=1 --no-audit --no-fund --silent && touch $@ \
+	    || echo "npm ci failed: the JavaScript example is not tested" >&2
+
 demo: $(READY) ## Compare full, cached and differential under the same real load
 	@$(BIN)/loadgen compare --quick --output results/demo
 
@@ -49,7 +58,7 @@ types: $(READY)
 	@echo "==> mypy --strict"
 	@$(BIN)/mypy
 
-unit: $(READY)
+unit: $(READY) $(PACKAGES)
 	@echo "==> pytest"
 	@$(BIN)/pytest -n 2
 
@@ -89,4 +98,4 @@ lock: ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --python-version 3.11 --generate-hashes --group build -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## Remove what the targets above have made
-	@rm -rf $(VENV) results .cache
+	@rm -rf $(VENV) results .cache $(SCRIPT)/node_modules
