@@ -11,7 +11,7 @@ SEEDS  ?= 20000
 FIRST  ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-core test lint types unit simulate faults protos dashboards stack pictures compose-check docs fuzz lock clean
+.PHONY: help setup demo bench-core test lint types unit simulate faults protos buf dashboards stack pictures compose-check docs fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -70,6 +70,12 @@ faults: $(READY) ## Try far more faults and crash images than the tests do
 
 protos: $(READY) ## Generate the protobuf modules anew
 	@$(BIN)/python -m protos.generate
+
+BASE ?= main
+
+buf: ## Lint the proto files, and compare them with those of the branch BASE (needs Node)
+	@npx --yes @bufbuild/buf@1.75.0 lint protos
+	@npx --yes @bufbuild/buf@1.75.0 breaking protos --against '.git#ref=$(BASE),subdir=protos'
 
 dashboards: $(READY) ## Generate the Grafana dashboards anew
 	@$(BIN)/python -m grafana.dashboards.generate
