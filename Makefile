@@ -4,7 +4,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SCRIPT := examples/javascript
 # npm's own mark of a finished installation; only where there is an npm.
-PACKAGES := $(if $(shell command -v npm),$(SCRIPT)/node_modules/.package-lock.json)
+PACKAGES := $(if $(shell command -v npm 2>/dev/null),$(SCRIPT)/node_modules/.package-lock.json)
 # Those that the tests have passed on come first; PYTHON=… names another one.
 PYTHON ?= python3.11 python3.12 python3.13 python3 python
 SEEDS  ?= 20000
@@ -99,7 +99,7 @@ fuzz: $(READY) ## Try INPUTS mutations of SEED on each parser and RPC
 	@$(BIN)/python -m tests.fuzz all --inputs $(INPUTS) --seed $(SEED)
 
 lock: ## Resolve the dependencies anew (needs uv)
-	@uv pip compile -q --upgrade --python-version 3.11 --generate-hashes pyproject.toml -o requirements.lock
+	@uv pip compile -q --upgrade --python-version 3.11 --generate-hashes --extra loadgen pyproject.toml -o requirements.lock
 	@uv pip compile -q --python-version 3.11 --generate-hashes --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	@uv pip compile -q --python-version 3.11 --generate-hashes --group build -c requirements-dev.lock -o requirements-build.lock
 
