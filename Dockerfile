@@ -16,7 +16,7 @@ RUN /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check \
  && /opt/connect-actor/bin/pip install --no-cache-dir --disable-pip-version-check \
       --require-hashes -r requirements.lock
 
-COPY pyproject.toml hatch_build.py README.md ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY protos protos
 COPY service service
 COPY loadgen loadgen
@@ -32,6 +32,7 @@ FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="connect-actor" \
       org.opencontainers.image.description="Persistent, end-to-end encrypted sessions over gRPC" \
       org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="docker.io/library/python:3.11-slim-bookworm"
 
 # Numbers, so that an orchestrator can see that it is not root.

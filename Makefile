@@ -2,18 +2,21 @@
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+SCRIPT := examples/javascript
+# npm's own mark of a finished installation; only where there is an npm.
+PACKAGES := $(if $(shell command -v npm 2>/dev/null),$(SCRIPT)/node_modules/.package-lock.json)
 # Those that the tests have passed on come first; PYTHON=… names another one.
 PYTHON ?= python3.11 python3.12 python3.13 python3 python
 SEEDS  ?= 20000
 FIRST  ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-core test lint types unit simulate faults protos dashboards stack pictures compose-check docs fuzz lock clean
+.PHONY: help setup demo bench-core test lint types unit simulate faults protos buf dashboards stack pictures compose-check docs fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-setup: $(READY) ## Make the virtual environment, from the lock
+setup: $(READY) $(PACKAGES) ## Make the virtual environment, and the JavaScript example's packages, from locks
 
 # An environment holds absolute paths: one whose checkout has moved, or whose Python has gone, is made anew.
 $(shell test -x $(BIN)/python && test "$$(cat $(READY) 2>&1)" = "$$(pwd)" || rm -f $(READY))
@@ -32,6 +35,12 @@ $(READY): requirements-dev.lock pyproject.toml hatch_build.py service/telemetry/
 	@$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --no-build-isolation -e .
 	@pwd > $@
 
+# Without a registry the tests of the example are skipped, and say so. The packages' own scripts don't run.
+$(SCRIPT)/node_modules/.package-lock.json: $(SCRIPT)/package-lock.json
+	@echo "==> npm packages in $(SCRIPT)/node_modules (once)"
+	@npm ci --prefix $(SCRIPT) --ignore-scripts --fetch-retries=1 --no-audit --no-fund --silent && touch $@ \
+	    || echo "npm ci failed: the JavaScript example is not tested" >&2
+
 demo: $(READY) ## Compare full, cached and differential under the same real load
 	@$(BIN)/loadgen compare --quick --output results/demo
 
@@ -49,7 +58,7 @@ types: $(READY)
 	@echo "==> mypy --strict"
 	@$(BIN)/mypy
 
-unit: $(READY)
+unit: $(READY) $(PACKAGES)
 	@echo "==> pytest"
 	@$(BIN)/pytest -n 2
 
@@ -61,6 +70,12 @@ faults: $(READY) ## Try far more faults and crash images than the tests do
 
 protos: $(READY) ## Generate the protobuf modules anew
 	@$(BIN)/python -m protos.generate
+
+BASE ?= main
+
+buf: ## Lint the proto files, and compare them with those of the branch BASE (needs Node)
+	@npx --yes @bufbuild/buf@1.75.0 lint protos
+	@npx --yes @bufbuild/buf@1.75.0 breaking protos --against '.git#ref=$(BASE),subdir=protos'
 
 dashboards: $(READY) ## Generate the Grafana dashboards anew
 	@$(BIN)/python -m grafana.dashboards.generate
@@ -84,9 +99,9 @@ fuzz: $(READY) ## Try INPUTS mutations of SEED on each parser and RPC
 	@$(BIN)/python -m tests.fuzz all --inputs $(INPUTS) --seed $(SEED)
 
 lock: ## Resolve the dependencies anew (needs uv)
-	@uv pip compile -q --upgrade --python-version 3.11 --generate-hashes pyproject.toml -o requirements.lock
+	@uv pip compile -q --upgrade --python-version 3.11 --generate-hashes --extra loadgen pyproject.toml -o requirements.lock
 	@uv pip compile -q --python-version 3.11 --generate-hashes --extra dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 	@uv pip compile -q --python-version 3.11 --generate-hashes --group build -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## Remove what the targets above have made
-	@rm -rf $(VENV) results .cache
+	@rm -rf $(VENV) results .cache $(SCRIPT)/node_modules

@@ -2,10 +2,15 @@
 
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 
 from service.program import run_program
 
 __all__ = ["main"]
+
+_LIBRARIES = ("hdrh", "jinja2", "matplotlib", "psutil", "pyperf", "rich")
+"""What is imported of the package's extra ``loadgen``."""
 
 _USAGE = """\
 usage: loadgen COMMAND [flags]
@@ -53,20 +58,31 @@ def _run(given: list[str]) -> int:
 
 
 def _run_command(given: list[str]) -> int:
-    from loadgen.commands import COMMANDS  # noqa: PLC0415
     from loadgen.exits import Exit, exit_table  # noqa: PLC0415
-    from loadgen.runner import run_command  # noqa: PLC0415
 
     match given:
         case ["-h" | "--help"]:
             sys.stdout.write(f"{_USAGE}{exit_table()}")
             return Exit.RIGHT
-        case [name, *flags] if name in COMMANDS:
-            return run_command(f"loadgen {name}", COMMANDS[name], flags)
-        case [name, *_]:
-            sys.stderr.write(f"loadgen: no command {name!r}: {', '.join(COMMANDS)}\n")
-        case _:
+        case ["--version"]:
+            sys.stdout.write(f"loadgen {version('connect-actor')}\n")
+            return Exit.RIGHT
+        case []:
             sys.stderr.write(f"{_USAGE}{exit_table()}")
+            return Exit.CONFIGURATION
+    missing = [name for name in _LIBRARIES if find_spec(name) is None]
+    if missing:
+        sys.stderr.write(
+            f"loadgen: {', '.join(missing)} not installed: pip install 'connect-actor[loadgen]'\n"
+        )
+        return Exit.CONFIGURATION
+    from loadgen.commands import COMMANDS  # noqa: PLC0415
+    from loadgen.runner import run_command  # noqa: PLC0415
+
+    name, *flags = given
+    if name in COMMANDS:
+        return run_command(f"loadgen {name}", COMMANDS[name], flags)
+    sys.stderr.write(f"loadgen: no command {name!r}: {', '.join(COMMANDS)}\n")
     return Exit.CONFIGURATION
 
 

@@ -30,7 +30,7 @@ _COMMANDS = {
 _USAGE = (
     "usage: connect-actor COMMAND [flags]\n\ncommands:\n"
     + "".join(f"  {name:<9} {text}\n" for name, text in _COMMANDS.items())
-    + "\nconnect-actor COMMAND --help lists the flags.\n"
+    + "\nconnect-actor COMMAND --help lists the flags, connect-actor --version the version.\n"
 )
 
 
@@ -63,6 +63,11 @@ def _run() -> int:
     match sys.argv[1:]:
         case ["-h" | "--help"]:
             sys.stdout.write(_USAGE)
+            return RIGHT
+        case ["--version"]:
+            from importlib.metadata import version  # noqa: PLC0415 - for this alone
+
+            sys.stdout.write(f"connect-actor {version('connect-actor')}\n")
             return RIGHT
         case [command, *flags] if command in _COMMANDS:
             run: Callable[[Sequence[str]], int]

@@ -1,9 +1,7 @@
 """What ``loadgen overload`` leaves behind: promises, phases, the course of it all."""
 
 from collections.abc import Iterator
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from typing import TYPE_CHECKING
 
 from loadgen.overload.results import (
     OVERLOAD_PHASE,
@@ -28,6 +26,9 @@ from loadgen.report.blocks import (
 from loadgen.report.drawing import INK, SERIES, draw, readable_log_axis
 from loadgen.report.method import method_section
 from loadgen.report.numbers import count, figure
+
+if TYPE_CHECKING:  # matplotlib takes a second to load: it is imported when a plot is drawn
+    from matplotlib.axes import Axes
 
 __all__ = ["overload_blocks", "overload_page"]
 
@@ -152,7 +153,7 @@ def _connections_prose(found: ConnectionsFound) -> Prose:
 def _throughput_plot(course: Course) -> Plot:
     windows = course.windows
 
-    def paint(axes: Axes) -> None:
+    def paint(axes: "Axes") -> None:
         at = [window.at_seconds for window in windows]
         right = [window.right / window.seconds for window in windows]
         refused = [sum(window.errors.values()) / window.seconds for window in windows]
@@ -163,7 +164,7 @@ def _throughput_plot(course: Course) -> Plot:
         offered = [phase.offered_per_second for phase in course.phases]
         axes.stairs(offered, edges, baseline=None, color=INK, linewidth=1, label="offered")
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel("time (s)")
         axes.set_ylabel("operations per second (ops/s)")
 
@@ -178,7 +179,7 @@ def _throughput_plot(course: Course) -> Plot:
 def _latency_plot(course: Course) -> Plot:
     windows = [window for window in course.windows if window.p99_ms and window.p50_ms]
 
-    def paint(axes: Axes) -> None:
+    def paint(axes: "Axes") -> None:
         at = [window.at_seconds for window in windows]
         medians = [window.p50_ms or 0.0 for window in windows]
         slowest = [window.p99_ms or 0.0 for window in windows]
@@ -196,6 +197,6 @@ def _latency_plot(course: Course) -> Plot:
     return draw(f"{course.transport}-latency", "Latency through the phases", text, paint)
 
 
-def _step(axes: Axes, at: list[float], values: list[float], label: str, series: int) -> None:
+def _step(axes: "Axes", at: list[float], values: list[float], label: str, series: int) -> None:
     style = SERIES[series]
     axes.step(at, values, where="post", label=label, color=style.colour, linestyle=style.line)

@@ -10,15 +10,13 @@ import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
-
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-from matplotlib.typing import RcKeyType
+from typing import TYPE_CHECKING, Final
 
 from loadgen.report.blocks import Plot
+
+if TYPE_CHECKING:  # matplotlib takes a second to load: it is imported when a plot is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.typing import RcKeyType
 
 __all__ = ["INK", "MUTED", "SERIES", "SeriesStyle", "draw", "readable_log_axis"]
 
@@ -51,7 +49,7 @@ SERIES = tuple(
 # At this width text of 10 points is still legible when a phone shows the plot at 360 pixels.
 _WIDTH_INCHES = 5.8
 
-_STYLE: dict[RcKeyType, object] = {
+_STYLE: "dict[RcKeyType, object]" = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
@@ -78,7 +76,7 @@ def draw(
     name: str,
     title: str,
     text: str,
-    paint: Callable[[Axes], None],
+    paint: Callable[["Axes"], None],
     *,
     notes: tuple[str, ...] = (),
     height_inches: float = 3.2,
@@ -96,6 +94,9 @@ def draw(
     Raises:
         ValueError: ``paint`` has left an axis without a label.
     """
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=(_WIDTH_INCHES, height_inches), layout="constrained")
         axes = figure.add_subplot()
@@ -115,15 +116,17 @@ def draw(
     return Plot(title=title, svg=_for_page(target.getvalue(), name), text=text, notes=notes)
 
 
-def readable_log_axis(axes: Axes, which: str, low: float, high: float) -> None:
+def readable_log_axis(axes: "Axes", which: str, low: float, high: float) -> None:
     """Make an axis logarithmic, with ticks that read 0.01, 1 or 1,000 and never as a power."""
+    from matplotlib.ticker import LogLocator, NullFormatter  # noqa: PLC0415
+
     axis = axes.xaxis if which == "x" else axes.yaxis
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     (axes.set_xlim if which == "x" else axes.set_ylim)(low, high)
     decades = high / low
     subs = (1.0, 2.0, 5.0) if decades < 300 else (1.0,)
     axis.set_major_locator(LogLocator(base=10, subs=subs, numticks=12))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.12g}"))
+    axis.set_major_formatter(lambda value, _: f"{value:,.12g}")
     axis.set_minor_formatter(NullFormatter())
 
 

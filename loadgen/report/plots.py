@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from typing import TYPE_CHECKING
 
 from loadgen.figures import Figure
 from loadgen.recording import Histogram
@@ -14,6 +12,9 @@ from loadgen.report.findings import FIGURE
 from loadgen.report.numbers import figure as written
 from loadgen.report.numbers import ratio_with_spread, with_spread
 from loadgen.results import CompareResult, Latency, Spread
+
+if TYPE_CHECKING:  # matplotlib takes a second to load: it is imported when a plot is drawn
+    from matplotlib.axes import Axes
 
 __all__ = ["bytes_plot", "ratio_plot", "recovery_plot", "spectrum_plot", "throughput_plot"]
 
@@ -37,7 +38,7 @@ def ratio_plot(result: CompareResult, names: Sequence[str]) -> Plot:
     series = _series(result)
     others = [variant.name for variant in result.variants if variant.name != result.baseline]
 
-    def paint(axes: Axes) -> None:
+    def paint(axes: "Axes") -> None:
         for name, figure, value in drawn:
             at = names.index(figure.name) + _offset(others.index(name), len(others))
             _whisker(axes, value, at, series[name])
@@ -73,7 +74,7 @@ def spectrum_plot(
     """
     curves = {label: _spectrum(latency) for label, latency in latencies.items()}
 
-    def paint(axes: Axes) -> None:
+    def paint(axes: "Axes") -> None:
         for style, (label, (rarities, milliseconds)) in zip(SERIES, curves.items(), strict=False):
             axes.plot(rarities, milliseconds, label=label, color=style.colour, linestyle=style.line)
         last = max((rarities[-1] for rarities, _ in curves.values()), default=10.0)
@@ -103,7 +104,9 @@ def throughput_plot(result: CompareResult) -> Plot:
     series = _series(result)
     figure = FIGURE["messages_per_second"]
 
-    def paint(axes: Axes) -> None:
+    def paint(axes: "Axes") -> None:
+        from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
         for variant in result.variants:
             style = series[variant.name]
             axes.plot(
@@ -117,7 +120,7 @@ def throughput_plot(result: CompareResult) -> Plot:
         axes.set_ylim(bottom=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.margins(x=0.1)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.set_xlabel("round (number)")
         axes.set_ylabel(f"throughput ({figure.unit})")
 
@@ -166,7 +169,7 @@ def _dots(
     ]
     drawn = [item for item in known if item[2].low > 0]
 
-    def paint(axes: Axes) -> None:
+    def paint(axes: "Axes") -> None:
         for variant, figure_name, value in drawn:
             at = names.index(figure_name) + _offset(variants.index(variant), len(variants))
             _whisker(axes, value, at, series[variant])
@@ -215,20 +218,20 @@ def _offset(index: int, number: int) -> float:
     return (index - (number - 1) / 2) * 0.7 / number
 
 
-def _whisker(axes: Axes, value: Spread, at: float, style: SeriesStyle) -> None:
+def _whisker(axes: "Axes", value: Spread, at: float, style: SeriesStyle) -> None:
     axes.plot([value.low, value.high], [at, at], color=style.colour, linewidth=2)
     axes.plot(
         [value.median], [at], color=style.colour, marker=style.marker, linestyle="", markersize=6
     )
 
 
-def _legend(axes: Axes, series: Mapping[str, SeriesStyle], names: Sequence[str]) -> None:
+def _legend(axes: "Axes", series: Mapping[str, SeriesStyle], names: Sequence[str]) -> None:
     for name in names:
         style = series[name]
         axes.plot([], [], label=name, color=style.colour, marker=style.marker, linestyle="")
 
 
-def _rows(axes: Axes, labels: Sequence[str]) -> None:
+def _rows(axes: "Axes", labels: Sequence[str]) -> None:
     axes.set_yticks(range(len(labels)), labels)
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")

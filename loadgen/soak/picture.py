@@ -2,13 +2,12 @@
 
 import io
 from collections.abc import Callable, Sequence
-
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from typing import TYPE_CHECKING
 
 from loadgen.soak.results import SoakResult, SoakSample
+
+if TYPE_CHECKING:  # matplotlib takes a second to load: it is imported when a plot is drawn
+    from matplotlib.axes import Axes
 
 __all__ = ["picture"]
 
@@ -46,6 +45,9 @@ _PANELS: Sequence[tuple[str, Sequence[_Series]]] = (
 
 def picture(result: SoakResult) -> bytes:
     """Return the picture as PNG."""
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     with mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.linewidth": 0.4}):
         figure = Figure(figsize=(9, 8), dpi=110, layout="constrained")
         axes = figure.subplots(3, 2, sharex=True)
@@ -65,7 +67,7 @@ def picture(result: SoakResult) -> bytes:
 
 
 def _paint(
-    axes: Axes, title: str, series: Sequence[_Series], samples: Sequence[SoakSample]
+    axes: "Axes", title: str, series: Sequence[_Series], samples: Sequence[SoakSample]
 ) -> None:
     for colour, (label, value) in zip(_COLOURS, series, strict=False):
         known = [
@@ -80,6 +82,6 @@ def _paint(
     axes.margins(y=0.1)
     axes.set_ylim(bottom=0)
     axes.set_ylabel(title)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
     if len(series) > 1:
         axes.legend(loc="best", frameon=False)

@@ -1,9 +1,7 @@
 """What ``loadgen soak`` leaves behind: promises, figures, plots, and a picture for the docs."""
 
 from collections.abc import Callable, Iterator, Sequence
-
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from typing import TYPE_CHECKING
 
 from loadgen.promises import promise_table, verdict_on_all
 from loadgen.report.blocks import Block, Bullets, Page, Plot, Prose, Section
@@ -12,6 +10,9 @@ from loadgen.report.method import method_section
 from loadgen.report.numbers import count, figure
 from loadgen.soak.judgement import second_half
 from loadgen.soak.results import SoakResult, SoakSample
+
+if TYPE_CHECKING:  # matplotlib takes a second to load: it is imported when a plot is drawn
+    from matplotlib.axes import Axes
 
 __all__ = ["soak_blocks", "soak_page"]
 
@@ -134,7 +135,7 @@ def _plot(
         for line, value in series.items()
     }
 
-    def paint(axes: Axes) -> None:
+    def paint(axes: "Axes") -> None:
         for style, (line, curve) in zip(SERIES, curves.items(), strict=False):
             axes.plot(
                 [at for at, _ in curve],
@@ -147,7 +148,7 @@ def _plot(
         if late:
             axes.axvline(late[0].at_seconds, color=MUTED, linewidth=1)
         axes.set_ylim(bottom=0)
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
         axes.set_xlabel("time (s)")
         axes.set_ylabel(label)
 

@@ -114,6 +114,7 @@ class ConnectServiceServicer:
 
     def Close(self, request, context):
         """Ends a channel for good and erases its keys.
+        In grpc-js it hides the client's own close(): use client.getChannel().close() for that.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

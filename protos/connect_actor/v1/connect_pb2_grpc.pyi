@@ -53,7 +53,9 @@ class ConnectServiceStub:
     Restore: _grpc.UnaryUnaryMultiCallable[_connect_pb2.RestoreRequest, _connect_pb2.RestoreResponse]
     """Says whether a channel can go on, and where its chains stand."""
     Close: _grpc.UnaryUnaryMultiCallable[_connect_pb2.CloseRequest, _connect_pb2.CloseResponse]
-    """Ends a channel for good and erases its keys."""
+    """Ends a channel for good and erases its keys.
+    In grpc-js it hides the client's own close(): use client.getChannel().close() for that.
+    """
     Exchange: _grpc.StreamStreamMultiCallable[_connect_pb2.OperationFrame, _connect_pb2.ResultFrame]
     """Any number of operations, for any number of channels, in frames. Operations of one channel are
     carried out and answered in the order sent; each is answered on its own. What is refused before
@@ -83,7 +85,9 @@ class ConnectServiceAsyncStub(ConnectServiceStub):
     Restore: _aio.UnaryUnaryMultiCallable[_connect_pb2.RestoreRequest, _connect_pb2.RestoreResponse]  # type: ignore[assignment]
     """Says whether a channel can go on, and where its chains stand."""
     Close: _aio.UnaryUnaryMultiCallable[_connect_pb2.CloseRequest, _connect_pb2.CloseResponse]  # type: ignore[assignment]
-    """Ends a channel for good and erases its keys."""
+    """Ends a channel for good and erases its keys.
+    In grpc-js it hides the client's own close(): use client.getChannel().close() for that.
+    """
     Exchange: _aio.StreamStreamMultiCallable[_connect_pb2.OperationFrame, _connect_pb2.ResultFrame]  # type: ignore[assignment]
     """Any number of operations, for any number of channels, in frames. Operations of one channel are
     carried out and answered in the order sent; each is answered on its own. What is refused before
@@ -146,7 +150,9 @@ class ConnectServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _connect_pb2.CloseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_connect_pb2.CloseResponse, _abc.Awaitable[_connect_pb2.CloseResponse]]:
-        """Ends a channel for good and erases its keys."""
+        """Ends a channel for good and erases its keys.
+        In grpc-js it hides the client's own close(): use client.getChannel().close() for that.
+        """
 
     @_abc_1.abstractmethod
     def Exchange(
