@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,8 +28,8 @@ from service.line_writer import LineWriter
 
 __all__ = ["detach_output", "finish_output", "in_words", "run_program"]
 
-# Seconds that the last lines may take to be written, if standard error is not read.
-_LAST_LINES = 1.0
+# Seconds that the last lines of a service may take to be written: its reader may have stalled.
+_LAST_LINES = 2.0
 _OWNER = 0o700
 
 
@@ -77,9 +78,10 @@ def detach_output() -> None:
 
 def finish_output() -> None:
     """Write what waits to be written; give up soon where that stalls."""
+    until = time.monotonic() + _LAST_LINES
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, LineWriter):
-            stream.finish(_LAST_LINES)
+            stream.finish(max(until - time.monotonic(), 0))
         else:
             stream.flush()
 

@@ -57,16 +57,22 @@ def require_layout(data_dir: Path, workers: int) -> None:
 
     Raises:
         LayoutError: they are not, or it is no directory.
+        OSError: it can't be listed.
     """
-    if data_dir.exists() and not data_dir.is_dir():
-        raise LayoutError(f"{data_dir} is no directory: name one by --data-dir")
-    for path in sorted(data_dir.glob("journal*.db")):
-        found = journal_of(path.name)
+    try:
+        # Not by a pattern: that finds nothing where it has no access.
+        names = sorted(path.name for path in data_dir.iterdir())
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        raise LayoutError(f"{data_dir} is no directory: name one by --data-dir") from None
+    for name in names:
+        found = journal_of(name)
         if found is not None and found != workers:
             raise LayoutError(
-                f"{path} is of a service of {_named(found)}, and with {_named(workers)} its"
-                f" channels would be looked for elsewhere: give --workers {found}, or another"
-                " --data-dir"
+                f"{data_dir / name} is of a service of {_named(found)}, and with"
+                f" {_named(workers)} its channels would be looked for elsewhere: give --workers"
+                f" {found}, or another --data-dir"
             )
 
 

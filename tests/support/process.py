@@ -39,7 +39,14 @@ class RunningService:
 
     @property
     def log(self) -> str:
+        """What it has logged; a running service's newest lines may be on their way."""
         return self._log.read_text()
+
+    def log_to_the_end(self) -> str:
+        """Stop the service, unless it has ended, and return all that it has logged."""
+        if self.process.poll() is None:
+            assert self.signal(signal.SIGTERM) == 0
+        return self.log
 
     def signal(self, number: signal.Signals) -> int:
         """Send a signal and return the exit code."""
