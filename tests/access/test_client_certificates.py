@@ -85,7 +85,7 @@ async def test_a_name_with_a_nul_is_nobodys_though_grpc_cuts_it_there(
     )
     async with ConnectClient(door.address, tls=trusting(authority, honest)) as client:
         channel = await client.establish(Identity.generate(os.urandom))
-    assert door.house.journal.owner(channel.connect_id) == principal_named(name).owner
+    assert await door.house.owner(channel.connect_id) == principal_named(name).owner
     async with ConnectClient(door.address, tls=trusting(authority, forged)) as client:
         with pytest.raises(UnauthenticatedError, match="names no principal"):
             await client.establish(Identity.generate(os.urandom))

@@ -233,7 +233,7 @@ async def test_an_establish_under_way_is_its_callers_alone(house: House, journal
         await answer(stranger)
     with pytest.raises(ChannelNotFoundError):
         await answer(other)
-    assert journal.owner(connect_id) == ALICE
+    assert await house.owner(connect_id) == ALICE
 
 
 async def test_two_principals_with_the_same_request_make_one_channel_of_one_of_them(
@@ -245,7 +245,7 @@ async def test_two_principals_with_the_same_request_make_one_channel_of_one_of_t
     await answer(replies[ALICE])
     with pytest.raises(ChannelExistsError):
         await answer(replies[BOB])
-    assert journal.owner(connect_id) == ALICE
+    assert await house.owner(connect_id) == ALICE
     assert len(journal.all_records) == 1
 
 
@@ -276,10 +276,10 @@ async def test_only_its_owner_closes_a_channel_and_then_its_id_is_free(
     assert journal.owned(ALICE) == 1
     await answer(channel.ask(Close()))
     await until(lambda: house.router.live == 0)
-    assert (journal.owner(channel.connect_id), journal.owned(ALICE)) == (b"", 0)
+    assert (await house.owner(channel.connect_id), journal.owned(ALICE)) == (b"", 0)
     again = await house.establish(1, BOB)
     assert again.connect_id == channel.connect_id
-    assert journal.owner(again.connect_id) == BOB
+    assert await house.owner(again.connect_id) == BOB
 
 
 async def test_commands_ahead_of_an_establish_keep_their_order(house: House) -> None:

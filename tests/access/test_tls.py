@@ -93,7 +93,7 @@ async def test_a_channel_belongs_to_who_the_certificate_names_whichever_it_is(
     ):
         async with ConnectClient(door.address, tls=trusting(authority, own)) as client:
             channel = await client.establish(Identity.generate(os.urandom))
-        assert door.house.journal.owner(channel.connect_id) == principal_named(name).owner
+        assert await door.house.owner(channel.connect_id) == principal_named(name).owner
         request = wire.RestoreRequest(connect_id=channel.connect_id)
         async with ConnectClient(door.address, tls=trusting(authority, again)) as client:
             await client.stub.Restore(request)

@@ -168,7 +168,7 @@ async def test_a_token_says_whose_a_channel_is(open_door: Open, path: Path) -> N
         async with alice.exchange() as stream:
             results = await stream.call([wire.Operation(restore=restore)])
         assert results[0].HasField("restore")
-    assert door.house.journal.owner(channel.connect_id) == principal_named("alice").owner
+    assert await door.house.owner(channel.connect_id) == principal_named("alice").owner
 
 
 async def test_the_client_shows_its_token_in_every_call(open_door: Open, path: Path) -> None:

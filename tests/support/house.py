@@ -151,6 +151,12 @@ class House:
         session = initiation.complete(wire.EstablishResponse.FromString(response))
         return PeerEnd(self, connect_id, session, owner)
 
+    async def owner(self, channel: int) -> bytes:
+        """Ask the journal for a channel's owner, on its own thread as everything."""
+        found: list[bytes] = []
+        await self.committer.perform(lambda journal: found.append(journal.owner(channel)))
+        return found[0]
+
     async def close(self) -> None:
         await asyncio.wait_for(self.router.drain(), PATIENCE)
         await asyncio.wait_for(self.committer.close(), PATIENCE)
