@@ -120,6 +120,8 @@ def test_each_strategy_has_a_service_and_the_same_load(
             "CONNECT_ACTOR_STRATEGY": strategy,
             "CONNECT_ACTOR_REDELIVERY_WINDOW": "0",
             "CONNECT_ACTOR_ALLOW_PLAINTEXT": "true",
+            # Four times as much is what the process takes at most: see its mem_limit.
+            "CONNECT_ACTOR_MAX_BYTES_IN_SERVICE": str(192 << 20),
         }
         load = compose[f"load-{strategy}"]
         environment = dict(load["environment"])
