@@ -84,7 +84,7 @@ class KeySource:
 def _parse(text: str, source: str) -> KeyRing:
     words = [
         word
-        for line in text.splitlines()
+        for line in text.removeprefix("\ufeff").splitlines()
         for word in line.partition("#")[0].replace(",", " ").split()
     ]
     try:

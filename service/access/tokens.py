@@ -70,7 +70,7 @@ class TokenFile:
         """
         holders: dict[bytes, list[Holder]] = {}
         try:
-            lines = read_file(self.path).decode().splitlines()
+            lines = read_file(self.path).decode("utf-8-sig").splitlines()
         except UnicodeDecodeError:
             raise AccessFileError(f"{self.path} is not UTF-8") from None
         for number, line in enumerate(lines, start=1):

@@ -49,6 +49,14 @@ def test_a_principal_may_have_several_tokens(path: Path) -> None:
         assert holder.principal == principal_named("alice")
 
 
+def test_a_byte_order_mark_before_the_lines_is_passed_over(path: Path) -> None:
+    token = new_token()
+    path.write_text(f"\ufeff{token_line('alice', token)}\n")
+    holder = TokenFile(path).holder_of(token)
+    assert holder is not None
+    assert holder.principal == principal_named("alice")
+
+
 def test_hashes_that_begin_alike_are_told_apart(path: Path) -> None:
     digest = digest_of(ALICE)
     near = digest[:31] + bytes([digest[31] ^ 1])

@@ -278,3 +278,8 @@ def test_a_crash_while_a_key_is_written_leaves_no_half_a_key(tmp_path: Path) -> 
     made = source.load(os.urandom)
     assert source.load(os.urandom).sealing == made.sealing
     assert [path.name for path in tmp_path.iterdir()] == ["sealing.key"]
+
+
+def test_a_byte_order_mark_before_the_keys_is_passed_over(tmp_path: Path) -> None:
+    file = write_secret(tmp_path / "keys", f"\ufeff{NEW.hex()}\n")
+    assert KeySource(tmp_path / "made", file=file).load(os.urandom).sealing.secret == NEW
