@@ -1,4 +1,4 @@
-"""Builds the allocation hook, a small C extension, if this machine can; goes on without otherwise.
+"""Ships the proto files, and builds the allocation hook, a small C extension, if this machine can.
 
 Without it the service says so in ``connect_allocation_probe_info`` and lacks two metrics.
 """
@@ -11,8 +11,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 
-_MODULE = "service.telemetry._allocation_hook"
-_SOURCE = "service/telemetry/_allocation_hook.c"
+_MODULE = "connect_actor.telemetry._allocation_hook"
+# Complete: protoc's -I takes the directory as it is.
+_PROTOS = {
+    "protos/connect_actor/v1": "connect_actor/protos/connect_actor/v1",
+    "protos/google": "connect_actor/protos/google",
+}
+_SOURCE = "service/connect_actor/telemetry/_allocation_hook.c"
 
 
 class AllocationHookBuild(BuildHookInterface[Any]):
@@ -22,6 +27,8 @@ class AllocationHookBuild(BuildHookInterface[Any]):
         """Build, unless the target is a source distribution."""
         if self.target_name != "wheel":
             return
+        if version != "editable":
+            build_data["force_include"] |= _PROTOS
         self._temporary = TemporaryDirectory()
         extension = Extension(
             _MODULE,
@@ -32,7 +39,9 @@ class AllocationHookBuild(BuildHookInterface[Any]):
         command = build_ext(Distribution({"ext_modules": [extension]}))
         command.build_temp = str(Path(self._temporary.name, "objects"))
         command.build_lib = (
-            self.root if version == "editable" else str(Path(self._temporary.name, "modules"))
+            str(Path(self.root, "service"))
+            if version == "editable"
+            else str(Path(self._temporary.name, "modules"))
         )
         command.ensure_finalized()
         name = command.get_ext_filename(_MODULE)

@@ -4,7 +4,7 @@ Counts, not times: nothing here says how fast anything is, and no throughput is 
 process that these counts are taken in. Two domains, two methods, never added up:
 
 - *Python's allocators* (raw, mem and obj), by the counting hook; exact, rules in
-  ``service/telemetry/_allocation_hook.c``.
+  ``service/connect_actor/telemetry/_allocation_hook.c``.
 - *The native heap* (malloc and its kin, mmap), by memray, in a process of its own. It holds what
   pymalloc passes on (blocks above 512 bytes, arenas) and what native libraries take (OpenSSL,
   protobuf); blocks of up to 512 bytes that pymalloc serves from its arenas are not in it.
@@ -29,19 +29,19 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
-from loadgen.allocation import Allocation, measure, measure_each
-from loadgen.load import Progress
-from loadgen.run import execute_run
-from loadgen.service_process import ServiceOptions, ServiceProcess
-from loadgen.settings import RunSettings, StrategyName, load_settings
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.connections import http_get
-from service.persistence.strategies import STRATEGIES
-from service.protocol.changes import Change
-from service.protocol.handshake import ChannelLimits, Initiation, respond
-from service.protocol.keys import Identity
-from service.protocol.payload import Payload
-from service.protocol.session import Session
+from connect_actor.connections import http_get
+from connect_actor.persistence.strategies import STRATEGIES
+from connect_actor.protocol.changes import Change
+from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
+from connect_actor.protocol.keys import Identity
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.session import Session
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.allocation import Allocation, measure, measure_each
+from connect_loadgen.load import Progress
+from connect_loadgen.run import execute_run
+from connect_loadgen.service_process import ServiceOptions, ServiceProcess
+from connect_loadgen.settings import RunSettings, StrategyName, load_settings
 
 PLAINTEXT = bytes(64)
 CALLS = 1_000

@@ -13,18 +13,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from loadgen.service_process import ServiceError
-from loadgen.settings import ConfigurationError
+from connect_loadgen.service_process import ServiceError
+from connect_loadgen.settings import ConfigurationError
 
-__all__ = ["REPOSITORY", "Revision", "checked_out", "find_revision", "python_of", "require_own"]
+__all__ = [
+    "REPOSITORY",
+    "Revision",
+    "checked_out",
+    "find_revision",
+    "package_of",
+    "python_of",
+    "require_own",
+]
 
 REPOSITORY = Path(__file__).parents[1]
 
 _BUILD_HOOKS = ("-m", "hatchling", "build", "--target", "wheel:editable", "--hooks-only")
-_PACKAGES = ("service", "protos")
-_TELL_ORIGIN = f"import {', '.join(_PACKAGES)}; " + "; ".join(
-    f"print({package}.__file__)" for package in _PACKAGES
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +85,19 @@ def checked_out(
                 )
 
 
+def package_of(tree: Path) -> str:
+    """Return the name of the service's import package in ``tree``."""
+    return "connect_actor" if Path(tree, "service", "connect_actor").is_dir() else "service"
+
+
 def python_of(tree: Path) -> tuple[str, ...]:
     """Return the command that is this interpreter with the packages of ``tree``.
 
     What it starts inherits them: they are in its environment.
     """
     # Without the safe path, python -m puts the current directory before everything else.
-    return ("env", f"PYTHONPATH={tree}", "PYTHONSAFEPATH=1", sys.executable)
+    root = tree if package_of(tree) == "service" else tree / "service"
+    return ("env", f"PYTHONPATH={root}", "PYTHONSAFEPATH=1", sys.executable)
 
 
 def require_own(python: Sequence[str], tree: Path) -> None:
@@ -97,9 +107,10 @@ def require_own(python: Sequence[str], tree: Path) -> None:
         ConfigurationError: it can't import the service.
         ServiceError: it takes it from elsewhere.
     """
-    for origin in _run((*python, "-c", _TELL_ORIGIN), Path.cwd()).splitlines():
-        if not Path(origin).resolve().is_relative_to(tree.resolve()):
-            raise ServiceError(f"{origin} would be measured instead of what is in {tree}")
+    tell = f"import {package_of(tree)} as package; print(package.__file__)"
+    origin = _run((*python, "-c", tell), Path.cwd()).strip()
+    if not Path(origin).resolve().is_relative_to(tree.resolve()):
+        raise ServiceError(f"{origin} would be measured instead of what is in {tree}")
 
 
 def _run(command: Sequence[str], directory: Path) -> str:

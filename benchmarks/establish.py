@@ -6,7 +6,7 @@ first step of the ratchet), an Ed25519 verification and a signature, 2 times HKD
 functions. It is taken in turn with the Establishes, in the same process.
 
 Everything of the service but gRPC is in the Establish, the durable commit included. *Pairs at hand*
-is what it costs when the key pairs have been made ahead (``service.key_pairs``): that is what a
+is what it costs when the key pairs have been made ahead (``key_pairs``): that is what a
 caller waits for on an idle service; a saturated one has no time to make any.
 """
 
@@ -22,15 +22,15 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rounds import require, rounds_from_arguments, spread
-from loadgen.bench.house import House
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.actors.commands import Command, Establish
-from service.persistence.keyring import KeyRing
-from service.persistence.sqlite import SqliteJournal
-from service.protocol import primitives
-from service.protocol.handshake import Initiation, connect_id_of
-from service.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
-from service.protocol.primitives import KeyPair, KeyPairs
+from connect_actor.actors.commands import Command, Establish
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.protocol import primitives
+from connect_actor.protocol.handshake import Initiation, connect_id_of
+from connect_actor.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
+from connect_actor.protocol.primitives import KeyPair, KeyPairs
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.bench.house import House
 
 CHANNELS = 500
 _AT_ONCE = 64

@@ -22,10 +22,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from loadgen.service_process import ServiceOptions, ServiceProcess
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.tokens import new_token, token_line
-from service.client import Channel, ConnectClient, Identity
+from connect_actor.access.tokens import new_token, token_line
+from connect_actor.client import Channel, ConnectClient, Identity
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.service_process import ServiceOptions, ServiceProcess
 
 CHANNELS = 64
 FRAME_OPERATIONS = 64

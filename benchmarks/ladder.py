@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.checkouts import checked_out, find_revision, python_of, require_own
+from benchmarks.checkouts import checked_out, find_revision, package_of, python_of, require_own
 from benchmarks.ladder_table import (
     PACED_SHARE,
     LadderResult,
@@ -31,20 +31,20 @@ from benchmarks.ladder_table import (
     figures_of,
     markdown_of,
 )
-from loadgen.compare import run_in_order, summarise, warnings_of
-from loadgen.ending import Ended, ending
-from loadgen.environment import describe_environment
-from loadgen.progress import CommandProgress
-from loadgen.results import Round
-from loadgen.runner import Command, Render, run_command
-from loadgen.settings import (
+from connect_actor.program import run_program
+from connect_loadgen.compare import run_in_order, summarise, warnings_of
+from connect_loadgen.ending import Ended, ending
+from connect_loadgen.environment import describe_environment
+from connect_loadgen.progress import CommandProgress
+from connect_loadgen.results import Round
+from connect_loadgen.runner import Command, Render, run_command
+from connect_loadgen.settings import (
     CompareSettings,
     ConfigurationError,
     LoadSettings,
     load_settings,
 )
-from loadgen.trial import Variant
-from service.program import run_program
+from connect_loadgen.trial import Variant
 
 __all__ = ["Step", "main", "parse_steps", "rotated"]
 
@@ -125,7 +125,11 @@ async def _climb(asked: "_Asked", progress: CommandProgress) -> LadderResult:
             Variant(
                 step.label,
                 "differential",
-                command=(*python_of(trees[step.commit]), "-m", "service.cli"),
+                command=(
+                    *python_of(trees[step.commit]),
+                    "-m",
+                    f"{package_of(trees[step.commit])}.cli",
+                ),
                 flags=serve + step.flags,
             )
             for step in steps

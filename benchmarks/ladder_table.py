@@ -7,11 +7,11 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from loadgen.compare import summarise
-from loadgen.exits import Exit
-from loadgen.figures import FIGURES
-from loadgen.report.numbers import figure, ratio_with_spread, with_spread
-from loadgen.results import Ratio, Result, Round, Spread
+from connect_loadgen.compare import summarise
+from connect_loadgen.exits import Exit
+from connect_loadgen.figures import FIGURES
+from connect_loadgen.report.numbers import figure, ratio_with_spread, with_spread
+from connect_loadgen.results import Ratio, Result, Round, Spread
 
 __all__ = [
     "PACED_SHARE",
@@ -35,7 +35,7 @@ class _Record(BaseModel):
 
 
 class StepFigures(_Record):
-    """What one step did under one load; by the names of ``loadgen.figures``."""
+    """What one step did under one load; by the names of ``figures``."""
 
     rounds: list[Round]
     figures: dict[str, Spread | None]
@@ -142,7 +142,7 @@ class _Shown:
     """A figure of the table."""
 
     name: str
-    """As ``loadgen.figures`` has it."""
+    """As ``figures`` has it."""
     title: str
     is_paced: bool = False
     factor: float = 1

@@ -34,18 +34,18 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.gate import Caller, Gate
-from service.counting import Distribution
-from service.persistence.keyring import KeyRing
-from service.persistence.sqlite import SqliteJournal
-from service.protocol.wire import payload_to_wire
-from service.rpc.admission import Admission, Bounds
-from service.rpc.entrance import Context, Entrance
-from service.rpc.exchange import Exchange, StreamLimits
-from service.rpc.statistics import Answer, Arrivals, RequestStatistics
-from service.telemetry.allocation import AllocationProbe
-from service.telemetry.runtime import Probes
+from connect_actor.access.gate import Caller, Gate
+from connect_actor.counting import Distribution
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.protocol.wire import payload_to_wire
+from connect_actor.rpc.admission import Admission, Bounds
+from connect_actor.rpc.entrance import Context, Entrance
+from connect_actor.rpc.exchange import Exchange, StreamLimits
+from connect_actor.rpc.statistics import Answer, Arrivals, RequestStatistics
+from connect_actor.telemetry.allocation import AllocationProbe
+from connect_actor.telemetry.runtime import Probes
+from connect_actor.v1 import connect_pb2 as wire
 from tests.support.calls import CallContext
 from tests.support.house import House, PeerEnd
 

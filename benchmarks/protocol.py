@@ -38,10 +38,10 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.rounds import better_by, require, rounds_from_arguments, spread
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.protocol.handshake import ChannelLimits, Initiation, respond
-from service.protocol.keys import Identity
-from service.protocol.session import Session
+from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
+from connect_actor.protocol.keys import Identity
+from connect_actor.protocol.session import Session
+from connect_actor.v1 import connect_pb2 as wire
 
 CHAIN_MESSAGES = 1_000
 PING_PONG_MESSAGES = 500

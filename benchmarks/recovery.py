@@ -27,13 +27,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.rounds import require, rounds_from_arguments, spread
-from loadgen.bench.house import House
-from loadgen.bench.sessions import Ends, make_ends, now
-from service.actors.commands import Restore, Restored
-from service.persistence.contract import Batch, Record, RecordKind, Snapshot
-from service.persistence.keyring import KeyRing
-from service.persistence.sqlite import SqliteJournal
-from service.protocol.changes import Change, encode_change
+from connect_actor.actors.commands import Restore, Restored
+from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.protocol.changes import Change, encode_change
+from connect_loadgen.bench.house import House
+from connect_loadgen.bench.sessions import Ends, make_ends, now
 
 CHANNELS = 10_000
 JOURNALS = (("graceful", 0), ("sent", 50), ("both ways", 50), ("sent", 100))

@@ -8,9 +8,9 @@ import asyncio
 import os
 import sys
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import ConnectClient, Identity, require_success
-from service.errors import MessageReplayedError
+from connect_actor.client import ConnectClient, Identity, require_success
+from connect_actor.errors import MessageReplayedError
+from connect_actor.v1 import connect_pb2 as wire
 
 
 async def talk(target: str, pinned_identity: bytes | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Generates the Python modules beside the ``.proto`` files: ``python -m protos.generate``."""
+"""Generates the Python modules of the ``.proto`` files: ``python protos/generate.py``."""
 
 import os
 import sys
@@ -7,13 +7,14 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-ROOT = Path(__file__).resolve().parent.parent
-SERVICES = ["protos/connect_actor/v1/connect.proto"]
-MESSAGES = ["protos/connect_actor/stored/v1/session.proto"]
+PROTOS = Path(__file__).resolve().parent
+PACKAGES = PROTOS.parent / "service"
+SERVICES = ["connect_actor/v1/connect.proto"]
+MESSAGES = ["connect_actor/stored/v1/session.proto"]
 
 
 def generate(output: Path) -> None:
-    """Write the generated modules below ``output``, in the layout of this package.
+    """Write the generated modules below ``output``, in the layout of their proto packages.
 
     Raises:
         RuntimeError: the protobuf compiler refused a file; it has said why on standard error.
@@ -23,7 +24,7 @@ def generate(output: Path) -> None:
     os.environ["PATH"] = f"{scripts}{os.pathsep}{os.environ['PATH']}"
     # grpc_tools carries the well-known types; googleapis-common-protos, google/rpc/status.proto.
     well_known = Path(protoc.__file__).parent / "_proto"
-    includes = [f"-I{ROOT}", f"-I{well_known}", f"-I{sysconfig.get_path('purelib')}"]
+    includes = [f"-I{PROTOS}", f"-I{well_known}", f"-I{sysconfig.get_path('purelib')}"]
     messages = [f"--python_out={output}", f"--mypy_out={output}"]
     services = [f"--grpc_python_out={output}", f"--mypy_grpc_out={output}"]
     for options, files in ((messages, SERVICES + MESSAGES), (services, SERVICES)):
@@ -32,5 +33,5 @@ def generate(output: Path) -> None:
 
 
 if __name__ == "__main__":
-    generate(ROOT)
+    generate(PACKAGES)
     sys.stdout.write("protos: generated\n")

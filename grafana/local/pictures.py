@@ -22,13 +22,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
+from connect_loadgen.report.numbers import count
+from connect_loadgen.report.numbers import figure as written
 from grafana.dashboards.generate import GENERATED
 from grafana.local.panels import DashboardView, View, read_dashboard, resolve
 from grafana.local.programs import find_programs
 from grafana.local.prometheus import PrometheusApi
 from grafana.local.stack import STRATEGIES, LocalStack, StackOptions
-from loadgen.report.numbers import count
-from loadgen.report.numbers import figure as written
 
 __all__ = ["Drawn", "draw_dashboard", "main", "measure", "readable"]
 

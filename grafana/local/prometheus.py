@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+from connect_actor.connections import http_get
 from grafana.local.listener import Listener
 from grafana.local.programs import Programs
-from service.connections import http_get
 
 __all__ = ["PrometheusApi", "PrometheusError", "Series", "prometheus_process"]
 

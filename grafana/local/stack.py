@@ -17,11 +17,11 @@ from typing import Any, Self, get_args
 
 from ruamel.yaml import YAML
 
+from connect_loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
+from connect_loadgen.settings import StrategyName
 from grafana.local.listener import Listener
 from grafana.local.programs import Programs
 from grafana.local.prometheus import PrometheusApi, prometheus_process
-from loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
-from loadgen.settings import StrategyName
 
 __all__ = ["STRATEGIES", "LocalStack", "StackOptions", "configuration", "enter_all"]
 
@@ -175,7 +175,7 @@ class LocalStack:
             (
                 sys.executable,
                 "-m",
-                "loadgen.cli",
+                "connect_loadgen.cli",
                 "run",
                 f"--target={service.listen}",
                 "--serve-metrics=127.0.0.1:0",

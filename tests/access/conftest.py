@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from service.access.certificates import CertificateFiles, ServerCertificate
-from service.access.client_tls import ClientTls
-from service.access.gate import Gate
-from service.rpc.admission import Bounds
-from service.rpc.server import RpcServer
-from service.rpc.servicer import ConnectServicer
+from connect_actor.access.certificates import CertificateFiles, ServerCertificate
+from connect_actor.access.client_tls import ClientTls
+from connect_actor.access.gate import Gate
+from connect_actor.rpc.admission import Bounds
+from connect_actor.rpc.server import RpcServer
+from connect_actor.rpc.servicer import ConnectServicer
 from tests.support.certificates import Certificate, make_authority
 from tests.support.house import House
 from tests.support.journals import KINDS, Script, scripted_journal

@@ -17,15 +17,15 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.certificates import CertificateFiles, ServerCertificate
-from service.access.client_certificates import _MAX_KEPT, ClientCertificates
-from service.access.gate import Gate
-from service.access.principals import MAX_NAME, principal_named
-from service.access.tokens import TokenFile, new_token, token_line
-from service.client import ConnectClient, Identity
-from service.errors import UnauthenticatedError
-from service.rpc.admission import Bounds
+from connect_actor.access.certificates import CertificateFiles, ServerCertificate
+from connect_actor.access.client_certificates import _MAX_KEPT, ClientCertificates
+from connect_actor.access.gate import Gate
+from connect_actor.access.principals import MAX_NAME, principal_named
+from connect_actor.access.tokens import TokenFile, new_token, token_line
+from connect_actor.client import ConnectClient, Identity
+from connect_actor.errors import UnauthenticatedError
+from connect_actor.rpc.admission import Bounds
+from connect_actor.v1 import connect_pb2 as wire
 from tests.access.conftest import Door, Open, trusting
 from tests.support.certificates import Certificate, Parts, make_authority, make_certificate
 from tests.support.house import until

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.actors.commands import Encrypt, Establish
-from service.errors import OverloadedError
-from service.protocol.handshake import connect_id_of
+from connect_actor.actors.commands import Encrypt, Establish
+from connect_actor.errors import OverloadedError
+from connect_actor.protocol.handshake import connect_id_of
 from tests.support.channels import establish_request
 from tests.support.house import House, PeerEnd, answer, until
 from tests.support.journals import KINDS, Script, scripted_journal
@@ -86,7 +86,7 @@ async def test_who_comes_back_while_its_actor_goes_is_served_after_the_newcomer(
 async def test_looking_for_the_least_recently_used_is_bounded_and_still_finds_one(
     journal: Script, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.actors.router._LOOKS", 4)
+    monkeypatch.setattr("connect_actor.actors.router._LOOKS", 4)
     house = House(journal, max_live_actors=16)
     channels: list[PeerEnd] = [await house.establish(seed) for seed in range(16)]
     house.router._on_sweep()

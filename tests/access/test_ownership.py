@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from service.access.principals import principal_named
-from service.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore
-from service.actors.future import LoopFuture
-from service.actors.router import _Live
-from service.errors import (
+from connect_actor.access.principals import principal_named
+from connect_actor.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore
+from connect_actor.actors.future import LoopFuture
+from connect_actor.actors.router import _Live
+from connect_actor.errors import (
     ActorCrashedError,
     ChannelExistsError,
     ChannelNotFoundError,
@@ -23,14 +23,20 @@ from service.errors import (
     OverloadedError,
     QuotaExceededError,
 )
-from service.persistence.committer import Standing
-from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind, Snapshot
-from service.persistence.keyring import KeyRing
-from service.persistence.memory import MemoryJournal
-from service.persistence.sqlite import SqliteJournal
-from service.persistence.strategies import Differential
-from service.protocol.handshake import connect_id_of
-from service.rpc.status import status_of
+from connect_actor.persistence.committer import Standing
+from connect_actor.persistence.contract import (
+    Batch,
+    CorruptRecordError,
+    Record,
+    RecordKind,
+    Snapshot,
+)
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.strategies import Differential
+from connect_actor.protocol.handshake import connect_id_of
+from connect_actor.rpc.status import status_of
 from tests.support.channels import establish_request
 from tests.support.house import House, PeerEnd, answer, until
 from tests.support.journals import KINDS, Script, scripted_journal

@@ -11,12 +11,12 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.client_tls import ClientTls
-from service.addresses import parse
-from service.client import ConnectClient, Identity
-from service.errors import UnauthenticatedError
-from service.settings import SettingsError, load_settings
+from connect_actor.access.client_tls import ClientTls
+from connect_actor.addresses import parse
+from connect_actor.client import ConnectClient, Identity
+from connect_actor.errors import UnauthenticatedError
+from connect_actor.settings import SettingsError, load_settings
+from connect_actor.v1 import connect_pb2 as wire
 from tests.process.test_process import run_cli
 from tests.support.certificates import Certificate, Parts
 from tests.support.house import until
@@ -215,7 +215,10 @@ async def test_whoever_knocks_without_tls_leaves_no_line_in_the_log(
     assert await is_let_in(service, token, ClientTls(authority.pem))
     told = [json.loads(line) for line in service.log_to_the_end().splitlines()]
     # Of its start and its end.
-    assert {line["logger"] for line in told} <= {"service.app", "service.process_hardening"}
+    assert {line["logger"] for line in told} <= {
+        "connect_actor.app",
+        "connect_actor.process_hardening",
+    }
 
 
 def write(path: Path, content: str) -> None:

@@ -12,15 +12,15 @@ from google.rpc.status_pb2 import Status
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access import quotas
-from service.access.gate import Gate
-from service.access.peers import address_of
-from service.access.principals import ANONYMOUS, principal_named
-from service.access.quotas import Account, Accounts, Rates, TokenBucket
-from service.client import ConnectClient, Identity, error_of
-from service.errors import OverloadedError, RateLimitedError
-from service.rpc.status import status_of
+from connect_actor.access import quotas
+from connect_actor.access.gate import Gate
+from connect_actor.access.peers import address_of
+from connect_actor.access.principals import ANONYMOUS, principal_named
+from connect_actor.access.quotas import Account, Accounts, Rates, TokenBucket
+from connect_actor.client import ConnectClient, Identity, error_of
+from connect_actor.errors import OverloadedError, RateLimitedError
+from connect_actor.rpc.status import status_of
+from connect_actor.v1 import connect_pb2 as wire
 from tests.access.conftest import Open
 from tests.support.house import until
 
@@ -367,7 +367,7 @@ async def test_a_full_service_refuses_before_any_cryptography(
         door.journal.gate.clear()
         first = asyncio.ensure_future(channel.encrypt(b"x"))
         await until(door.journal.entered.is_set)
-        monkeypatch.setattr("service.protocol.session.Session.encrypt", None)
+        monkeypatch.setattr("connect_actor.protocol.session.Session.encrypt", None)
         with pytest.raises(OverloadedError, match="your share"):
             await channel.encrypt(b"y")
         door.journal.gate.set()

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service.access import files
-from service.access.files import AccessFileError, Reloader, read_file
-from service.access.tokens import TokenFile, new_token, token_line
+from connect_actor.access import files
+from connect_actor.access.files import AccessFileError, Reloader, read_file
+from connect_actor.access.tokens import TokenFile, new_token, token_line
 from tests.support.house import until
 
 
@@ -183,12 +183,12 @@ async def test_a_token_is_gone_once_its_file_can_be_read_again(
     def fail(path: Path) -> bytes:
         raise AccessFileError(f"{path} can't be read: Input/output error")
 
-    monkeypatch.setattr("service.access.tokens.read_file", fail)
+    monkeypatch.setattr("connect_actor.access.tokens.read_file", fail)
     reloader.follow("tokens", [tokens.path], reload)
     tokens.path.write_text("")
     await until(lambda: reloader.failing()["tokens"])
     assert tokens.holder_of(token) is not None
-    monkeypatch.setattr("service.access.tokens.read_file", whole)
+    monkeypatch.setattr("connect_actor.access.tokens.read_file", whole)
     await until(lambda: tokens.holder_of(token) is None)
 
 

@@ -14,16 +14,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.certificates import CertificateFiles, ServerCertificate
-from service.access.client_certificates import ClientCertificates
-from service.access.client_tls import ClientTls
-from service.access.files import AccessFileError
-from service.access.gate import Gate
-from service.access.principals import principal_named
-from service.client import ConnectClient, Identity
-from service.errors import UnauthenticatedError
-from service.rpc.probe import ask_health
+from connect_actor.access.certificates import CertificateFiles, ServerCertificate
+from connect_actor.access.client_certificates import ClientCertificates
+from connect_actor.access.client_tls import ClientTls
+from connect_actor.access.files import AccessFileError
+from connect_actor.access.gate import Gate
+from connect_actor.access.principals import principal_named
+from connect_actor.client import ConnectClient, Identity
+from connect_actor.errors import UnauthenticatedError
+from connect_actor.rpc.probe import ask_health
+from connect_actor.v1 import connect_pb2 as wire
 from tests.access.conftest import Door, Open, trusting
 from tests.support.certificates import Certificate, Parts, make_authority
 from tests.support.process import PATIENCE

@@ -9,14 +9,14 @@ from pathlib import Path
 import grpc
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.files import AccessFileError
-from service.access.gate import Gate
-from service.access.principals import principal_named
-from service.access.tokens import TokenFile, digest_of, new_token, token_line
-from service.client import ConnectClient, Identity, error_of
-from service.errors import ChannelNotFoundError, UnauthenticatedError
-from service.tracing import REQUEST_ID
+from connect_actor.access.files import AccessFileError
+from connect_actor.access.gate import Gate
+from connect_actor.access.principals import principal_named
+from connect_actor.access.tokens import TokenFile, digest_of, new_token, token_line
+from connect_actor.client import ConnectClient, Identity, error_of
+from connect_actor.errors import ChannelNotFoundError, UnauthenticatedError
+from connect_actor.tracing import REQUEST_ID
+from connect_actor.v1 import connect_pb2 as wire
 from tests.access.conftest import Open
 
 ALICE, BOB = new_token(), new_token()

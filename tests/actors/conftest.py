@@ -6,9 +6,9 @@ from typing import Any, Protocol, TypeVar, cast
 import pytest
 from pykka import Actor, ActorRef, ActorRegistry, Future, ThreadingActor, ThreadingFuture
 
-from service.actors.actor import DispatchedActor
-from service.actors.dispatcher import Dispatcher
-from service.actors.future import LoopFuture
+from connect_actor.actors.actor import DispatchedActor
+from connect_actor.actors.dispatcher import Dispatcher
+from connect_actor.actors.future import LoopFuture
 from tests.support.process import PATIENCE
 
 A = TypeVar("A", bound=Actor)

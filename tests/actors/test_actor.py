@@ -11,11 +11,11 @@ import pytest
 from pykka import ActorDeadError, ActorRef, ActorRegistry, Future, ThreadingFuture
 from pykka.messages import _ActorStop
 
-from service.actors.actor import ANSWER_LATER, DispatchedActor, mailbox_of, signal
-from service.actors.dispatcher import Dispatcher
-from service.actors.future import LoopFuture
-from service.actors.mailbox import Envelope, MailboxFullError
-from service.errors import OverloadedError
+from connect_actor.actors.actor import ANSWER_LATER, DispatchedActor, mailbox_of, signal
+from connect_actor.actors.dispatcher import Dispatcher
+from connect_actor.actors.future import LoopFuture
+from connect_actor.actors.mailbox import Envelope, MailboxFullError
+from connect_actor.errors import OverloadedError
 from tests.support.process import PATIENCE
 
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from protos.connect_actor.stored.v1 import session_pb2 as stored
-from service.actors.commands import Acknowledge, Decrypt, Encrypt, Restore
-from service.actors.expiry import ending_expired_channels
-from service.actors.future import LoopFuture
-from service.clock import CONFIRMED_AFTER, TOLERATED, ServiceClock
-from service.errors import ChannelExpiredError
-from service.protocol.delivery import Delivered
-from service.protocol.payload import Payload
+from connect_actor.actors.commands import Acknowledge, Decrypt, Encrypt, Restore
+from connect_actor.actors.expiry import ending_expired_channels
+from connect_actor.actors.future import LoopFuture
+from connect_actor.clock import CONFIRMED_AFTER, TOLERATED, ServiceClock
+from connect_actor.errors import ChannelExpiredError
+from connect_actor.protocol.delivery import Delivered
+from connect_actor.protocol.payload import Payload
+from connect_actor.stored.v1 import session_pb2 as stored
 from tests.support.channels import NOW
 from tests.support.house import House, PeerEnd, answer
 from tests.support.journals import ScriptedJournal

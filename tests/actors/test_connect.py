@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.actors.commands import Close, Decrypt, Encrypt, Establish, Restore
-from service.actors.future import LoopFuture
-from service.actors.phases import EXPIRED_IS_KEPT
-from service.errors import (
+from connect_actor.actors.commands import Close, Decrypt, Encrypt, Establish, Restore
+from connect_actor.actors.future import LoopFuture
+from connect_actor.actors.phases import EXPIRED_IS_KEPT
+from connect_actor.errors import (
     ActorCrashedError,
     AuthenticationFailedError,
     ChannelDamagedError,
@@ -26,12 +25,19 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.persistence.committer import CallbackWrite
-from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind, Snapshot
-from service.persistence.memory import MemoryJournal
-from service.persistence.recovery import rebuild
-from service.persistence.strategies import Differential
-from service.protocol.handshake import connect_id_of
+from connect_actor.persistence.committer import CallbackWrite
+from connect_actor.persistence.contract import (
+    Batch,
+    CorruptRecordError,
+    Record,
+    RecordKind,
+    Snapshot,
+)
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.persistence.recovery import rebuild
+from connect_actor.persistence.strategies import Differential
+from connect_actor.protocol.handshake import connect_id_of
+from connect_actor.v1 import connect_pb2 as wire
 from tests.support.channels import NOW, establish_request
 from tests.support.house import House, answer, until
 from tests.support.journals import ScriptedJournal

@@ -8,10 +8,10 @@ from unittest.mock import Mock
 import pytest
 from pykka import ActorDeadError, ActorRef, ActorRegistry
 
-from service.actors.actor import DispatchedActor, mailbox_of, signal
-from service.actors.dispatcher import PASS_SECONDS, TURN_SECONDS, Dispatcher
-from service.actors.future import LoopFuture
-from service.actors.mailbox import Envelope
+from connect_actor.actors.actor import DispatchedActor, mailbox_of, signal
+from connect_actor.actors.dispatcher import PASS_SECONDS, TURN_SECONDS, Dispatcher
+from connect_actor.actors.future import LoopFuture
+from connect_actor.actors.mailbox import Envelope
 from tests.support.house import until
 from tests.support.process import PATIENCE
 

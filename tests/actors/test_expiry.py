@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.service_process import ServiceOptions, ServiceProcess
-from service.actors import expiry
-from service.actors.commands import Encrypt, Restore
-from service.actors.expiry import ending_expired_channels
-from service.actors.phases import EXPIRED_IS_KEPT
-from service.client import ConnectClient, Identity
-from service.errors import ChannelExpiredError, ChannelNotFoundError
-from service.paths import journal_file
-from service.persistence import sqlite
-from service.persistence.contract import CorruptRecordError, Journal
-from service.persistence.memory import MemoryJournal
-from service.protocol.handshake import DEFAULT_LIFETIME, ChannelLimits
+from connect_actor.actors import expiry
+from connect_actor.actors.commands import Encrypt, Restore
+from connect_actor.actors.expiry import ending_expired_channels
+from connect_actor.actors.phases import EXPIRED_IS_KEPT
+from connect_actor.client import ConnectClient, Identity
+from connect_actor.errors import ChannelExpiredError, ChannelNotFoundError
+from connect_actor.paths import journal_file
+from connect_actor.persistence import sqlite
+from connect_actor.persistence.contract import CorruptRecordError, Journal
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.protocol.handshake import DEFAULT_LIFETIME, ChannelLimits
+from connect_loadgen.service_process import ServiceOptions, ServiceProcess
 from tests.support.channels import NOW
 from tests.support.house import House, answer, until
 from tests.support.journals import ScriptedJournal, sqlite_journal
@@ -332,8 +332,8 @@ def test_a_journal_that_can_not_be_read_is_walked_over_another_time(
 # Two days ahead, and in a hurry.
 _SERVICE = """
 import sys, time
-from service import cli, clock
-from service.actors import expiry
+from connect_actor import cli, clock
+from connect_actor.actors import expiry
 ahead = time.time_ns
 time.time_ns = lambda: ahead() + 2 * 86_400 * 10**9
 vars(clock)["CONFIRMED_AFTER"] = 0.0

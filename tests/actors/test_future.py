@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from pykka import ActorDeadError, ActorRef, ThreadingFuture
 
-from service.actors.actor import DispatchedActor
-from service.actors.dispatcher import Dispatcher
-from service.actors.future import LoopFuture, WouldBlockError
+from connect_actor.actors.actor import DispatchedActor
+from connect_actor.actors.dispatcher import Dispatcher
+from connect_actor.actors.future import LoopFuture, WouldBlockError
 from tests.support.process import PATIENCE
 
 

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import pytest
 from nacl import bindings as sodium
 
-from service.key_pairs import AT_A_TIME, KEPT, PreparedKeyPairs
-from service.persistence.memory import MemoryJournal
-from service.protocol.handshake import ChannelLimits
-from service.protocol.primitives import KeyPair
+from connect_actor.key_pairs import AT_A_TIME, KEPT, PreparedKeyPairs
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.primitives import KeyPair
 from tests.support.channels import NOW, make_ends, seeded
 from tests.support.house import House
 from tests.support.virtual_time import VirtualClock, run_virtually

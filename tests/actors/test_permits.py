@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.actors.commands import Restore, Restored
-from service.actors.permits import Permit, RecoveryPermits
-from service.actors.router import _Live
-from service.errors import OverloadedError
-from service.persistence.memory import MemoryJournal
+from connect_actor.actors.commands import Restore, Restored
+from connect_actor.actors.permits import Permit, RecoveryPermits
+from connect_actor.actors.router import _Live
+from connect_actor.errors import OverloadedError
+from connect_actor.persistence.memory import MemoryJournal
 from tests.support.house import House, PeerEnd, answer
 from tests.support.meter import Meter
 from tests.support.virtual_time import NoThread, VirtualClock, run_virtually

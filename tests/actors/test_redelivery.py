@@ -5,20 +5,20 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from protos.connect_actor.stored.v1 import session_pb2 as stored
-from service.actors.commands import Acknowledge, Close, Decrypt, Encrypt
-from service.errors import (
+from connect_actor.actors.commands import Acknowledge, Close, Decrypt, Encrypt
+from connect_actor.errors import (
     ChannelNotFoundError,
     IdempotencyKeyReusedError,
     MalformedRequestError,
     MessageReplayedError,
     WriteUncertainError,
 )
-from service.persistence.contract import RecordKind
-from service.persistence.recovery import rebuild
-from service.protocol.changes import Acknowledged, decode_change
-from service.protocol.delivery import Delivered
-from service.protocol.payload import Payload
+from connect_actor.persistence.contract import RecordKind
+from connect_actor.persistence.recovery import rebuild
+from connect_actor.protocol.changes import Acknowledged, decode_change
+from connect_actor.protocol.delivery import Delivered
+from connect_actor.protocol.payload import Payload
+from connect_actor.stored.v1 import session_pb2 as stored
 from tests.support.house import House, PeerEnd, answer, until
 from tests.support.journals import ScriptedJournal
 from tests.support.meter import Meter

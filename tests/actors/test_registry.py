@@ -1,13 +1,13 @@
-"""Pykka's registry on an ordered set: see ``service.actors.registry``."""
+"""Pykka's registry on an ordered set: see ``actors.registry``."""
 
 from typing import Any
 
 import pytest
 from pykka import ActorRef, ActorRegistry, ThreadingActor
 
-from service.actors.actor import DispatchedActor
-from service.actors.dispatcher import Dispatcher
-from service.actors.registry import _OrderedRefs, use_ordered_registry
+from connect_actor.actors.actor import DispatchedActor
+from connect_actor.actors.dispatcher import Dispatcher
+from connect_actor.actors.registry import _OrderedRefs, use_ordered_registry
 from tests.support.process import PATIENCE
 
 

@@ -5,20 +5,20 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.access.principals import principal_named
-from service.access.quotas import Account, Accounts, Rates
-from service.actors.commands import Command, Decrypt, Encrypt, Establish
-from service.actors.future import LoopFuture
-from service.actors.work import FREE_WORK, REFUSED_WORK
-from service.errors import (
+from connect_actor.access.principals import principal_named
+from connect_actor.access.quotas import Account, Accounts, Rates
+from connect_actor.actors.commands import Command, Decrypt, Encrypt, Establish
+from connect_actor.actors.future import LoopFuture
+from connect_actor.actors.work import FREE_WORK, REFUSED_WORK
+from connect_actor.errors import (
     AuthenticationFailedError,
     ConnectError,
     HandshakeRefusedError,
     RateLimitedError,
 )
-from service.persistence.memory import MemoryJournal
-from service.protocol.delivery import Delivered
-from service.protocol.payload import Payload
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.protocol.delivery import Delivered
+from connect_actor.protocol.payload import Payload
 from tests.protocol.refusals import with_header
 from tests.support.channels import establish_request
 from tests.support.house import House, PeerEnd, answer, until

@@ -16,9 +16,9 @@ from typing import Self
 import grpc
 import psutil
 
-from service.access.tokens import new_token, token_line
-from service.client import ConnectClient, Identity
-from service.errors import ConnectError
+from connect_actor.access.tokens import new_token, token_line
+from connect_actor.client import ConnectClient, Identity
+from connect_actor.errors import ConnectError
 from tests.attacks.attacks import ATTACKS, Attack, Target
 from tests.support.process import RunningService
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from h2.exceptions import ProtocolError
 
-from protos.connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1 import connect_pb2 as wire
 from tests.support.http2 import RawPeer, framed
 
 __all__ = ["ATTACKS", "Attack", "Target"]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.checkouts import checked_out, find_revision, python_of, require_own
-from loadgen.service_process import ServiceError
-from loadgen.settings import ConfigurationError
+from benchmarks.checkouts import checked_out, find_revision, package_of, python_of, require_own
+from connect_loadgen.service_process import ServiceError
+from connect_loadgen.settings import ConfigurationError
 
 PROJECT = """\
 [build-system]
@@ -17,7 +17,7 @@ build-backend = "hatchling.build"
 name = "small"
 version = "1"
 [tool.hatch.build.targets.wheel]
-packages = ["service"]
+packages = ["service/connect_actor"]
 [tool.hatch.build.hooks.custom]
 """
 HOOK = """\
@@ -44,17 +44,15 @@ def git(repository: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A project of two commits, "first" and "second", each with a service that tells which."""
+    """A project whose "first" commit had its service at the top, and its "second" in a root."""
     place = tmp_path / "repository"
     place.mkdir()
     git(place, "init", "--quiet")
     (place / "pyproject.toml").write_text(PROJECT)
     (place / "hatch_build.py").write_text(HOOK)
-    for package in ("service", "protos"):
+    for name, package in (("first", "service"), ("second", "service/connect_actor")):
         (place / package).mkdir()
-        (place / package / "__init__.py").touch()
-    for name in ("first", "second"):
-        (place / "service" / "__init__.py").write_text(f"NAME = {name!r}\n")
+        (place / package / "__init__.py").write_text(f"NAME = {name!r}\n")
         git(place, "add", ".")
         git(place, "commit", "--quiet", f"--message={name}\n\nAnd why.")
     return place
@@ -81,9 +79,13 @@ def test_each_commit_runs_from_its_own_checkout_and_all_are_removed(repository: 
     with checked_out(commits, repository) as trees:
         assert list(trees) == commits[:2]
         assert worktrees(repository) == 3
+        names = [package_of(tree) for tree in trees.values()]
+        assert names == ["service", "connect_actor"]
         # From where another tree's service would come first.
-        tell = ("-c", "import service; print(service.NAME)")
-        said = [say(repository, *python_of(tree), *tell) for tree in trees.values()]
+        said = [
+            say(repository, *python_of(tree), "-c", f"import {name}; print({name}.NAME)")
+            for name, tree in zip(names, trees.values(), strict=True)
+        ]
         assert said == ["first\n", "second\n"]
         assert [(tree / "built").read_text() for tree in trees.values()] == ["editable"] * 2
     assert worktrees(repository) == 1

@@ -9,14 +9,14 @@ from typing import get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from loadgen.audit.settings import AuditSettings
-from loadgen.bench.settings import BenchSettings
-from loadgen.crash.settings import CrashSettings
-from loadgen.overload.settings import OverloadSettings
-from loadgen.reach.settings import ReachSettings
-from loadgen.settings import CompareSettings, DiffSettings, RunSettings
-from loadgen.soak.settings import SoakSettings
-from service.settings import Settings
+from connect_actor.settings import Settings
+from connect_loadgen.audit.settings import AuditSettings
+from connect_loadgen.bench.settings import BenchSettings
+from connect_loadgen.crash.settings import CrashSettings
+from connect_loadgen.overload.settings import OverloadSettings
+from connect_loadgen.reach.settings import ReachSettings
+from connect_loadgen.settings import CompareSettings, DiffSettings, RunSettings
+from connect_loadgen.soak.settings import SoakSettings
 
 __all__ = ["REFERENCE", "reference"]
 

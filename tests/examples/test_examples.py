@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from service.client import ConnectClient, Identity
+from connect_actor.client import ConnectClient, Identity
 from tests.support.process import PATIENCE, Start
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.persistence import sqlite
+from connect_actor.persistence import sqlite
 from tests.faults.shim import FAULTS, Call, Fault, Shim
 from tests.faults.workload import COMMITS, Run
 from tests.support.journals import EAGER_UPKEEP

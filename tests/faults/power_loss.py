@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from service.persistence import sqlite
-from service.persistence.contract import JournalVersionError
+from connect_actor.persistence import sqlite
+from connect_actor.persistence.contract import JournalVersionError
 from tests.faults.disk import Disk, Files, Operation, load, mark, read_trace, save
 from tests.faults.error_loop import scratch
 from tests.faults.shim import FAULTS, Call, Shim

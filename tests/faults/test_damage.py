@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from service.persistence import sqlite
-from service.persistence.contract import (
+from connect_actor.persistence import sqlite
+from connect_actor.persistence.contract import (
     Batch,
     JournalError,
     JournalVersionError,

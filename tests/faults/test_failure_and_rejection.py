@@ -7,8 +7,8 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from grpc_status import rpc_status
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, ConnectClient, Identity
+from connect_actor.client import Channel, ConnectClient, Identity
+from connect_actor.v1 import connect_pb2 as wire
 from tests.rpc.conftest import client, house, journal, server
 from tests.support.journals import ScriptedJournal
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.errors import StorageError, WriteRejectedError, WriteUncertainError
-from service.persistence.committer import CallbackWrite, Committer
-from service.persistence.contract import Record, RecordKind, Snapshot
+from connect_actor.errors import StorageError, WriteRejectedError, WriteUncertainError
+from connect_actor.persistence.committer import CallbackWrite, Committer
+from connect_actor.persistence.contract import Record, RecordKind, Snapshot
 from tests.faults.conftest import SEED, THOROUGH
 from tests.support.journals import ScriptedJournal
 from tests.support.process import PATIENCE

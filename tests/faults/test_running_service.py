@@ -12,8 +12,8 @@ import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, ConnectClient
+from connect_actor.client import Channel, ConnectClient
+from connect_actor.v1 import connect_pb2 as wire
 from tests.faults.shim import Call, Fault, Shim
 from tests.process.test_process import client_of, open_channel
 from tests.support.compiler import needs_compiler
@@ -133,7 +133,7 @@ def test_a_service_does_not_start_on_a_disk_that_can_not_be_written(
     shim.watch(tmp_path / "data")
     shim.fail(fault)
     done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "service.cli", "serve", *arguments_of(tmp_path)],
+        [sys.executable, "-m", "connect_actor.cli", "serve", *arguments_of(tmp_path)],
         env=shim.environment(library),
         capture_output=True,
         text=True,

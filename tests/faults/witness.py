@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service.actors.commands import Encrypt, Restore
-from service.errors import (
+from connect_actor.actors.commands import Encrypt, Restore
+from connect_actor.errors import (
     AuthenticationFailedError,
     ChannelDamagedError,
     ChannelNotFoundError,
     ConnectError,
     ReadFailedError,
 )
-from service.persistence.contract import JournalError
-from service.protocol.payload import Payload
-from service.protocol.session import Session
+from connect_actor.persistence.contract import JournalError
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.session import Session
 from tests.faults.disk import Files, load
 from tests.support.house import House, PeerEnd, answer
 from tests.support.journals import MASTER_KEY, sqlite_journal

@@ -7,7 +7,7 @@ step that was begun, all or nothing may be there, and of one that failed, too.
 from collections.abc import Callable
 from pathlib import Path
 
-from service.persistence.contract import (
+from connect_actor.persistence.contract import (
     LATEST,
     Batch,
     Journal,
@@ -19,7 +19,7 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from service.persistence.memory import MemoryJournal
+from connect_actor.persistence.memory import MemoryJournal
 from tests.support.journals import sqlite_journal
 
 __all__ = ["COMMITS", "STATES", "STEPS", "Progress", "Run", "World", "WrongError", "world"]

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 from unittest.mock import patch
 
-from service.exit_codes import USAGE
-from service.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_settings
+from connect_actor.exit_codes import USAGE
+from connect_actor.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_settings
 from tests.fuzz.target import require
 
 __all__ = ["ConfigurationTarget"]

@@ -14,9 +14,9 @@ from typing import ClassVar
 
 import grpc
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
-from service.connections import connect_blocking
+from connect_actor.connections import connect_blocking
+from connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from tests.fuzz.target import FaultError, require
 from tests.support.channels import establish_request
 from tests.support.process import RunningService, scrape

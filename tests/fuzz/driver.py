@@ -84,7 +84,7 @@ def try_input(target: Target, data: bytes, score: Score, *, traced: bool) -> Non
 
 def _place(error: BaseException) -> tuple[str, int]:
     frames = traceback.extract_tb(error.__traceback__)
-    ours = [frame for frame in frames if "/service/" in frame.filename] or list(frames)
+    ours = [frame for frame in frames if "/connect_actor/" in frame.filename] or list(frames)
     kind = str(error)[:20] if isinstance(error, FaultError) else type(error).__name__
     return f"{ours[-1].filename}:{kind}", ours[-1].lineno or 0
 

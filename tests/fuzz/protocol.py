@@ -5,11 +5,9 @@ from typing import ClassVar
 
 from google.protobuf.message import DecodeError
 
-from protos.connect_actor.stored.v1 import session_pb2 as stored
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.errors import ConnectError
-from service.protocol import handshake
-from service.protocol.changes import (
+from connect_actor.errors import ConnectError
+from connect_actor.protocol import handshake
+from connect_actor.protocol.changes import (
     MAX_CHANGES,
     InconsistentChangeError,
     Received,
@@ -18,12 +16,14 @@ from service.protocol.changes import (
     decode_changes,
     encode_change,
 )
-from service.protocol.handshake import ChannelLimits, Initiation, respond
-from service.protocol.keys import Identity
-from service.protocol.payload import Payload
-from service.protocol.replay import apply_all
-from service.protocol.session import Session
-from service.protocol.wire import bundle_from_wire, payload_from_wire, payload_to_wire
+from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
+from connect_actor.protocol.keys import Identity
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.replay import apply_all
+from connect_actor.protocol.session import Session
+from connect_actor.protocol.wire import bundle_from_wire, payload_from_wire, payload_to_wire
+from connect_actor.stored.v1 import session_pb2 as stored
+from connect_actor.v1 import connect_pb2 as wire
 from tests.fuzz.target import require
 from tests.support.channels import NOW, Ends, make_ends, response_of, seeded
 

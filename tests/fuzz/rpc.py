@@ -8,14 +8,14 @@ from typing import Any, ClassVar, NoReturn, cast
 import grpc
 from google.protobuf.message import DecodeError, Message
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.actors.router import _Live
-from service.persistence.memory import MemoryJournal
-from service.protocol.wire import payload_to_wire
-from service.rpc.entrance import Context
-from service.rpc.exchange import MAX_OPERATIONS
-from service.rpc.operations import OPERATIONS
-from service.rpc.servicer import ConnectServicer
+from connect_actor.actors.router import _Live
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.protocol.wire import payload_to_wire
+from connect_actor.rpc.entrance import Context
+from connect_actor.rpc.exchange import MAX_OPERATIONS
+from connect_actor.rpc.operations import OPERATIONS
+from connect_actor.rpc.servicer import ConnectServicer
+from connect_actor.v1 import connect_pb2 as wire
 from tests.fuzz.target import FaultError, require
 from tests.support.calls import CallContext, RefusedError
 from tests.support.channels import seeded
@@ -64,7 +64,7 @@ class _RpcTarget:
     def __init__(self) -> None:
         self._runner = asyncio.Runner()
         self._defects = _Defects()
-        logging.getLogger("service").addHandler(self._defects)
+        logging.getLogger("connect_actor").addHandler(self._defects)
         self._run(self._open())
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -147,7 +147,7 @@ class _RpcTarget:
         }
 
     def close(self) -> None:
-        logging.getLogger("service").removeHandler(self._defects)
+        logging.getLogger("connect_actor").removeHandler(self._defects)
         self._run(self._house.close())
         self._runner.close()
 

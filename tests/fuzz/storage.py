@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from service.keyfiles import KeyFileError, KeySource, load_identity
-from service.persistence.contract import CorruptRecordError
-from service.persistence.keyring import KeyRing
-from service.persistence.log_rows import RowWriter, entries_of, first_place, record_at
-from service.persistence.sealing import SALT_SIZE, Sealer, payloads_context
+from connect_actor.keyfiles import KeyFileError, KeySource, load_identity
+from connect_actor.persistence.contract import CorruptRecordError
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.log_rows import RowWriter, entries_of, first_place, record_at
+from connect_actor.persistence.sealing import SALT_SIZE, Sealer, payloads_context
 from tests.fuzz.target import require
 from tests.support.channels import seeded
 from tests.support.secret_files import write_secret

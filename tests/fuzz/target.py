@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import ClassVar, Protocol
 from unittest.mock import patch
 
-from service.protocol import primitives
+from connect_actor.protocol import primitives
 
 __all__ = ["FaultError", "Target", "Work", "require", "traced_peak"]
 

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.errors import HandshakeRefusedError
-from service.protocol import primitives
-from service.protocol.changes import InconsistentChangeError, Received, Sent
-from service.protocol.session import Session
-from service.protocol.wire import bundle_from_wire
+from connect_actor.errors import HandshakeRefusedError
+from connect_actor.protocol import primitives
+from connect_actor.protocol.changes import InconsistentChangeError, Received, Sent
+from connect_actor.protocol.session import Session
+from connect_actor.protocol.wire import bundle_from_wire
+from connect_actor.v1 import connect_pb2 as wire
 from tests.fuzz.driver import CORPUS, Score, corpus_of, fuzz, try_input
 from tests.fuzz.mutations import Mutator, fields_of, frames_of
 from tests.fuzz.target import FaultError

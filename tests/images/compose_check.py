@@ -19,9 +19,9 @@ import urllib.parse
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, ConnectClient, Identity
-from service.connections import http_get
+from connect_actor.client import Channel, ConnectClient, Identity
+from connect_actor.connections import http_get
+from connect_actor.v1 import connect_pb2 as wire
 from tests.images.engine import (
     IMAGE,
     PROJECT,

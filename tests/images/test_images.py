@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import ConnectClient, Identity
-from service.settings import Settings
+from connect_actor.client import ConnectClient, Identity
+from connect_actor.settings import Settings
+from connect_actor.v1 import connect_pb2 as wire
 from tests.images.compose_check import STRATEGIES
 from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE
@@ -233,7 +233,7 @@ class Installed:
         """Run the service as the image does, and end it as an engine does."""
         process = self.start(
             self.python,
-            *("-m", "service.cli", "serve", f"--data-dir={self.data}"),
+            *("-m", "connect_actor.cli", "serve", f"--data-dir={self.data}"),
             *("--listen=127.0.0.1:0", "--metrics-listen=127.0.0.1:0"),
         )
         assert process.stdout is not None
@@ -265,7 +265,7 @@ async def test_what_the_image_holds_serves_as_another_user_and_keeps_its_channel
 ) -> None:
     with installed.serving() as ready:
         target = f"--target={ready['listen']}"
-        asked = installed.run(installed.python, "-m", "service.cli", "health", target)
+        asked = installed.run(installed.python, "-m", "connect_actor.cli", "health", target)
         assert asked == (0, "SERVING\n")
         async with ConnectClient(ready["listen"]) as client:
             channel = await client.establish(Identity.generate(os.urandom))
@@ -281,8 +281,8 @@ async def test_what_the_image_holds_serves_as_another_user_and_keeps_its_channel
 
 @needs_hook
 def test_the_image_holds_the_load_generator_and_the_allocation_hook(installed: Installed) -> None:
-    code, told = installed.run(installed.python, "-m", "loadgen.cli", "--help")
+    code, told = installed.run(installed.python, "-m", "connect_loadgen.cli", "--help")
     assert code == 0
     assert "compare" in told
-    assert list((installed.prefix / "service" / "telemetry").glob("_allocation_hook*.so"))
+    assert list((installed.prefix / "connect_actor" / "telemetry").glob("_allocation_hook*.so"))
     assert not (installed.prefix / "tests").exists()

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from loadgen import allocation
-from loadgen.allocation import AllocationUnavailableError, measure, measure_each
+from connect_loadgen import allocation
+from connect_loadgen.allocation import AllocationUnavailableError, measure, measure_each
 from tests.support.compiler import needs_hook
 
 pytestmark = needs_hook

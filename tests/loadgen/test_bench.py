@@ -14,17 +14,17 @@ import psutil
 import pytest
 from rich.console import Console
 
-from loadgen import cli
-from loadgen.bench.cases import Benchmark, Operation
-from loadgen.bench.command import read_saved
-from loadgen.bench.memory import measure_memory
-from loadgen.bench.report import bench_blocks
-from loadgen.bench.results import BenchResult, Row, compare, make_row
-from loadgen.bench.settings import BenchSettings
-from loadgen.bench.suite import SUITE, chosen
-from loadgen.exits import Exit
-from loadgen.report.terminal import show_all
-from loadgen.settings import ConfigurationError, load_settings
+from connect_loadgen import cli
+from connect_loadgen.bench.cases import Benchmark, Operation
+from connect_loadgen.bench.command import read_saved
+from connect_loadgen.bench.memory import measure_memory
+from connect_loadgen.bench.report import bench_blocks
+from connect_loadgen.bench.results import BenchResult, Row, compare, make_row
+from connect_loadgen.bench.settings import BenchSettings
+from connect_loadgen.bench.suite import SUITE, chosen
+from connect_loadgen.exits import Exit
+from connect_loadgen.report.terminal import show_all
+from connect_loadgen.settings import ConfigurationError, load_settings
 from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE, child_of, none_left
 from tests.support.results import environment
@@ -303,7 +303,7 @@ def test_a_run_that_is_ended_leaves_no_worker_behind(tmp_path: Path) -> None:
     # Paced, so that a worker left alone lasts 20 seconds, however fast the machine.
     flags = ("--only=GC pressure*full", "--rounds=1", "--values=100", f"--output={tmp_path}")
     bench = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "loadgen.cli", "bench", *flags],
+        [sys.executable, "-m", "connect_loadgen.cli", "bench", *flags],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "TMPDIR": str(temporary)},

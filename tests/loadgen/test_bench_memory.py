@@ -4,9 +4,9 @@ import statistics
 
 import pytest
 
-from loadgen.bench.endurance import blocks_by_stretch, converse
-from loadgen.bench.sessions import Ends, make_ends
-from loadgen.bench.suite import SUITE
+from connect_loadgen.bench.endurance import blocks_by_stretch, converse
+from connect_loadgen.bench.sessions import Ends, make_ends
+from connect_loadgen.bench.suite import SUITE
 
 STRETCHES = 8
 MESSAGES = 100

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from loadgen.exits import Exit
-from loadgen.results import RunResult
-from service.access.tokens import new_token, token_line
+from connect_actor.access.tokens import new_token, token_line
+from connect_loadgen.exits import Exit
+from connect_loadgen.results import RunResult
 from tests.support.certificates import make_authority
 from tests.support.plain_user import as_plain_user, plain_users_directory
 from tests.support.process import PATIENCE, Start, child_of, none_left
@@ -36,7 +36,7 @@ LONG = ("--channels=5", "--duration-seconds=600")
 
 def loadgen(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "loadgen.cli", *arguments],
+        [sys.executable, "-m", "connect_loadgen.cli", *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE * 2,
@@ -48,7 +48,7 @@ def loadgen(*arguments: str) -> subprocess.CompletedProcess[str]:
 def long_run() -> Iterator[subprocess.Popen[str]]:
     """A run that has started its service and is under way."""
     process = subprocess.Popen(  # noqa: S603 - our own command
-        [sys.executable, "-m", "loadgen.cli", "run", *LONG],
+        [sys.executable, "-m", "connect_loadgen.cli", "run", *LONG],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -62,7 +62,9 @@ def service_of(run: subprocess.Popen[str]) -> psutil.Process:
     """Return the service that a run has started, once it is there."""
     return child_of(
         run,
-        lambda child: "service.cli" in child.cmdline() and child.memory_info().rss > 40_000_000,
+        lambda child: (
+            "connect_actor.cli" in child.cmdline() and child.memory_info().rss > 40_000_000
+        ),
     )
 
 
@@ -121,7 +123,7 @@ def test_a_plain_user_learns_what_the_service_used(workers: int) -> None:
         output = directory / "run.json"
         ran = subprocess.run(  # noqa: S603 - our own command
             as_plain_user(
-                *(sys.executable, "-m", "loadgen.cli", "run", *SMALL),
+                *(sys.executable, "-m", "connect_loadgen.cli", "run", *SMALL),
                 *(f"--workers={workers}", f"--output={output}"),
             ),
             capture_output=True,
@@ -258,8 +260,8 @@ def test_a_wrong_answer_fails_the_run(tmp_path: Path) -> None:
     liar = tmp_path / "liar.py"
     liar.write_text(
         "import sys\n"
-        "from service.cli import main\n"
-        "from service.rpc import operations\n"
+        "from connect_actor.cli import main\n"
+        "from connect_actor.rpc import operations\n"
         "honest = operations._fill_decrypted\n"
         "def lie(response, answer):\n"
         "    honest(response, answer[:-1] + b'!')\n"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from loadgen.cli import main
-from loadgen.compare import VARIANTS, order_of_rounds, warnings_of
-from loadgen.report.compare_page import compare_page
-from loadgen.report.html import render
-from loadgen.results import CompareResult
-from loadgen.trial import Variant
+from connect_loadgen.cli import main
+from connect_loadgen.compare import VARIANTS, order_of_rounds, warnings_of
+from connect_loadgen.report.compare_page import compare_page
+from connect_loadgen.report.html import render
+from connect_loadgen.results import CompareResult
+from connect_loadgen.trial import Variant
 from tests.support.results import load, make_compare, require_sound, round_of
 
 TINY = (

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from loadgen.crash.blows import Phase, plan_blows
-from loadgen.crash.settings import CrashSettings
-from loadgen.settings import ConfigurationError, load_settings
+from connect_loadgen.crash.blows import Phase, plan_blows
+from connect_loadgen.crash.settings import CrashSettings
+from connect_loadgen.settings import ConfigurationError, load_settings
 from tests.support.process import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,15 @@ def crash(
     command = (sys.executable, "-m", "tests.support.cheating_service", service or "")
     cheat = () if service is None else (f"--service-command={shlex.join(command)}",)
     done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "loadgen.cli", "crash", f"--output={output}", *flags, *cheat],
+        [
+            sys.executable,
+            "-m",
+            "connect_loadgen.cli",
+            "crash",
+            f"--output={output}",
+            *flags,
+            *cheat,
+        ],
         capture_output=True,
         text=True,
         timeout=PATIENCE * 3,

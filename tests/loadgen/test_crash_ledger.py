@@ -7,11 +7,11 @@ from typing import cast
 import grpc
 import pytest
 
-from loadgen.crash.account import Account, Standing
-from loadgen.crash.faults import Fault, FaultKind, Faults
-from loadgen.crash.rules import Verdict
-from loadgen.crash.sightings import Sighting, Sightings
-from protos.connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.crash.account import Account, Standing
+from connect_loadgen.crash.faults import Fault, FaultKind, Faults
+from connect_loadgen.crash.rules import Verdict
+from connect_loadgen.crash.sightings import Sighting, Sightings
 from tests.support.ledgers import Desk
 
 MANY = 35

@@ -9,12 +9,12 @@ from random import Random
 import grpc
 import pytest
 
-from loadgen.crash.faults import FaultKind
-from loadgen.crash.lines import Line, Lines
-from loadgen.crash.rules import Rule, Verdict
-from loadgen.crash.traffic import PeerSide, Traffic
-from loadgen.transport import TransportError
-from protos.connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.crash.faults import FaultKind
+from connect_loadgen.crash.lines import Line, Lines
+from connect_loadgen.crash.rules import Rule, Verdict
+from connect_loadgen.crash.traffic import PeerSide, Traffic
+from connect_loadgen.transport import TransportError
 from tests.support.ledgers import Desk
 from tests.support.loads import PacedService, failure
 from tests.support.virtual_time import VirtualClock, run_virtually

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.cli import main
-from loadgen.diff import Change, diff_results, read_result
-from loadgen.exits import Exit
-from loadgen.results import CompareResult
-from loadgen.settings import ConfigurationError
+from connect_loadgen.cli import main
+from connect_loadgen.diff import Change, diff_results, read_result
+from connect_loadgen.exits import Exit
+from connect_loadgen.results import CompareResult
+from connect_loadgen.settings import ConfigurationError
 from tests.support.results import THROUGHPUT, make_compare, make_run
 
 

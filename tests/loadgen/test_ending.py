@@ -16,38 +16,38 @@ import psutil
 import pytest
 from rich.console import Console
 
-from loadgen import compare
-from loadgen.audit import command as audit_command
-from loadgen.audit.micro import measure_round
-from loadgen.audit.report import audit_page
-from loadgen.audit.results import AuditResult, CapacitySearch
-from loadgen.audit.settings import AuditSettings
-from loadgen.audit.shapes import SHAPES
-from loadgen.audit.verdicts import Verdict
-from loadgen.bench import command as bench_command
-from loadgen.bench.cases import Benchmark
-from loadgen.bench.memory import MemoryFigures
-from loadgen.bench.settings import BenchSettings
-from loadgen.bench.workers import Timed
-from loadgen.crash.command import execute_crash
-from loadgen.crash.settings import CrashSettings
-from loadgen.ending import Ended, Ending, ending, heeding_signals
-from loadgen.exits import Exit
-from loadgen.load import Progress
-from loadgen.overload import command as overload_command
-from loadgen.overload.results import Course
-from loadgen.overload.settings import OverloadSettings
-from loadgen.progress import CommandProgress
-from loadgen.reach.results import Seen, SideResult
-from loadgen.reach.rounds import take_turns
-from loadgen.reach.rows import Side
-from loadgen.report.compare_page import compare_page
-from loadgen.results import Result, RunResult
-from loadgen.runner import html
-from loadgen.settings import CompareSettings, LoadSettings, load_settings
-from loadgen.soak.command import execute_soak
-from loadgen.soak.settings import SoakSettings
-from loadgen.trial import Trial, Variant
+from connect_loadgen import compare
+from connect_loadgen.audit import command as audit_command
+from connect_loadgen.audit.micro import measure_round
+from connect_loadgen.audit.report import audit_page
+from connect_loadgen.audit.results import AuditResult, CapacitySearch
+from connect_loadgen.audit.settings import AuditSettings
+from connect_loadgen.audit.shapes import SHAPES
+from connect_loadgen.audit.verdicts import Verdict
+from connect_loadgen.bench import command as bench_command
+from connect_loadgen.bench.cases import Benchmark
+from connect_loadgen.bench.memory import MemoryFigures
+from connect_loadgen.bench.settings import BenchSettings
+from connect_loadgen.bench.workers import Timed
+from connect_loadgen.crash.command import execute_crash
+from connect_loadgen.crash.settings import CrashSettings
+from connect_loadgen.ending import Ended, Ending, ending, heeding_signals
+from connect_loadgen.exits import Exit
+from connect_loadgen.load import Progress
+from connect_loadgen.overload import command as overload_command
+from connect_loadgen.overload.results import Course
+from connect_loadgen.overload.settings import OverloadSettings
+from connect_loadgen.progress import CommandProgress
+from connect_loadgen.reach.results import Seen, SideResult
+from connect_loadgen.reach.rounds import take_turns
+from connect_loadgen.reach.rows import Side
+from connect_loadgen.report.compare_page import compare_page
+from connect_loadgen.results import Result, RunResult
+from connect_loadgen.runner import html
+from connect_loadgen.settings import CompareSettings, LoadSettings, load_settings
+from connect_loadgen.soak.command import execute_soak
+from connect_loadgen.soak.settings import SoakSettings
+from connect_loadgen.trial import Trial, Variant
 from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE, child_of, none_left
 from tests.support.results import cost, course, load, round_of, show_result
@@ -396,7 +396,7 @@ def start_command(tmp_path: Path, temporary: Path) -> Iterator[Callable[..., Sta
 
     def start(*arguments: str) -> Started:
         process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "loadgen.cli", *arguments],
+            [sys.executable, "-m", "connect_loadgen.cli", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -414,7 +414,7 @@ def start_command(tmp_path: Path, temporary: Path) -> Iterator[Callable[..., Sta
 
 def wait_until_measuring(run: Started, temporary: Path) -> psutil.Process:
     """Wait until messages of the load are in the journal, and return the service."""
-    service = child_of(run, lambda child: "service.cli" in child.cmdline())
+    service = child_of(run, lambda child: "connect_actor.cli" in child.cmdline())
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         if any(file.stat().st_size > 1_000_000 for file in temporary.glob("*/journal.db-wal")):

@@ -7,17 +7,17 @@ import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from loadgen.cli import main
-from loadgen.exporter import LoadExporter
-from loadgen.load import Progress
-from loadgen.pacing import Line
-from loadgen.peer import Finished, Outcome, Peers, Pending
-from loadgen.recording import Recorder
-from loadgen.results import RunResult
-from loadgen.run import execute_run
-from loadgen.settings import RunSettings, load_settings
-from loadgen.workload import Kind
-from protos.connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.cli import main
+from connect_loadgen.exporter import LoadExporter
+from connect_loadgen.load import Progress
+from connect_loadgen.pacing import Line
+from connect_loadgen.peer import Finished, Outcome, Peers, Pending
+from connect_loadgen.recording import Recorder
+from connect_loadgen.results import RunResult
+from connect_loadgen.run import execute_run
+from connect_loadgen.settings import RunSettings, load_settings
+from connect_loadgen.workload import Kind
 from tests.support.loads import EchoEnd, PacedService, plan_of
 from tests.support.process import scrape
 

@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from loadgen.audit.claims import CLAIMS
-from loadgen.audit.figures import FigureBook
-from loadgen.audit.results import CapacityProbe, CapacitySearch
-from loadgen.audit.rows import AWAITING, FORWARDING, claim_rows, missed_rows
-from loadgen.audit.verdicts import Verdict
-from loadgen.cli import main
-from loadgen.compare import BASELINE, summarise, warnings_of
-from loadgen.crash.results import CrashResult, StrategyFigures
-from loadgen.diff import diff_results
-from loadgen.exits import Exit
-from loadgen.overload.results import Course, OverloadResult
-from loadgen.promises import Promise, verdict_on_all, withhold_verdicts
-from loadgen.report.compare_page import compare_page
-from loadgen.report.html import render
-from loadgen.report.run_page import run_page
-from loadgen.results import CompareResult, Round
-from loadgen.runner import with_notices
+from connect_loadgen.audit.claims import CLAIMS
+from connect_loadgen.audit.figures import FigureBook
+from connect_loadgen.audit.results import CapacityProbe, CapacitySearch
+from connect_loadgen.audit.rows import AWAITING, FORWARDING, claim_rows, missed_rows
+from connect_loadgen.audit.verdicts import Verdict
+from connect_loadgen.cli import main
+from connect_loadgen.compare import BASELINE, summarise, warnings_of
+from connect_loadgen.crash.results import CrashResult, StrategyFigures
+from connect_loadgen.diff import diff_results
+from connect_loadgen.exits import Exit
+from connect_loadgen.overload.results import Course, OverloadResult
+from connect_loadgen.promises import Promise, verdict_on_all, withhold_verdicts
+from connect_loadgen.report.compare_page import compare_page
+from connect_loadgen.report.html import render
+from connect_loadgen.report.run_page import run_page
+from connect_loadgen.results import CompareResult, Round
+from connect_loadgen.runner import with_notices
 from tests.support.results import (
     course,
     environment,

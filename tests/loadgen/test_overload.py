@@ -10,29 +10,29 @@ import grpc
 import pytest
 from google.rpc.status_pb2 import Status
 
-from loadgen.cli import main
-from loadgen.exits import Exit
-from loadgen.overload import pressure
-from loadgen.overload.command import with_pressure
-from loadgen.overload.flood import flood
-from loadgen.overload.idle import hold_connections
-from loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
-from loadgen.overload.pressure import Answers
-from loadgen.overload.refusal import says_when_to_retry
-from loadgen.overload.results import ConnectionsFound, OverloadResult, Phase, RefusalCost
-from loadgen.overload.settings import OverloadSettings
-from loadgen.peer import Finished, Outcome, Peer, Pending
-from loadgen.promises import Promise
-from loadgen.service_process import ServiceOptions, ServiceProcess
-from loadgen.settings import load_settings
-from loadgen.statistics import ratio_to
-from loadgen.timeline import Timeline, Window
-from loadgen.transport import TransportError
-from loadgen.workload import Kind
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import ConnectClient, Identity
-from service.errors import ChannelNotFoundError, OverloadedError
-from service.rpc.status import status_of
+from connect_actor.client import ConnectClient, Identity
+from connect_actor.errors import ChannelNotFoundError, OverloadedError
+from connect_actor.rpc.status import status_of
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.cli import main
+from connect_loadgen.exits import Exit
+from connect_loadgen.overload import pressure
+from connect_loadgen.overload.command import with_pressure
+from connect_loadgen.overload.flood import flood
+from connect_loadgen.overload.idle import hold_connections
+from connect_loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
+from connect_loadgen.overload.pressure import Answers
+from connect_loadgen.overload.refusal import says_when_to_retry
+from connect_loadgen.overload.results import ConnectionsFound, OverloadResult, Phase, RefusalCost
+from connect_loadgen.overload.settings import OverloadSettings
+from connect_loadgen.peer import Finished, Outcome, Peer, Pending
+from connect_loadgen.promises import Promise
+from connect_loadgen.service_process import ServiceOptions, ServiceProcess
+from connect_loadgen.settings import load_settings
+from connect_loadgen.statistics import ratio_to
+from connect_loadgen.timeline import Timeline, Window
+from connect_loadgen.transport import TransportError
+from connect_loadgen.workload import Kind
 from tests.support.loads import EchoEnd
 from tests.support.virtual_time import SECOND, VirtualClock, run_virtually
 

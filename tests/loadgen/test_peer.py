@@ -5,10 +5,10 @@ from itertools import islice
 
 import pytest
 
-from loadgen.peer import Finished, Outcome, Peers, Pending
-from loadgen.settings import RunSettings, load_settings
-from loadgen.workload import Kind, PlannedOperation, Workload
-from protos.connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.peer import Finished, Outcome, Peers, Pending
+from connect_loadgen.settings import RunSettings, load_settings
+from connect_loadgen.workload import Kind, PlannedOperation, Workload
 from tests.support.loads import CryptoService, EchoEnd, echo, failure, plan_of
 
 Cheat = Callable[[wire.OperationResult], None]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.cli import main
-from loadgen.compare import order_of_rounds
-from loadgen.plan import plan_of_compare, plan_of_run
-from loadgen.settings import CompareSettings, RunSettings, load_settings
+from connect_loadgen.cli import main
+from connect_loadgen.compare import order_of_rounds
+from connect_loadgen.plan import plan_of_compare, plan_of_run
+from connect_loadgen.settings import CompareSettings, RunSettings, load_settings
 
 
 def plan(*flags: str) -> str:

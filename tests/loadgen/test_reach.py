@@ -9,32 +9,41 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from loadgen.cli import main
-from loadgen.echo import EchoEnd
-from loadgen.exits import Exit
-from loadgen.progress import CommandProgress
-from loadgen.reach.handshakes import OPERATIONS, costs_of_operations, count_operations
-from loadgen.reach.judgement import judge
-from loadgen.reach.loads import seen_of
-from loadgen.reach.many_channels import seen_of_recovery
-from loadgen.reach.planting import plant
-from loadgen.reach.report import reach_page
-from loadgen.reach.results import Goal, ReachResult, RowResult, Seen, SideResult, Verdict
-from loadgen.reach.rounds import take_turns
-from loadgen.reach.rows import Beside, Group, MeasureError, Quantity, Row, Side
-from loadgen.reach.salvo import Gunner, fire
-from loadgen.reach.settings import ReachSettings
-from loadgen.reach.table import groups_of
-from loadgen.report.blocks import Bullets, Cell, Column, Page, Prose, Section, Table, missing
-from loadgen.report.html import render
-from loadgen.report.markdown import render_markdown
-from loadgen.results import Recovery, Spread
-from loadgen.settings import load_settings
-from loadgen.transport import TransportError
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import ConnectClient
-from service.protocol import primitives
-from service.protocol.primitives import KeyPair, SigningKey
+from connect_actor.client import ConnectClient
+from connect_actor.protocol import primitives
+from connect_actor.protocol.primitives import KeyPair, SigningKey
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.cli import main
+from connect_loadgen.echo import EchoEnd
+from connect_loadgen.exits import Exit
+from connect_loadgen.progress import CommandProgress
+from connect_loadgen.reach.handshakes import OPERATIONS, costs_of_operations, count_operations
+from connect_loadgen.reach.judgement import judge
+from connect_loadgen.reach.loads import seen_of
+from connect_loadgen.reach.many_channels import seen_of_recovery
+from connect_loadgen.reach.planting import plant
+from connect_loadgen.reach.report import reach_page
+from connect_loadgen.reach.results import Goal, ReachResult, RowResult, Seen, SideResult, Verdict
+from connect_loadgen.reach.rounds import take_turns
+from connect_loadgen.reach.rows import Beside, Group, MeasureError, Quantity, Row, Side
+from connect_loadgen.reach.salvo import Gunner, fire
+from connect_loadgen.reach.settings import ReachSettings
+from connect_loadgen.reach.table import groups_of
+from connect_loadgen.report.blocks import (
+    Bullets,
+    Cell,
+    Column,
+    Page,
+    Prose,
+    Section,
+    Table,
+    missing,
+)
+from connect_loadgen.report.html import render
+from connect_loadgen.report.markdown import render_markdown
+from connect_loadgen.results import Recovery, Spread
+from connect_loadgen.settings import load_settings
+from connect_loadgen.transport import TransportError
 from tests.support.loads import PacedService, echo, failure
 from tests.support.results import cost, environment, load, require_sound, show_result, write_result
 
@@ -360,7 +369,9 @@ def test_cryptography_that_is_not_seen_is_no_cryptography_that_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     verify = primitives.verify
-    monkeypatch.setattr("service.protocol.keys.primitives", _Hidden(primitives, verify=verify))
+    monkeypatch.setattr(
+        "connect_actor.protocol.keys.primitives", _Hidden(primitives, verify=verify)
+    )
     with pytest.raises(MeasureError, match="no Ed25519 verifications seen"):
         count_operations()
 

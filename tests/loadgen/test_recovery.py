@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.channels import establish
-from loadgen.peer import PeerEnd
-from loadgen.recovery import recover
-from loadgen.service_process import ServiceOptions, ServiceProcess
-from loadgen.settings import RunSettings, load_settings
-from loadgen.transport import TransportError, open_transport
-from protos.connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.channels import establish
+from connect_loadgen.peer import PeerEnd
+from connect_loadgen.recovery import recover
+from connect_loadgen.service_process import ServiceOptions, ServiceProcess
+from connect_loadgen.settings import RunSettings, load_settings
+from connect_loadgen.transport import TransportError, open_transport
 
 SETTINGS = load_settings(RunSettings, ["--channels=3"])
 

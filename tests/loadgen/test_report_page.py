@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.axes import Axes
 
-from loadgen.report.blocks import Bullets, Cell, Column, Page, Plot, Prose, Section, Table
-from loadgen.report.compare_page import compare_page
-from loadgen.report.drawing import draw
-from loadgen.report.html import render
-from loadgen.report.run_page import run_page
+from connect_loadgen.report.blocks import Bullets, Cell, Column, Page, Plot, Prose, Section, Table
+from connect_loadgen.report.compare_page import compare_page
+from connect_loadgen.report.drawing import draw
+from connect_loadgen.report.html import render
+from connect_loadgen.report.run_page import run_page
 from tests.support.results import cost, load, make_compare, make_run
 
 HOSTILE = '<script>alert("1")</script>&\''

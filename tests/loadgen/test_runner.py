@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from loadgen.commands import COMMANDS
-from loadgen.exits import Exit
-from loadgen.progress import CommandProgress
-from loadgen.report.files import ReportError, require_writable, write_whole
-from loadgen.results import RunResult
-from loadgen.runner import Command, Render, run_command
+from connect_loadgen.commands import COMMANDS
+from connect_loadgen.exits import Exit
+from connect_loadgen.progress import CommandProgress
+from connect_loadgen.report.files import ReportError, require_writable, write_whole
+from connect_loadgen.results import RunResult
+from connect_loadgen.runner import Command, Render, run_command
 from tests.support.process import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def loadgen(
     stderr: int = subprocess.PIPE,
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command as a shell does with such a redirection."""
-    command = (sys.executable, "-m", "loadgen.cli", *arguments)
+    command = (sys.executable, "-m", "connect_loadgen.cli", *arguments)
     return subprocess.run(  # noqa: S603 - our own command
         ["/bin/sh", "-c", f'exec "$@" {redirection}', "sh", *command],
         text=True,

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.sampling import cpu_seconds_of, sample_process
-from loadgen.service_cost import MetricsError, Reading, cost_between, read_metrics, scrape, take
-from service.telemetry.exposition import serve_collector
-from service.telemetry.process import OwnProcess
+from connect_actor.telemetry.exposition import serve_collector
+from connect_actor.telemetry.process import OwnProcess
+from connect_loadgen.sampling import cpu_seconds_of, sample_process
+from connect_loadgen.service_cost import (
+    MetricsError,
+    Reading,
+    cost_between,
+    read_metrics,
+    scrape,
+    take,
+)
 
 SERIES = {
     "connect_journal_records_total": 10.0,

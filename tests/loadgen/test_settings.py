@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.audit.settings import AuditSettings
-from loadgen.settings import (
+from connect_loadgen.audit.settings import AuditSettings
+from connect_loadgen.settings import (
     CompareSettings,
     ConfigurationError,
     LoadSettings,

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.cli import main
-from loadgen.exits import Exit
-from loadgen.promises import Promise
-from loadgen.soak.judgement import judge_ageing, judge_load, judge_samples
-from loadgen.soak.picture import picture
-from loadgen.soak.results import Ageing, SoakResult, SoakSample
-from loadgen.soak.settings import SoakSettings
-from loadgen.soak.trend import trend_of
-from loadgen.statistics import ratio_to
+from connect_loadgen.cli import main
+from connect_loadgen.exits import Exit
+from connect_loadgen.promises import Promise
+from connect_loadgen.soak.judgement import judge_ageing, judge_load, judge_samples
+from connect_loadgen.soak.picture import picture
+from connect_loadgen.soak.results import Ageing, SoakResult, SoakSample
+from connect_loadgen.soak.settings import SoakSettings
+from connect_loadgen.soak.trend import trend_of
+from connect_loadgen.statistics import ratio_to
 
 MEBI = 2**20
 HOUR = 3_600.0

@@ -2,12 +2,12 @@
 
 import pytest
 
-from loadgen.peer import Finished, Outcome, Peer, Pending
-from loadgen.recording import Recorder
-from loadgen.stops import Tally, parse_stops, reason_to_stop
-from loadgen.storms import Storm, parse_storms
-from loadgen.workload import Kind
-from protos.connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.peer import Finished, Outcome, Peer, Pending
+from connect_loadgen.recording import Recorder
+from connect_loadgen.stops import Tally, parse_stops, reason_to_stop
+from connect_loadgen.storms import Storm, parse_storms
+from connect_loadgen.workload import Kind
 from tests.support.loads import EchoEnd
 
 MILLISECOND = 1_000_000

@@ -9,9 +9,17 @@ import pytest
 from grpc import aio
 from grpc_status import rpc_status
 
-from loadgen.endpoint import Endpoint
-from loadgen.settings import RunSettings, load_settings
-from loadgen.transport import (
+from connect_actor.errors import OverloadedError
+from connect_actor.rpc.status import status_of
+from connect_actor.tracing import REQUEST_ID
+from connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1.connect_pb2_grpc import (
+    ConnectServiceServicer,
+    add_ConnectServiceServicer_to_server,
+)
+from connect_loadgen.endpoint import Endpoint
+from connect_loadgen.settings import RunSettings, load_settings
+from connect_loadgen.transport import (
     MAX_FRAME_BYTES,
     StreamTransport,
     TransportError,
@@ -19,14 +27,6 @@ from loadgen.transport import (
     ask_all,
     open_transport,
 )
-from protos.connect_actor.v1 import connect_pb2 as wire
-from protos.connect_actor.v1.connect_pb2_grpc import (
-    ConnectServiceServicer,
-    add_ConnectServiceServicer_to_server,
-)
-from service.errors import OverloadedError
-from service.rpc.status import status_of
-from service.tracing import REQUEST_ID
 from tests.support.loads import PacedService, echo, failure
 from tests.support.process import PATIENCE
 

@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-from loadgen.settings import RunSettings, load_settings
-from loadgen.workload import Kind, PlannedOperation, Workload
+from connect_loadgen.settings import RunSettings, load_settings
+from connect_loadgen.workload import Kind, PlannedOperation, Workload
 
 MANY = 20_000
 

@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from service.persistence.contract import (
+from connect_actor.persistence.contract import (
     LATEST,
     MAX_SEQUENCE_NUMBER,
     Batch,

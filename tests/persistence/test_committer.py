@@ -8,15 +8,15 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from service.errors import (
+from connect_actor.errors import (
     OverloadedError,
     ReadFailedError,
     StorageError,
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.persistence.committer import CallbackWrite, Committer, Standing
-from service.persistence.contract import (
+from connect_actor.persistence.committer import CallbackWrite, Committer, Standing
+from connect_actor.persistence.contract import (
     Batch,
     JournalError,
     JournalHangsError,
@@ -26,7 +26,7 @@ from service.persistence.contract import (
     Rejection,
     Snapshot,
 )
-from service.persistence.gathering import Gathering
+from connect_actor.persistence.gathering import Gathering
 from tests.support.house import until
 from tests.support.journals import ScriptedJournal
 from tests.support.process import PATIENCE

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from service.persistence.backup import back_up
-from service.persistence.contract import Batch, JournalVersionError
-from service.persistence.keyring import KeyRing
-from service.persistence.restoring import restore
-from service.persistence.sqlite import SqliteJournal
-from service.persistence.sqlite_file import file_id, newest_epoch
+from connect_actor.persistence.backup import back_up
+from connect_actor.persistence.contract import Batch, JournalVersionError
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.restoring import restore
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite_file import file_id, newest_epoch
 from tests.persistence.journal_conformance import CHANNEL, change, numbers
 
 KEYS = KeyRing.of(bytes(range(32)))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from service.persistence import sqlite
-from service.persistence.contract import Batch, CorruptRecordError, JournalVersionError
-from service.persistence.keyring import KeyRing
-from service.persistence.sqlite import SqliteJournal
+from connect_actor.persistence import sqlite
+from connect_actor.persistence.contract import Batch, CorruptRecordError, JournalVersionError
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.sqlite import SqliteJournal
 from tests.persistence.journal_conformance import change, closed, numbers, snapshot
 
 KEY = bytes(range(32))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from service.persistence import sqlite
-from service.persistence.contract import (
+from connect_actor.persistence import sqlite
+from connect_actor.persistence.contract import (
     Batch,
     CorruptRecordError,
     Journal,
@@ -21,8 +21,8 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from service.persistence.keyring import KeyRing
-from service.persistence.log_rows import (
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.log_rows import (
     SEALED_STATE,
     entries_of,
     is_note,
@@ -30,7 +30,7 @@ from service.persistence.log_rows import (
     sequence_of,
     stored_number,
 )
-from service.persistence.sealing import (
+from connect_actor.persistence.sealing import (
     STATE_KEY_SIZE,
     Sealer,
     StateCipher,
@@ -38,13 +38,13 @@ from service.persistence.sealing import (
     snapshot_context,
     state_context,
 )
-from service.persistence.sqlite import SqliteJournal
-from service.persistence.sqlite_file import know_epochs, open_for_reading
-from service.protocol import primitives
-from service.protocol.changes import Change, InconsistentChangeError, Sent, decode_change
-from service.protocol.payload import Payload
-from service.protocol.primitives import KeyPair, WeakKeyError
-from service.protocol.session import Session
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite_file import know_epochs, open_for_reading
+from connect_actor.protocol import primitives
+from connect_actor.protocol.changes import Change, InconsistentChangeError, Sent, decode_change
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.primitives import KeyPair, WeakKeyError
+from connect_actor.protocol.session import Session
 from tests.persistence.journal_conformance import CHANNEL, change
 from tests.support.house import House, PeerEnd
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import pytest
 
-from service.persistence import admission, cleaning, log_index, log_rows, owners, sqlite
-from service.persistence.contract import (
+from connect_actor.persistence import admission, cleaning, log_index, log_rows, owners, sqlite
+from connect_actor.persistence.contract import (
     Batch,
     CorruptRecordError,
     JournalError,
@@ -29,9 +29,9 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from service.persistence.keyring import KeyRing
-from service.persistence.sqlite import SqliteJournal
-from service.persistence.verification import verify
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.verification import verify
 
 KEYS = KeyRing.of(bytes(range(32)))
 CHANNELS = 6

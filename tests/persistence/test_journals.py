@@ -14,8 +14,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.persistence import sqlite
-from service.persistence.contract import (
+from connect_actor.persistence import sqlite
+from connect_actor.persistence.contract import (
     Batch,
     CommitFailedError,
     CorruptRecordError,
@@ -28,10 +28,10 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from service.persistence.keyring import KeyRing
-from service.persistence.log_rows import first_place, row_of
-from service.persistence.memory import MemoryJournal
-from service.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.log_rows import first_place, row_of
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.persistence.sqlite import SqliteJournal
 from tests.persistence.journal_conformance import (
     CHANNEL,
     DurableJournalConformance,
@@ -121,9 +121,9 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     journal = open_sqlite(tmp_path / "j.db")
     script = (
         "import sys; from pathlib import Path\n"
-        "from service.persistence.contract import JournalLockedError\n"
-        "from service.persistence.keyring import KeyRing\n"
-        "from service.persistence.sqlite import SqliteJournal\n"
+        "from connect_actor.persistence.contract import JournalLockedError\n"
+        "from connect_actor.persistence.keyring import KeyRing\n"
+        "from connect_actor.persistence.sqlite import SqliteJournal\n"
         "keys = KeyRing.of(bytes(range(32)))\n"
         "try: SqliteJournal(Path(sys.argv[1]), keys=keys, strategy='full')\n"
         "except JournalLockedError: sys.exit(7)\n"
@@ -465,9 +465,9 @@ def test_records_alone_are_committed_by_one_statement(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from pathlib import Path
-from service.persistence.contract import Batch, Record, RecordKind, Snapshot
-from service.persistence.keyring import KeyRing
-from service.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.sqlite import SqliteJournal
 journal = SqliteJournal(Path(sys.argv[1]), keys=KeyRing.of(bytes(range(32))), strategy="full")
 number = journal.highest_sequence_number(1)
 while True:

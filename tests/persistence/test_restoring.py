@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from service.persistence import backup, restoring, sqlite, sqlite_file
-from service.persistence.backup import back_up
-from service.persistence.contract import (
+from connect_actor.persistence import backup, restoring, sqlite, sqlite_file
+from connect_actor.persistence.backup import back_up
+from connect_actor.persistence.contract import (
     Batch,
     CorruptRecordError,
     JournalError,
@@ -22,12 +22,12 @@ from service.persistence.contract import (
     JournalVersionError,
     SnapshotCriteria,
 )
-from service.persistence.inspection import inspect_journal
-from service.persistence.keyring import KeyRing
-from service.persistence.lease import WriterLease, look_at_lease
-from service.persistence.restoring import Restored, finish_restore, restore
-from service.persistence.sqlite import SqliteJournal
-from service.persistence.verification import verify
+from connect_actor.persistence.inspection import inspect_journal
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.lease import WriterLease, look_at_lease
+from connect_actor.persistence.restoring import Restored, finish_restore, restore
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.verification import verify
 from tests.persistence.journal_conformance import change, numbers, snapshot
 
 KEYS = KeyRing.of(bytes(range(32)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.persistence.contract import (
+from connect_actor.persistence.contract import (
     Batch,
     CommitFailedError,
     Journal,
@@ -14,8 +14,8 @@ from service.persistence.contract import (
     RecordKind,
     Snapshot,
 )
-from service.persistence.keyring import KeyRing, MasterKey
-from service.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.keyring import KeyRing, MasterKey
+from connect_actor.persistence.sqlite import SqliteJournal
 from tests.persistence.journal_conformance import CHANNEL, change, snapshot
 
 OLD, NEW = bytes(range(32)), bytes(32)

@@ -10,14 +10,20 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from service.persistence.contract import Batch, CorruptRecordError, Record, RecordKind, Snapshot
-from service.persistence.keyring import KeyRing
-from service.persistence.log_rows import (
+from connect_actor.persistence.contract import (
+    Batch,
+    CorruptRecordError,
+    Record,
+    RecordKind,
+    Snapshot,
+)
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.log_rows import (
     SEALED_STATE,
     entries_of,
     record_at,
 )
-from service.persistence.sealing import (
+from connect_actor.persistence.sealing import (
     SALT_SIZE,
     STATE_KEY_SIZE,
     Sealer,
@@ -25,7 +31,7 @@ from service.persistence.sealing import (
     directory_context,
     state_context,
 )
-from service.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite import SqliteJournal
 from tests.support.former_seals import FormerSealer
 
 KEYS = KeyRing.of(bytes(range(32)))
@@ -59,11 +65,11 @@ def test_a_clone_of_the_memory_seals_under_other_nonces() -> None:
 
 _CLONED = """
 import os
-from service.keyfiles import _seal
-from service.persistence.keyring import KeyRing
-from service.persistence.sealing import Sealer, StateCipher
-from service.protocol.handshake import ChannelLimits, Initiation, respond
-from service.protocol.keys import Identity
+from connect_actor.keyfiles import _seal
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.sealing import Sealer, StateCipher
+from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
+from connect_actor.protocol.keys import Identity
 
 key = KeyRing.of(bytes(range(32))).sealing
 identity = Identity.generate(os.urandom)

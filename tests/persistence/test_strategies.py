@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import IdempotencyKeyReusedError, PeerError
-from service.persistence.contract import (
+from connect_actor.errors import IdempotencyKeyReusedError, PeerError
+from connect_actor.persistence.contract import (
     Batch,
     CorruptRecordError,
     Record,
@@ -22,13 +22,13 @@ from service.persistence.contract import (
     Recovery,
     Snapshot,
 )
-from service.persistence.memory import MemoryJournal
-from service.persistence.recovery import rebuild
-from service.persistence.strategies import STRATEGIES, Strategy
-from service.protocol.changes import Change, Sent, encode_change
-from service.protocol.handshake import ChannelLimits
-from service.protocol.payload import Payload
-from service.protocol.session import Session
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.persistence.recovery import rebuild
+from connect_actor.persistence.strategies import STRATEGIES, Strategy
+from connect_actor.protocol.changes import Change, Sent, encode_change
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.session import Session
 from tests.support.channels import NOW, Ends, make_ends
 
 CHANNEL = 7

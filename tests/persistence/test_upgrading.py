@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from service.persistence.backup import back_up
-from service.persistence.contract import (
+from connect_actor.persistence.backup import back_up
+from connect_actor.persistence.contract import (
     MAX_SEQUENCE_NUMBER,
     Batch,
     CorruptRecordError,
@@ -19,17 +19,22 @@ from service.persistence.contract import (
     RecordKind,
     Snapshot,
 )
-from service.persistence.inspection import inspect_journal
-from service.persistence.keyring import KeyRing
-from service.persistence.log_rows import SNAPSHOT_NOTE, STATE_SEALED_BEFORE, RowWriter, stamp_of
-from service.persistence.sealing import (
+from connect_actor.persistence.inspection import inspect_journal
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.log_rows import (
+    SNAPSHOT_NOTE,
+    STATE_SEALED_BEFORE,
+    RowWriter,
+    stamp_of,
+)
+from connect_actor.persistence.sealing import (
     canary_context,
     owner_context,
     snapshot_context,
     state_context,
 )
-from service.persistence.sqlite import SqliteJournal
-from service.persistence.verification import verify
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.verification import verify
 from tests.persistence.journal_conformance import change
 from tests.support.former_seals import FormerSealer
 
@@ -267,7 +272,7 @@ def test_it_is_brought_up_at_once_or_not_at_all(
 
     with monkeypatch.context() as patched:
         patched.setattr(SqliteJournal, "_make_durable", fail)
-        patched.setattr("service.persistence.upgrading.require_format", fail)
+        patched.setattr("connect_actor.persistence.upgrading.require_format", fail)
         with pytest.raises(JournalError, match="on purpose"):
             open_at(path)
     with closing(sqlite3.connect(path)) as connection:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from service.persistence.contract import (
+from connect_actor.persistence.contract import (
     Batch,
     JournalError,
     JournalVersionError,
@@ -14,10 +14,10 @@ from service.persistence.contract import (
     RecordKind,
     SnapshotCriteria,
 )
-from service.persistence.inspection import inspect_channel, inspect_journal
-from service.persistence.keyring import KeyRing, MasterKey
-from service.persistence.sqlite import SqliteJournal
-from service.persistence.verification import Verification, verify
+from connect_actor.persistence.inspection import inspect_channel, inspect_journal
+from connect_actor.persistence.keyring import KeyRing, MasterKey
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.verification import Verification, verify
 from tests.support.channels import NOW
 from tests.support.stored_channels import StoredChannel
 

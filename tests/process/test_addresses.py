@@ -14,9 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadgen.settings import ConfigurationError, RunSettings
-from loadgen.settings import load_settings as load_generators
-from service.addresses import (
+from connect_actor.addresses import (
     AddressError,
     HostPort,
     ListenError,
@@ -25,8 +23,10 @@ from service.addresses import (
     parse_target,
     why_not_listening,
 )
-from service.commands import health
-from service.settings import SettingsError, load_settings
+from connect_actor.commands import health
+from connect_actor.settings import SettingsError, load_settings
+from connect_loadgen.settings import ConfigurationError, RunSettings
+from connect_loadgen.settings import load_settings as load_generators
 from tests.support.process import PATIENCE, Start, scrape
 
 
@@ -228,7 +228,7 @@ def test_the_health_command_refuses_them_too(capsys: pytest.CaptureFixture[str])
 
 def loadgen(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "loadgen.cli", *arguments],
+        [sys.executable, "-m", "connect_loadgen.cli", *arguments],
         capture_output=True,
         text=True,
         timeout=2 * PATIENCE,
@@ -276,7 +276,13 @@ def refusal(tmp_path: Path, *flags: str) -> str:
     given |= dict(flag.split("=", 1) for flag in flags)
     refused = subprocess.run(  # noqa: S603 - our own command
         [
-            *(sys.executable, "-m", "service.cli", "serve", f"--data-dir={tmp_path / 'data'}"),
+            *(
+                sys.executable,
+                "-m",
+                "connect_actor.cli",
+                "serve",
+                f"--data-dir={tmp_path / 'data'}",
+            ),
             *(f"{flag}={value}" for flag, value in given.items()),
         ],
         capture_output=True,

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from grpc.aio import AioRpcError
 
-from loadgen.service_process import ServiceOptions, ServiceProcess
-from service.client import ConnectClient, Identity
-from service.connections import http_get
+from connect_actor.client import ConnectClient, Identity
+from connect_actor.connections import http_get
+from connect_loadgen.service_process import ServiceOptions, ServiceProcess
 from tests.support.process import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +70,9 @@ def test_the_generator_and_its_service_need_no_proxy(
     tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     output = tmp_path / "output"
-    ran = run("-m", "loadgen.cli", *command, f"--output={output}", environment=dead_proxies())
+    ran = run(
+        "-m", "connect_loadgen.cli", *command, f"--output={output}", environment=dead_proxies()
+    )
     assert ran.returncode == 0, ran.stderr
 
 
@@ -79,8 +81,8 @@ async def test_a_target_is_reached_without_a_proxy(tmp_path: Path, workers: int)
     async with running(tmp_path / "data", workers) as service:
         target, metrics = f"--target={service.listen}", f"--target-metrics={service.metrics}"
         for program in (
-            ("-m", "service.cli", "health", target),
-            ("-m", "loadgen.cli", "run", target, metrics, *SMALL),
+            ("-m", "connect_actor.cli", "health", target),
+            ("-m", "connect_loadgen.cli", "run", target, metrics, *SMALL),
             ("examples/talk.py", service.listen),
             ("examples/generic_client.py", service.listen),
         ):
@@ -154,7 +156,7 @@ OPENERS = {
 }
 OPENING_MODULES = {"urllib.request", "http.client", "urllib3", "requests", "httpx", "aiohttp"}
 PACKAGES = ("service", "loadgen", "grafana", "benchmarks", "examples", "tests")
-HERE = "service/connections.py"
+HERE = "service/connect_actor/connections.py"
 # To be copied without our library: it opens its one connection itself, without a proxy.
 STANDS_ALONE = "examples/generic_client.py"
 

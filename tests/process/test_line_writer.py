@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from service import line_writer
-from service.line_writer import LineWriter
-from service.logs import configure_logging, lines_dropped
+from connect_actor import line_writer
+from connect_actor.line_writer import LineWriter
+from connect_actor.logs import configure_logging, lines_dropped
 from tests.support.process import PATIENCE
 
 

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from service import logs
-from service.logs import Flood, configure_logging
+from connect_actor import logs
+from connect_actor.logs import Flood, configure_logging
 
 BURST = 64
 

@@ -16,10 +16,10 @@ _ENDS = 2 * _CHANNELS
 # the one whose memory is searched.
 _TALK = """
 import hashlib, itertools, os, signal, sys
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.protocol import primitives
-from service.protocol.handshake import ChannelLimits, Initiation, respond
-from service.protocol.keys import Identity
+from connect_actor.v1 import connect_pb2 as wire
+from connect_actor.protocol import primitives
+from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
+from connect_actor.protocol.keys import Identity
 
 channels, messages, tells = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3] == "tell"
 drawn = itertools.count()

@@ -15,10 +15,10 @@ from typing import Any
 import grpc
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, ConnectClient, Identity
-from service.keyfiles import KeySource, load_identity
-from service.persistence.inspection import inspect_channel
+from connect_actor.client import Channel, ConnectClient, Identity
+from connect_actor.keyfiles import KeySource, load_identity
+from connect_actor.persistence.inspection import inspect_channel
+from connect_actor.v1 import connect_pb2 as wire
 from tests.support.process import PATIENCE, RunningService, Start
 
 
@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
 def command(*arguments: str, expect: int = 0) -> str:
     """Run a command of the operator; return what it printed."""
     done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "service.cli", *arguments],
+        [sys.executable, "-m", "connect_actor.cli", *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -470,7 +470,7 @@ async def test_exit_codes_mean_the_same_whatever_becomes_of_the_output(
     def codes(program: str) -> list[int]:
         ends = []
         for redirect in (">&-", "| true", ">/dev/full"):
-            script = f'"$0" -m service.cli {program} --data-dir="$1" {redirect}'
+            script = f'"$0" -m connect_actor.cli {program} --data-dir="$1" {redirect}'
             done = subprocess.run(  # noqa: S603 - our own command
                 [
                     *("/bin/bash", "-c", script + '; exit "${PIPESTATUS[0]}"'),

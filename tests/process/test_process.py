@@ -11,15 +11,15 @@ from pathlib import Path
 import grpc
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, ConnectClient, Identity
+from connect_actor.client import Channel, ConnectClient, Identity
+from connect_actor.v1 import connect_pb2 as wire
 from tests.support.process import PATIENCE, RunningService, Start, run_python, scrape
 from tests.support.secret_files import write_secret
 
 
 def run_cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "-m", "service.cli", *arguments],
+        [sys.executable, "-m", "connect_actor.cli", *arguments],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -183,7 +183,7 @@ def test_health_is_asked_without_a_proxy(start: Start) -> None:
 def test_asking_for_health_does_not_load_a_service() -> None:
     # It is asked every few seconds, at the cost of the service that it is asked of.
     program = (
-        "import sys; from service.cli import main;"
+        "import sys; from connect_actor.cli import main;"
         "sys.argv[1:] = ['health', '--target=127.0.0.1:1', '--timeout=1']; assert main() == 1;"
         "print(sorted(sys.modules.keys() & {'grpc', 'pydantic', 'pykka', 'uvloop'}))"
     )
@@ -201,7 +201,8 @@ def test_a_damaged_key_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_librarys_warning_is_a_line_of_json_too() -> None:
     program = (
-        "import sys, warnings; sys.stderr = sys.stdout; from service.logs import configure_logging;"
+        "import sys, warnings; sys.stderr = sys.stdout;"
+        "from connect_actor.logs import configure_logging;"
         "configure_logging('info'); warnings.warn('a serial number is odd')"
     )
     assert "a serial number is odd" in json.loads(run_python(program))["event"]

@@ -13,7 +13,7 @@ from tests.support.process import PATIENCE
 # The program under test runs a function of this text; what it reports goes to descriptor 9.
 _PROGRAM = """
 import os, sys
-from service.program import run_program
+from connect_actor.program import run_program
 def report(*words):
     os.write(9, (" ".join(map(str, words)) + "\\n").encode())
 def command():
@@ -240,7 +240,7 @@ def test_a_defect_is_told_from_every_result(tmp_path: Path) -> None:
 # --- The programs ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["service.cli", "loadgen.cli"])
+@pytest.mark.parametrize("module", ["connect_actor.cli", "connect_loadgen.cli"])
 def test_both_programs_begin_so(module: str) -> None:
     for redirect, code in ((">/dev/full", 4), (">&- <&- 2>&-", 0), ("| true", 0)):
         done = subprocess.run(  # noqa: S603 - our own program
@@ -262,7 +262,13 @@ def test_too_few_descriptors_are_told_at_once(tmp_path: Path) -> None:
     done = subprocess.run(  # noqa: S603 - our own program
         [
             *launched("resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))"),
-            *(sys.executable, "-m", "service.cli", "serve", f"--data-dir={tmp_path / 'data'}"),
+            *(
+                sys.executable,
+                "-m",
+                "connect_actor.cli",
+                "serve",
+                f"--data-dir={tmp_path / 'data'}",
+            ),
         ],
         capture_output=True,
         timeout=PATIENCE,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.cli import _LIBRARIES
+from connect_loadgen.cli import _LIBRARIES
 from tests.support.process import PATIENCE
 
 ROOT = Path(__file__).parents[2]
@@ -44,7 +44,7 @@ def loaded(done: subprocess.CompletedProcess[str]) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [("service.cli", "connect-actor"), ("loadgen.cli", "loadgen")]
+    ("module", "name"), [("connect_actor.cli", "connect-actor"), ("connect_loadgen.cli", "loadgen")]
 )
 def test_each_program_says_its_version(module: str, name: str) -> None:
     done = start(module, "--version")
@@ -56,24 +56,26 @@ def test_each_program_says_its_version(module: str, name: str) -> None:
     "arguments", [("run", "--help"), ("compare", "--help"), ("soak", "--help")]
 )
 def test_loadgens_help_does_not_load_matplotlib(arguments: tuple[str, ...]) -> None:
-    modules = loaded(start("loadgen.cli", *arguments))
-    assert "loadgen.cli" in modules
+    modules = loaded(start("connect_loadgen.cli", *arguments))
+    assert "connect_loadgen.cli" in modules
     assert modules.isdisjoint({"matplotlib", "numpy"})
 
 
 def test_loadgens_list_of_commands_loads_none_of_them() -> None:
-    modules = loaded(start("loadgen.cli", "--help"))
-    assert modules.isdisjoint({"loadgen.commands", "grpc", *_LIBRARIES})
+    modules = loaded(start("connect_loadgen.cli", "--help"))
+    assert modules.isdisjoint({"connect_loadgen.commands", "grpc", *_LIBRARIES})
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("token", "alice"), ("token", "--help")])
 def test_what_needs_no_service_loads_no_grpc(arguments: tuple[str, ...]) -> None:
-    modules = loaded(start("service.cli", *arguments))
-    assert "service.cli" in modules
+    modules = loaded(start("connect_actor.cli", *arguments))
+    assert "connect_actor.cli" in modules
     assert modules.isdisjoint({"grpc", "pydantic", "cryptography", "google.protobuf"})
 
 
-@pytest.mark.parametrize("module", ["service.app", "service.client", "service.commands.serve"])
+@pytest.mark.parametrize(
+    "module", ["connect_actor.app", "connect_actor.client", "connect_actor.commands.serve"]
+)
 def test_service_and_client_work_without_loadgens_extra(module: str) -> None:
     blocked = (*_LIBRARIES, "loadgen")
     done = start(
@@ -89,7 +91,7 @@ def test_without_its_extra_loadgen_says_what_to_install() -> None:
         "import importlib.util; real = importlib.util.find_spec\n"
         "importlib.util.find_spec = lambda n: None if n in ('rich', 'matplotlib') else real(n)"
     )
-    done = start("loadgen.cli", "run", first=hide)
+    done = start("connect_loadgen.cli", "run", first=hide)
     assert done.returncode == 2
     assert done.stderr.splitlines()[:-1] == [
         "loadgen: matplotlib, rich not installed: pip install 'connect-actor[loadgen]'"

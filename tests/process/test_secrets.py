@@ -16,14 +16,14 @@ from typing import Any
 import grpc
 import pytest
 
-import service
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, Identity
-from service.keyfiles import load_identity
-from service.persistence.keyring import KeyRing
-from service.persistence.recovery import rebuild
-from service.persistence.sqlite import SqliteJournal
-from service.protocol import primitives
+import connect_actor
+from connect_actor.client import Channel, Identity
+from connect_actor.keyfiles import load_identity
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.recovery import rebuild
+from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.protocol import primitives
+from connect_actor.v1 import connect_pb2 as wire
 from tests.process.test_process import client_of
 from tests.protocol.test_secrecy import secrets_of
 from tests.support.process import RunningService, Start, scrape
@@ -35,7 +35,7 @@ _DEFECT = b"plaintext that meets a defect"
 
 # Loaded by the interpreter itself at its start: a service that fails in the midst of its secrets.
 _SABOTAGE = f"""
-from service.protocol.ratchet import Ratchet
+from connect_actor.protocol.ratchet import Ratchet
 whole = Ratchet.encrypt
 
 def encrypt(self, plaintext, **rest):
@@ -255,7 +255,7 @@ _PUBLIC = {
 
 
 def _classes() -> Iterator[type]:
-    for module in pkgutil.walk_packages(service.__path__, "service."):
+    for module in pkgutil.walk_packages(connect_actor.__path__, "connect_actor."):
         loaded = importlib.import_module(module.name)
         for value in vars(loaded).values():
             if inspect.isclass(value) and value.__module__ == module.name:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.settings import ConfigurationError, DiffSettings, RunSettings
-from loadgen.settings import load_settings as loadgen_settings
-from service.setting_sources import SettingsError, SourcedSettings
-from service.settings import Settings, load_settings
+from connect_actor.setting_sources import SettingsError, SourcedSettings
+from connect_actor.settings import Settings, load_settings
+from connect_loadgen.settings import ConfigurationError, DiffSettings, RunSettings
+from connect_loadgen.settings import load_settings as loadgen_settings
 
 
 def service_says(*flags: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import SettingsError, load_settings
+from connect_actor.settings import SettingsError, load_settings
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from service.client import ConnectClient, Identity
-from service.connections import connect
+from connect_actor.client import ConnectClient, Identity
+from connect_actor.connections import connect
 from tests.support.process import PATIENCE, Start, scrape
 
 
@@ -52,7 +52,7 @@ async def test_a_service_serves_and_stops_whatever_becomes_of_its_output(
     end = {"not read": stalled, "full": full, "closed": gone}[how]
     process = subprocess.Popen(  # noqa: S603, ASYNC220 - our own command, and no long start
         [
-            *(sys.executable, "-m", "service.cli", "serve", "--log-level=debug"),
+            *(sys.executable, "-m", "connect_actor.cli", "serve", "--log-level=debug"),
             f"--listen=unix:{socket}",
             "--metrics-listen=127.0.0.1:0",
             f"--data-dir={tmp_path / 'data'}",
@@ -87,7 +87,7 @@ def test_a_service_that_cannot_start_says_so_to_nobody_and_ends(
     (tmp_path / "data").touch()
     done = subprocess.run(  # noqa: S603 - our own command
         [
-            *(sys.executable, "-m", "service.cli", "serve", "--listen=127.0.0.1:0"),
+            *(sys.executable, "-m", "connect_actor.cli", "serve", "--listen=127.0.0.1:0"),
             f"--data-dir={tmp_path / 'data'}",
         ],
         stdout=stalled,

@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Identity
+from connect_actor.client import Identity
+from connect_actor.v1 import connect_pb2 as wire
 from tests.process.test_process import client_of
 from tests.support.process import RunningService, Start
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.protocol import primitives
+from connect_actor.protocol import primitives
 
 # Far above what any test here needs.
 MAX_CHAIN_STEPS = 50_000

@@ -2,7 +2,7 @@
 
 Both leave the choice of primitives to their user. Here they get our constants, and primitives from
 `DoubleRatchet`'s own recommended implementations or straight from `cryptography`; nothing of
-``service.protocol`` is used but its value types, so agreement is agreement of two implementations.
+``protocol`` is used but its value types, so agreement is agreement of two implementations.
 
 What is adapted, since the libraries offer no place for it:
 
@@ -28,8 +28,8 @@ from doubleratchet import DoubleRatchet as AbstractDoubleRatchet
 from doubleratchet.recommended import HashFunction, kdf_hkdf, kdf_separate_hmacs
 from x3dh import BaseState, IdentityKeyFormat
 
-from service.protocol import payload as ours
-from service.protocol.primitives import Random
+from connect_actor.protocol import payload as ours
+from connect_actor.protocol.primitives import Random
 
 __all__ = ["IndependentRatchet", "X3DHState"]
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from protos.connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1 import connect_pb2 as wire
 
 __all__ = ["PagePeer", "RefusedError"]
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from service.protocol.payload import Payload
-from service.protocol.session import Session
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.session import Session
 from tests.support.channels import NOW
 
 __all__ = ["refused", "with_header"]

@@ -6,15 +6,15 @@ Its ratchet turned every ten messages, so most of these look at a chain's end.
 
 import pytest
 
-from service.errors import (
+from connect_actor.errors import (
     AuthenticationFailedError,
     MessageReplayedError,
     SkipLimitExceededError,
 )
-from service.protocol.handshake import ChannelLimits
-from service.protocol.payload import Payload
-from service.protocol.primitives import KeyPair
-from service.protocol.session import Session
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.primitives import KeyPair
+from connect_actor.protocol.session import Session
 from tests.protocol.refusals import refused, with_header
 from tests.support.channels import NOW, Ends, make_ends, seeded
 

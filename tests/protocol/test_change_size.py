@@ -2,7 +2,7 @@
 
 from hypothesis import given
 
-from service.protocol.changes import Change, change_size, encode_change
+from connect_actor.protocol.changes import Change, change_size, encode_change
 from tests.support.changes import CHANGES
 
 

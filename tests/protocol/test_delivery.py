@@ -6,16 +6,15 @@ from collections.abc import Callable
 
 import pytest
 
-from protos.connect_actor.stored.v1 import session_pb2 as stored
-from service.errors import (
+from connect_actor.errors import (
     AuthenticationFailedError,
     ChannelExpiredError,
     IdempotencyKeyReusedError,
     MalformedRequestError,
     MessageReplayedError,
 )
-from service.protocol import primitives
-from service.protocol.changes import (
+from connect_actor.protocol import primitives
+from connect_actor.protocol.changes import (
     Acknowledged,
     Change,
     IdempotentSend,
@@ -23,10 +22,11 @@ from service.protocol.changes import (
     Received,
     Sent,
 )
-from service.protocol.delivery import MAX_REDELIVERY_WINDOW, Delivered
-from service.protocol.handshake import ChannelLimits
-from service.protocol.payload import Payload
-from service.protocol.session import Session
+from connect_actor.protocol.delivery import MAX_REDELIVERY_WINDOW, Delivered
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.session import Session
+from connect_actor.stored.v1 import session_pb2 as stored
 from tests.protocol.refusals import with_header
 from tests.support.channels import NOW, Ends, make_ends
 

@@ -8,15 +8,15 @@ from collections.abc import Callable
 
 import pytest
 
-from service.errors import (
+from connect_actor.errors import (
     AuthenticationFailedError,
     MalformedRequestError,
     MessageReplayedError,
     SkipLimitExceededError,
 )
-from service.protocol.handshake import ChannelLimits
-from service.protocol.payload import Payload
-from service.protocol.primitives import KeyPair
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.primitives import KeyPair
 from tests.protocol.refusals import refused, with_header
 from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS
 from tests.support.channels import Ends, make_ends, seeded

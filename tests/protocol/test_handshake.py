@@ -7,25 +7,25 @@ from functools import partial
 
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.errors import (
+from connect_actor.errors import (
     AuthenticationFailedError,
     ChannelExistsError,
     ChannelExpiredError,
     HandshakeRefusedError,
 )
-from service.protocol import primitives, x3dh
-from service.protocol.handshake import (
+from connect_actor.protocol import primitives, x3dh
+from connect_actor.protocol.handshake import (
     ChannelLimits,
     Initiation,
     connect_id_of,
     encode_request,
     respond,
 )
-from service.protocol.keys import MAX_ONE_TIME_PREKEYS, ChannelKeys, Identity, PrekeyBundle
-from service.protocol.primitives import KeyPair
-from service.protocol.session import Session
-from service.protocol.wire import bundle_from_wire
+from connect_actor.protocol.keys import MAX_ONE_TIME_PREKEYS, ChannelKeys, Identity, PrekeyBundle
+from connect_actor.protocol.primitives import KeyPair
+from connect_actor.protocol.session import Session
+from connect_actor.protocol.wire import bundle_from_wire
+from connect_actor.v1 import connect_pb2 as wire
 from tests.protocol.weak_keys import MALFORMED_KEYS, WEAK_EXCHANGE_KEYS, WEAK_IDENTITY_KEYS
 from tests.support.channels import NOW, Ends, make_ends, response_of, seeded
 

@@ -12,12 +12,12 @@ from x3dh.identity_key_pair import IdentityKeyPairPriv
 from x3dh.models import BaseStateModel, IdentityKeyPairModel, SignedPreKeyPairModel
 from x3dh.types import SecretType
 
-from service.errors import AuthenticationFailedError, MessageReplayedError
-from service.protocol import x3dh
-from service.protocol.handshake import ChannelLimits
-from service.protocol.payload import Payload
-from service.protocol.primitives import KeyPair
-from service.protocol.session import Session
+from connect_actor.errors import AuthenticationFailedError, MessageReplayedError
+from connect_actor.protocol import x3dh
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.primitives import KeyPair
+from connect_actor.protocol.session import Session
 from tests.protocol.independent import IndependentRatchet, X3DHState
 from tests.support.channels import NOW, begin_and_answer, response_of, seeded
 

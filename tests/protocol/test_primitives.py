@@ -4,8 +4,8 @@ import hmac
 
 import pytest
 
-from service.protocol import primitives
-from service.protocol.primitives import KeyPair, WeakKeyError
+from connect_actor.protocol import primitives
+from connect_actor.protocol.primitives import KeyPair, WeakKeyError
 from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS, WEAK_IDENTITY_KEYS
 from tests.support.channels import seeded
 

@@ -6,20 +6,20 @@ from dataclasses import replace
 
 import pytest
 
-from service.errors import (
+from connect_actor.errors import (
     AuthenticationFailedError,
     ChannelExpiredError,
     MalformedRequestError,
     MessageReplayedError,
     SkipLimitExceededError,
 )
-from service.protocol import primitives
-from service.protocol.changes import Received, ReceivedSkipped, Sent
-from service.protocol.handshake import ChannelLimits
-from service.protocol.payload import Payload
-from service.protocol.primitives import KeyPair
-from service.protocol.ratchet import MAX_SKIPPED_CHAINS
-from service.protocol.session import Session
+from connect_actor.protocol import primitives
+from connect_actor.protocol.changes import Received, ReceivedSkipped, Sent
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.primitives import KeyPair
+from connect_actor.protocol.ratchet import MAX_SKIPPED_CHAINS
+from connect_actor.protocol.session import Session
 from tests.protocol.refusals import refused, with_header
 from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS
 from tests.support.channels import NOW, Ends, make_ends, seeded

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.protocol import primitives
-from service.protocol.changes import (
+from connect_actor.protocol import primitives
+from connect_actor.protocol.changes import (
     Acknowledged,
     Change,
     IdempotentSend,
@@ -18,10 +18,10 @@ from service.protocol.changes import (
     ReceivedSkipped,
     Sent,
 )
-from service.protocol.handshake import ChannelLimits
-from service.protocol.ratchet import MAX_CHAIN_LENGTH
-from service.protocol.replay import apply_all
-from service.protocol.session import Session
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.ratchet import MAX_CHAIN_LENGTH
+from connect_actor.protocol.replay import apply_all
+from connect_actor.protocol.session import Session
 from tests.support.channels import NOW, Ends, make_ends
 
 

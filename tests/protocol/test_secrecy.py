@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.errors import ConnectError
-from service.protocol import ratchet as ratchet_module
-from service.protocol.changes import InconsistentChangeError, Received, Sent
-from service.protocol.handshake import ChannelLimits, Initiation
-from service.protocol.keys import Identity
-from service.protocol.primitives import KeyPair
-from service.protocol.session import Session
+from connect_actor.errors import ConnectError
+from connect_actor.protocol import ratchet as ratchet_module
+from connect_actor.protocol.changes import InconsistentChangeError, Received, Sent
+from connect_actor.protocol.handshake import ChannelLimits, Initiation
+from connect_actor.protocol.keys import Identity
+from connect_actor.protocol.primitives import KeyPair
+from connect_actor.protocol.session import Session
 from tests.protocol.refusals import with_header
 from tests.support.channels import NOW, Ends, make_ends, seeded
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from protos.connect_actor.stored.v1 import session_pb2 as stored
-from service.protocol.changes import (
+from connect_actor.protocol.changes import (
     MAX_CHANGES,
     Change,
     InconsistentChangeError,
@@ -12,6 +11,7 @@ from service.protocol.changes import (
     change_to_stored,
     decode_changes,
 )
+from connect_actor.stored.v1 import session_pb2 as stored
 
 
 def encode(*runs: tuple[Change, int]) -> bytes:

@@ -7,9 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protos.connect_actor.stored.v1 import session_pb2 as stored
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.protocol.changes import (
+from connect_actor.protocol.changes import (
     Acknowledged,
     Change,
     IdempotentSend,
@@ -20,17 +18,19 @@ from service.protocol.changes import (
     decode_change,
     encode_change,
 )
-from service.protocol.handshake import ChannelLimits
-from service.protocol.keys import ChannelKeys, Identity, PrekeyBundle, encode_parts
-from service.protocol.payload import Header, Payload
-from service.protocol.primitives import KeyPair
-from service.protocol.session import Session
-from service.protocol.wire import (
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.keys import ChannelKeys, Identity, PrekeyBundle, encode_parts
+from connect_actor.protocol.payload import Header, Payload
+from connect_actor.protocol.primitives import KeyPair
+from connect_actor.protocol.session import Session
+from connect_actor.protocol.wire import (
     bundle_from_wire,
     bundle_to_wire,
     payload_from_wire,
     payload_to_wire,
 )
+from connect_actor.stored.v1 import session_pb2 as stored
+from connect_actor.v1 import connect_pb2 as wire
 from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS
 from tests.support.changes import CHANGES
 from tests.support.channels import NOW, make_ends, seeded

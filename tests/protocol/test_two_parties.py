@@ -14,17 +14,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from service.errors import (
+from connect_actor.errors import (
     AuthenticationFailedError,
     ConnectError,
     MessageReplayedError,
     SkipLimitExceededError,
 )
-from service.protocol.changes import decode_change, encode_change
-from service.protocol.handshake import ChannelLimits
-from service.protocol.payload import Payload
-from service.protocol.ratchet import MAX_SKIPPED_CHAINS
-from service.protocol.session import Session
+from connect_actor.protocol.changes import decode_change, encode_change
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.ratchet import MAX_SKIPPED_CHAINS
+from connect_actor.protocol.session import Session
 from tests.support.channels import NOW, make_ends, seeded
 
 MAX_SKIP = 4

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.errors import PeerError
-from service.protocol import primitives, x3dh
-from service.protocol.handshake import ChannelLimits, respond
-from service.protocol.keys import Identity
-from service.protocol.primitives import KeyPair
-from service.protocol.wire import payload_from_wire, payload_to_wire
-from service.rpc.status import STATUSES
+from connect_actor.errors import PeerError
+from connect_actor.protocol import primitives, x3dh
+from connect_actor.protocol.handshake import ChannelLimits, respond
+from connect_actor.protocol.keys import Identity
+from connect_actor.protocol.primitives import KeyPair
+from connect_actor.protocol.wire import payload_from_wire, payload_to_wire
+from connect_actor.rpc.status import STATUSES
+from connect_actor.v1 import connect_pb2 as wire
 from tests.protocol.page_peer import PagePeer, RefusedError
 from tests.protocol.vectors import PATH, make_vectors
 from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS, WEAK_IDENTITY_KEYS

@@ -11,15 +11,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.protocol import primitives, x3dh
-from service.protocol.changes import Sent, encode_change
-from service.protocol.handshake import ChannelLimits, Initiation, respond
-from service.protocol.keys import ChannelKeys, Identity
-from service.protocol.payload import Payload
-from service.protocol.primitives import KeyPair
-from service.protocol.session import Session
-from service.protocol.wire import payload_to_wire
+from connect_actor.protocol import primitives, x3dh
+from connect_actor.protocol.changes import Sent, encode_change
+from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
+from connect_actor.protocol.keys import ChannelKeys, Identity
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.primitives import KeyPair
+from connect_actor.protocol.session import Session
+from connect_actor.protocol.wire import payload_to_wire
+from connect_actor.v1 import connect_pb2 as wire
 from tests.protocol.weak_keys import WEAK_EXCHANGE_KEYS, WEAK_IDENTITY_KEYS
 from tests.support.channels import NOW, response_of, seeded
 

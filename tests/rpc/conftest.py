@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from service.client import ConnectClient
-from service.rpc.server import RpcServer
-from service.rpc.servicer import ConnectServicer
+from connect_actor.client import ConnectClient
+from connect_actor.rpc.server import RpcServer
+from connect_actor.rpc.servicer import ConnectServicer
 from tests.support.house import House
 from tests.support.journals import KINDS, Script, scripted_journal
 

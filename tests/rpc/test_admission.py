@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from service.errors import OverloadedError
-from service.rpc.admission import Admission, Bounds
+from connect_actor.errors import OverloadedError
+from connect_actor.rpc.admission import Admission, Bounds
 from tests.support.process import PATIENCE
 
 

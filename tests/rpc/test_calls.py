@@ -13,17 +13,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_status import rpc_status
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
-from service import errors
-from service.actors import dispatcher
-from service.addresses import ListenError
-from service.client import ConnectClient, Identity, error_of, require_success
-from service.connections import connect
-from service.rpc.exchange import MAX_OPERATIONS
-from service.rpc.server import RpcServer
-from service.rpc.servicer import ConnectServicer
-from service.rpc.status import STATUSES, status_of
+from connect_actor import errors
+from connect_actor.actors import dispatcher
+from connect_actor.addresses import ListenError
+from connect_actor.client import ConnectClient, Identity, error_of, require_success
+from connect_actor.connections import connect
+from connect_actor.rpc.exchange import MAX_OPERATIONS
+from connect_actor.rpc.server import RpcServer
+from connect_actor.rpc.servicer import ConnectServicer
+from connect_actor.rpc.status import STATUSES, status_of
+from connect_actor.v1 import connect_pb2 as wire
+from connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from tests.fuzz.driver import CORPUS
 from tests.rpc.conftest import MAX_MESSAGE
 from tests.support.house import House, until

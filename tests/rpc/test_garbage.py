@@ -13,15 +13,15 @@ from typing import cast
 import pytest
 from google.protobuf.message import Message
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.actors.commands import Close
-from service.actors.connect import ConnectActor
-from service.actors.router import _Live
-from service.protocol.wire import payload_to_wire
-from service.rpc.admission import Bounds
-from service.rpc.entrance import Context
-from service.rpc.operations import OPERATIONS
-from service.rpc.servicer import ConnectServicer
+from connect_actor.actors.commands import Close
+from connect_actor.actors.connect import ConnectActor
+from connect_actor.actors.router import _Live
+from connect_actor.protocol.wire import payload_to_wire
+from connect_actor.rpc.admission import Bounds
+from connect_actor.rpc.entrance import Context
+from connect_actor.rpc.operations import OPERATIONS
+from connect_actor.rpc.servicer import ConnectServicer
+from connect_actor.v1 import connect_pb2 as wire
 from tests.rpc.conftest import MAX_MESSAGE
 from tests.support.calls import CallContext, RefusedError
 from tests.support.house import House, PeerEnd, answer, until

@@ -12,13 +12,13 @@ from google.rpc.error_details_pb2 import RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, ConnectClient, Identity, error_of, require_success
-from service.connections import connect
-from service.errors import OverloadedError
-from service.rpc.admission import Bounds
-from service.rpc.server import ConnectionBounds, RpcServer
-from service.rpc.servicer import ConnectServicer
+from connect_actor.client import Channel, ConnectClient, Identity, error_of, require_success
+from connect_actor.connections import connect
+from connect_actor.errors import OverloadedError
+from connect_actor.rpc.admission import Bounds
+from connect_actor.rpc.server import ConnectionBounds, RpcServer
+from connect_actor.rpc.servicer import ConnectServicer
+from connect_actor.v1 import connect_pb2 as wire
 from tests.rpc.conftest import MAX_MESSAGE
 from tests.support.house import House, until
 from tests.support.journals import Script

@@ -8,15 +8,15 @@ import grpc
 import pytest
 from grpc.aio import Metadata
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service import errors
-from service.client import Channel, ConnectClient, Identity, error_of, require_success
+from connect_actor import errors
+from connect_actor.client import Channel, ConnectClient, Identity, error_of, require_success
+from connect_actor.v1 import connect_pb2 as wire
 from tests.support.house import House
 from tests.support.journals import Script
 
 if TYPE_CHECKING:
     # Known to the type checker only.
-    from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
+    from connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
 
 KEY = b"a key"
 

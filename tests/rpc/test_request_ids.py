@@ -6,11 +6,11 @@ import os
 import grpc
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, ConnectClient, Identity
-from service.errors import ChannelDamagedError
-from service.persistence.contract import CorruptRecordError
-from service.protocol.session import Session
+from connect_actor.client import Channel, ConnectClient, Identity
+from connect_actor.errors import ChannelDamagedError
+from connect_actor.persistence.contract import CorruptRecordError
+from connect_actor.protocol.session import Session
+from connect_actor.v1 import connect_pb2 as wire
 from tests.support.journals import Script
 
 

@@ -13,15 +13,15 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.gate import Gate
-from service.access.tokens import TokenFile, new_token, token_line
-from service.client import Channel, ConnectClient, Identity, require_success
-from service.connections import connect
-from service.rpc.admission import Bounds
-from service.rpc.entrance import Context, Places, Visit
-from service.rpc.server import ConnectionBounds, RpcServer
-from service.rpc.servicer import ConnectServicer
+from connect_actor.access.gate import Gate
+from connect_actor.access.tokens import TokenFile, new_token, token_line
+from connect_actor.client import Channel, ConnectClient, Identity, require_success
+from connect_actor.connections import connect
+from connect_actor.rpc.admission import Bounds
+from connect_actor.rpc.entrance import Context, Places, Visit
+from connect_actor.rpc.server import ConnectionBounds, RpcServer
+from connect_actor.rpc.servicer import ConnectServicer
+from connect_actor.v1 import connect_pb2 as wire
 from tests.rpc.conftest import MAX_MESSAGE
 from tests.support.house import House, until
 from tests.support.http2 import RawPeer, framed

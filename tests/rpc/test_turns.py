@@ -8,20 +8,20 @@ from unittest.mock import Mock
 import grpc
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.access.gate import Caller, Gate
-from service.access.principals import principal_named
-from service.access.quotas import Account, Accounts, Rates
-from service.actors import dispatcher as dispatching
-from service.actors.commands import Command, Reply
-from service.actors.dispatcher import Dispatcher
-from service.protocol.payload import Payload
-from service.protocol.wire import payload_to_wire
-from service.rpc import exchange as exchanging
-from service.rpc.admission import Admission, Bounds
-from service.rpc.entrance import Context, Entrance
-from service.rpc.exchange import Exchange, StreamLimits
-from service.rpc.statistics import RequestStatistics
+from connect_actor.access.gate import Caller, Gate
+from connect_actor.access.principals import principal_named
+from connect_actor.access.quotas import Account, Accounts, Rates
+from connect_actor.actors import dispatcher as dispatching
+from connect_actor.actors.commands import Command, Reply
+from connect_actor.actors.dispatcher import Dispatcher
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.wire import payload_to_wire
+from connect_actor.rpc import exchange as exchanging
+from connect_actor.rpc.admission import Admission, Bounds
+from connect_actor.rpc.entrance import Context, Entrance
+from connect_actor.rpc.exchange import Exchange, StreamLimits
+from connect_actor.rpc.statistics import RequestStatistics
+from connect_actor.v1 import connect_pb2 as wire
 from tests.actors.test_work import Clock, forged
 from tests.support.calls import CallContext
 from tests.support.house import House, PeerEnd, until

@@ -23,7 +23,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
     parser.add_argument("--trace", action="store_true", help="print every step")
     arguments = parser.parse_args()
-    logging.getLogger("service").setLevel(logging.ERROR)
+    logging.getLogger("connect_actor").setLevel(logging.ERROR)
     faults: Counter[str] = Counter()
     answers: Counter[str] = Counter()
     steps = 0

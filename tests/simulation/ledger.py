@@ -7,9 +7,17 @@ from typing import Any
 
 from pykka import ActorDeadError
 
-from service.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore, Restored
-from service.actors.future import ExcInfo, LoopFuture
-from service.errors import (
+from connect_actor.actors.commands import (
+    Close,
+    Command,
+    Decrypt,
+    Encrypt,
+    Establish,
+    Restore,
+    Restored,
+)
+from connect_actor.actors.future import ExcInfo, LoopFuture
+from connect_actor.errors import (
     ActorCrashedError,
     ChannelDamagedError,
     ChannelNotFoundError,
@@ -20,7 +28,7 @@ from service.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
-from service.protocol.payload import Payload
+from connect_actor.protocol.payload import Payload
 from tests.simulation.peers import Peer, spot_of
 from tests.simulation.storage import Place, SimulatedJournal, Spot
 

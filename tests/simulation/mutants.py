@@ -8,17 +8,17 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from service.actors import phases
-from service.actors.actor import ANSWER_LATER
-from service.actors.commands import CommitFailed, Reply
-from service.actors.connect import ConnectActor
-from service.actors.permits import Permit, RecoveryPermits
-from service.actors.router import Router, _Waiting
-from service.errors import ConnectError, OverloadedError, StorageError
-from service.persistence import committer as committing
-from service.persistence import strategies
-from service.persistence.committer import Committer
-from service.persistence.contract import (
+from connect_actor.actors import phases
+from connect_actor.actors.actor import ANSWER_LATER
+from connect_actor.actors.commands import CommitFailed, Reply
+from connect_actor.actors.connect import ConnectActor
+from connect_actor.actors.permits import Permit, RecoveryPermits
+from connect_actor.actors.router import Router, _Waiting
+from connect_actor.errors import ConnectError, OverloadedError, StorageError
+from connect_actor.persistence import committer as committing
+from connect_actor.persistence import strategies
+from connect_actor.persistence.committer import Committer
+from connect_actor.persistence.contract import (
     LATEST,
     Batch,
     Journal,
@@ -28,10 +28,10 @@ from service.persistence.contract import (
     Rejection,
     Snapshot,
 )
-from service.persistence.memory import MemoryJournal
-from service.persistence.recovery import rebuild
-from service.protocol.changes import Change, Sent, encode_change
-from service.protocol.session import Session
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.persistence.recovery import rebuild
+from connect_actor.protocol.changes import Change, Sent, encode_change
+from connect_actor.protocol.session import Session
 
 __all__ = ["MUTANTS", "Mutant"]
 

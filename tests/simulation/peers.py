@@ -4,12 +4,12 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.protocol.handshake import Initiation, connect_id_of
-from service.protocol.keys import Identity
-from service.protocol.payload import Payload
-from service.protocol.primitives import Random
-from service.protocol.session import Session
+from connect_actor.protocol.handshake import Initiation, connect_id_of
+from connect_actor.protocol.keys import Identity
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.primitives import Random
+from connect_actor.protocol.session import Session
+from connect_actor.v1 import connect_pb2 as wire
 from tests.simulation.storage import Spot
 from tests.support.channels import NOW, seeded
 

@@ -8,17 +8,17 @@ from typing import Protocol
 
 from pykka import ActorRegistry
 
-from service.actors.connect import ConnectActor
-from service.actors.dispatcher import Dispatcher
-from service.actors.environment import ConnectEnvironment
-from service.actors.permits import RecoveryPermits
-from service.actors.router import Router, RouterSettings
-from service.errors import StorageError
-from service.persistence.committer import Committer
-from service.persistence.contract import Journal, JournalHangsError, Recovery
-from service.persistence.gathering import Gathering
-from service.protocol.handshake import ChannelLimits
-from service.protocol.keys import Identity
+from connect_actor.actors.connect import ConnectActor
+from connect_actor.actors.dispatcher import Dispatcher
+from connect_actor.actors.environment import ConnectEnvironment
+from connect_actor.actors.permits import RecoveryPermits
+from connect_actor.actors.router import Router, RouterSettings
+from connect_actor.errors import StorageError
+from connect_actor.persistence.committer import Committer
+from connect_actor.persistence.contract import Journal, JournalHangsError, Recovery
+from connect_actor.persistence.gathering import Gathering
+from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.keys import Identity
 from tests.simulation.peers import MAX_SKIP
 from tests.simulation.stepping import Clock, SteppedLoop, SteppedThread
 from tests.simulation.storage import AllStrategies

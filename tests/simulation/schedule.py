@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.persistence.strategies import STRATEGIES
+from connect_actor.persistence.strategies import STRATEGIES
 from tests.simulation.process import Shape
 from tests.simulation.storage import NO_FAULT, Fault, Plan
 from tests.simulation.world import DEFECTS, Violation, World

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple, TypeVar
 
-from service.persistence.contract import (
+from connect_actor.persistence.contract import (
     Batch,
     CommitFailedError,
     CorruptRecordError,
@@ -17,10 +17,10 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from service.persistence.memory import MemoryJournal
-from service.persistence.recovery import rebuild
-from service.persistence.strategies import STRATEGIES
-from service.protocol.changes import (
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.persistence.recovery import rebuild
+from connect_actor.persistence.strategies import STRATEGIES
+from connect_actor.protocol.changes import (
     Change,
     InconsistentChangeError,
     Received,
@@ -28,7 +28,7 @@ from service.protocol.changes import (
     Sent,
     decode_change,
 )
-from service.protocol.session import Session
+from connect_actor.protocol.session import Session
 
 __all__ = [
     "NO_FAULT",

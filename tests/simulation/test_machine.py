@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from service.persistence.strategies import STRATEGIES
+from connect_actor.persistence.strategies import STRATEGIES
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.process import Shape
 from tests.simulation.storage import Fault, Plan

@@ -12,11 +12,11 @@ from functools import partial
 from hashlib import sha256
 from typing import Self
 
-from service.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore
-from service.actors.dispatcher import PASS_SECONDS
-from service.errors import ConnectError
-from service.persistence.contract import Batch, Record
-from service.protocol.session import Session
+from connect_actor.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore
+from connect_actor.actors.dispatcher import PASS_SECONDS
+from connect_actor.errors import ConnectError
+from connect_actor.persistence.contract import Batch, Record
+from connect_actor.protocol.session import Session
 from tests.simulation.ledger import Asked, Ledger
 from tests.simulation.peers import Peer, spot_of
 from tests.simulation.process import Process, Shape
@@ -43,7 +43,7 @@ _PAUSE = 2.0
 # How often a turn takes so long that the dispatcher's pass ends behind it.
 _LONG_TURNS = 0.2
 
-_LOGGERS = ("service", "pykka")
+_LOGGERS = ("connect_actor", "pykka")
 # What may be logged as an error, by the fault that must be behind it.
 _EXPECTED_LOGS = {
     "a channel is damaged": ("the channel can't be loaded",),

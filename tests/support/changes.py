@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from service.protocol.changes import (
+from connect_actor.protocol.changes import (
     Acknowledged,
     Change,
     IdempotentSend,

@@ -3,12 +3,12 @@
 import random
 from dataclasses import dataclass
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.protocol.handshake import ChannelLimits, Initiation, respond
-from service.protocol.keys import Identity
-from service.protocol.payload import Payload
-from service.protocol.primitives import Random
-from service.protocol.session import Session
+from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
+from connect_actor.protocol.keys import Identity
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.primitives import Random
+from connect_actor.protocol.session import Session
+from connect_actor.v1 import connect_pb2 as wire
 
 NOW = 1_700_000_000_000_000
 

@@ -10,9 +10,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
-from service import app, cli
-from service.persistence.contract import Batch, Recovery, Rejection, SnapshotCriteria
-from service.persistence.sqlite import SqliteJournal
+from connect_actor import app, cli
+from connect_actor.persistence.contract import Batch, Recovery, Rejection, SnapshotCriteria
+from connect_actor.persistence.sqlite import SqliteJournal
 
 # Seconds. With a tenth of it a kill comes too late for the cheat to lose a Decrypt, if the machine
 # is starved.

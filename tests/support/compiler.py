@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service.telemetry import allocation
+from connect_actor.telemetry import allocation
 
 __all__ = ["COMPILER", "HOOK_EXPECTED", "needs_compiler", "needs_hook"]
 

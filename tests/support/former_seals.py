@@ -6,8 +6,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from service.persistence.keyring import MasterKey
-from service.persistence.sealing import directory_context
+from connect_actor.persistence.keyring import MasterKey
+from connect_actor.persistence.sealing import directory_context
 
 __all__ = ["FormerSealer"]
 

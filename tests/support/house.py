@@ -8,24 +8,24 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.actors.commands import Command, Decrypt, Encrypt, Establish
-from service.actors.dispatcher import Dispatcher
-from service.actors.environment import ActorStatistics, ConnectEnvironment
-from service.actors.future import LoopFuture
-from service.actors.permits import RecoveryPermits
-from service.actors.router import Router, RouterSettings
-from service.client.channel import wall_clock as real_clock
-from service.clock import ServiceClock
-from service.persistence.committer import Committer
-from service.persistence.contract import Journal
-from service.persistence.strategies import STRATEGIES
-from service.protocol.delivery import Delivered
-from service.protocol.handshake import ChannelLimits, connect_id_of
-from service.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
-from service.protocol.payload import Payload
-from service.protocol.primitives import KeyPairs
-from service.protocol.session import Session
+from connect_actor.actors.commands import Command, Decrypt, Encrypt, Establish
+from connect_actor.actors.dispatcher import Dispatcher
+from connect_actor.actors.environment import ActorStatistics, ConnectEnvironment
+from connect_actor.actors.future import LoopFuture
+from connect_actor.actors.permits import RecoveryPermits
+from connect_actor.actors.router import Router, RouterSettings
+from connect_actor.client.channel import wall_clock as real_clock
+from connect_actor.clock import ServiceClock
+from connect_actor.persistence.committer import Committer
+from connect_actor.persistence.contract import Journal
+from connect_actor.persistence.strategies import STRATEGIES
+from connect_actor.protocol.delivery import Delivered
+from connect_actor.protocol.handshake import ChannelLimits, connect_id_of
+from connect_actor.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
+from connect_actor.protocol.payload import Payload
+from connect_actor.protocol.primitives import KeyPairs
+from connect_actor.protocol.session import Session
+from connect_actor.v1 import connect_pb2 as wire
 from tests.support.channels import NOW, establish_request, seeded
 from tests.support.process import PATIENCE
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from service.persistence.contract import (
+from connect_actor.persistence.contract import (
     Batch,
     CommitFailedError,
     Record,
@@ -13,9 +13,9 @@ from service.persistence.contract import (
     Rejection,
     Snapshot,
 )
-from service.persistence.keyring import KeyRing
-from service.persistence.memory import MemoryJournal
-from service.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.persistence.sqlite import SqliteJournal
 from tests.support.process import PATIENCE
 
 __all__ = [
@@ -35,7 +35,7 @@ KINDS = ("memory", "sqlite")
 MASTER_KEY = bytes(range(32))
 
 EAGER_UPKEEP = {"_MIN_DEAD": 0, "_CLEAN_RECORDS": 3, "_CHECKPOINT_AFTER": 0}
-"""Constants of ``service.persistence.sqlite`` with which a few records give upkeep work."""
+"""Constants of ``persistence.sqlite`` with which a few records give upkeep work."""
 
 
 def sqlite_journal(

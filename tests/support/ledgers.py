@@ -4,22 +4,22 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-from loadgen.crash.account import Account
-from loadgen.crash.faults import FaultKind
-from loadgen.crash.ledger import Ledger
-from loadgen.crash.rules import Rule, Verdict
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import ConnectClient, Identity, Initiation
-from service.client.channel import Channel, wall_clock
-from service.errors import ChannelNotFoundError, ConnectError
-from service.protocol.handshake import ChannelLimits, connect_id_of, respond
-from service.protocol.session import Session
-from service.protocol.wire import payload_from_wire, payload_to_wire
-from service.rpc.status import status_of
+from connect_actor.client import ConnectClient, Identity, Initiation
+from connect_actor.client.channel import Channel, wall_clock
+from connect_actor.errors import ChannelNotFoundError, ConnectError
+from connect_actor.protocol.handshake import ChannelLimits, connect_id_of, respond
+from connect_actor.protocol.session import Session
+from connect_actor.protocol.wire import payload_from_wire, payload_to_wire
+from connect_actor.rpc.status import status_of
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.crash.account import Account
+from connect_loadgen.crash.faults import FaultKind
+from connect_loadgen.crash.ledger import Ledger
+from connect_loadgen.crash.rules import Rule, Verdict
 
 if TYPE_CHECKING:
     # Known to the type checker only.
-    from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
+    from connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
 
 __all__ = ["Desk", "MemoryService"]
 

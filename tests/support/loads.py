@@ -5,18 +5,18 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import TYPE_CHECKING, cast
 
-from loadgen.channels import ChannelEnd
-from loadgen.transport import Listener
-from loadgen.workload import Kind, PlannedOperation
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel
-from service.protocol.session import Session
-from service.protocol.wire import payload_from_wire, payload_to_wire
+from connect_actor.client import Channel
+from connect_actor.protocol.session import Session
+from connect_actor.protocol.wire import payload_from_wire, payload_to_wire
+from connect_actor.v1 import connect_pb2 as wire
+from connect_loadgen.channels import ChannelEnd
+from connect_loadgen.transport import Listener
+from connect_loadgen.workload import Kind, PlannedOperation
 from tests.support.channels import NOW, make_ends, seeded
 
 if TYPE_CHECKING:
     # Known to the type checker only.
-    from protos.connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
+    from connect_actor.v1.connect_pb2_grpc import ConnectServiceAsyncStub
 
 __all__ = ["CryptoService", "EchoEnd", "PacedService", "echo", "failure", "plan_of"]
 

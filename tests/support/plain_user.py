@@ -27,7 +27,7 @@ def _prefix() -> tuple[str, ...]:
         pytest.skip("root needs setpriv (util-linux) to run a command as another user")
     other = (setpriv, f"--reuid={_UID}", f"--regid={_UID}", "--clear-groups")
     can_run = subprocess.run(  # noqa: S603 - our own program
-        [*other, sys.executable, "-c", "import service.cli"], capture_output=True, check=False
+        [*other, sys.executable, "-c", "import connect_actor.cli"], capture_output=True, check=False
     )
     if can_run.returncode == 0:
         return other

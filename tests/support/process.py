@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from service.connections import http_get
+from connect_actor.connections import http_get
 
 Start = Callable[..., "RunningService"]
 
@@ -28,7 +28,7 @@ class RunningService:
         self._log = log
         with log.open("wb") as file:
             self.process = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "service.cli", "serve", *arguments],
+                [sys.executable, "-m", "connect_actor.cli", "serve", *arguments],
                 stdout=subprocess.PIPE,
                 stderr=file if stderr is None else stderr,
             )

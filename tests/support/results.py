@@ -6,16 +6,16 @@ from typing import Any
 
 from rich.console import Console
 
-from loadgen.commands import COMMANDS
-from loadgen.compare import BASELINE, VARIANTS, summarise
-from loadgen.exits import Exit
-from loadgen.overload.results import Course, Phase, RefusalCost
-from loadgen.overload.settings import TransportName
-from loadgen.promises import Promise
-from loadgen.recording import Histogram
-from loadgen.report.files import write_whole
-from loadgen.report.terminal import show_all
-from loadgen.results import (
+from connect_loadgen.commands import COMMANDS
+from connect_loadgen.compare import BASELINE, VARIANTS, summarise
+from connect_loadgen.exits import Exit
+from connect_loadgen.overload.results import Course, Phase, RefusalCost
+from connect_loadgen.overload.settings import TransportName
+from connect_loadgen.promises import Promise
+from connect_loadgen.recording import Histogram
+from connect_loadgen.report.files import write_whole
+from connect_loadgen.report.terminal import show_all
+from connect_loadgen.results import (
     CompareResult,
     Cost,
     Environment,
@@ -29,7 +29,7 @@ from loadgen.results import (
     RunResult,
     VariantFigures,
 )
-from loadgen.settings import CompareSettings, RunSettings, load_settings
+from connect_loadgen.settings import CompareSettings, RunSettings, load_settings
 
 __all__ = [
     "cost",

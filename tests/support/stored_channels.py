@@ -1,6 +1,6 @@
 """Channels in a journal, as a service writes them, for tests that have none."""
 
-from service.persistence.contract import (
+from connect_actor.persistence.contract import (
     Batch,
     Journal,
     Record,
@@ -8,7 +8,7 @@ from service.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from service.protocol.changes import encode_change
+from connect_actor.protocol.changes import encode_change
 from tests.support.channels import NOW, Ends, make_ends
 
 __all__ = ["StoredChannel"]

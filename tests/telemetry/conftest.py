@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from service.client import Channel, ConnectClient, Identity
-from service.rpc.server import RpcServer
-from service.rpc.servicer import ConnectServicer
+from connect_actor.client import Channel, ConnectClient, Identity
+from connect_actor.rpc.server import RpcServer
+from connect_actor.rpc.servicer import ConnectServicer
 from tests.rpc.conftest import MAX_MESSAGE, client, house
 from tests.support.house import House
 from tests.support.journals import Script, ScriptedJournal

@@ -5,20 +5,20 @@ import threading
 
 import pytest
 
-from service.actors import dispatcher
-from service.actors.commands import Close, Encrypt, Restore
-from service.actors.connect import ConnectActor
-from service.actors.dispatcher import DEEPEST
-from service.actors.router import _Live
-from service.errors import (
+from connect_actor.actors import dispatcher
+from connect_actor.actors.commands import Close, Encrypt, Restore
+from connect_actor.actors.connect import ConnectActor
+from connect_actor.actors.dispatcher import DEEPEST
+from connect_actor.actors.router import _Live
+from connect_actor.errors import (
     ActorCrashedError,
     ChannelDamagedError,
     ChannelNotFoundError,
     OverloadedError,
     WriteUncertainError,
 )
-from service.persistence.contract import CorruptRecordError
-from service.persistence.strategies import Differential
+from connect_actor.persistence.contract import CorruptRecordError
+from connect_actor.persistence.strategies import Differential
 from tests.support.house import House, answer, until
 from tests.support.journals import Script
 from tests.support.meter import Meter

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from service.telemetry.allocation import AllocationProbe, DomainCount, by_domain
+from connect_actor.telemetry.allocation import AllocationProbe, DomainCount, by_domain
 from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE
 
@@ -142,7 +142,7 @@ def run_python(code: str, **environment: str) -> str:
 
 IN_A_PROCESS_OF_ITS_OWN = """
 from array import array
-from service.telemetry.allocation import AllocationProbe
+from connect_actor.telemetry.allocation import AllocationProbe
 probe = AllocationProbe.install()
 before, after = probe.new_reading(), probe.new_reading()
 probe.read_into(before)
@@ -162,7 +162,7 @@ def test_every_allocator_behind_the_hook_is_counted_alike(allocator: str) -> Non
 def test_it_bears_other_tools_coming_and_going_over_it() -> None:
     printed = run_python(
         "import tracemalloc\n"
-        "from service.telemetry.allocation import AllocationProbe\n"
+        "from connect_actor.telemetry.allocation import AllocationProbe\n"
         "probe = AllocationProbe.install()\n"
         "tracemalloc.start()\n"
         "kept = [bytes(1000) for _ in range(100)]\n"
@@ -177,8 +177,8 @@ def test_it_bears_other_tools_coming_and_going_over_it() -> None:
 def test_without_the_extension_there_is_no_probe() -> None:
     printed = run_python(
         "import sys\n"
-        "sys.modules['service.telemetry._allocation_hook'] = None\n"
-        "from service.telemetry.allocation import AllocationProbe\n"
+        "sys.modules['connect_actor.telemetry._allocation_hook'] = None\n"
+        "from connect_actor.telemetry.allocation import AllocationProbe\n"
         "print(AllocationProbe.install())\n"
     )
     assert printed == "None\n"

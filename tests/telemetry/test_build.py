@@ -10,7 +10,7 @@ from tests.support.compiler import needs_compiler
 from tests.support.process import PATIENCE
 
 ROOT = Path(__file__).parents[2]
-HOOK = "service/telemetry/_allocation_hook."
+HOOK = "connect_actor/telemetry/_allocation_hook."
 
 
 def build_wheel(directory: Path, **environment: str) -> Path:
@@ -29,7 +29,7 @@ def build_wheel(directory: Path, **environment: str) -> Path:
 def compiled(wheel: Path) -> list[str]:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    assert "service/cli.py" in names
+    assert "connect_actor/cli.py" in names
     return [name for name in names if name.startswith(HOOK) and name.endswith((".so", ".pyd"))]
 
 

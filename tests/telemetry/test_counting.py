@@ -5,8 +5,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from service.counting import SECONDS, SIZES, Distribution
-from service.telemetry.families import Families
+from connect_actor.counting import SECONDS, SIZES, Distribution
+from connect_actor.telemetry.families import Families
 
 
 @pytest.mark.parametrize(

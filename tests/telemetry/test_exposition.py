@@ -9,8 +9,8 @@ from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from service.connections import http_get
-from service.telemetry.exposition import MetricsServer, serve_collector
+from connect_actor.connections import http_get
+from connect_actor.telemetry.exposition import MetricsServer, serve_collector
 
 PATIENCE = 30
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from service.actors import dispatcher
-from service.actors.commands import Encrypt
-from service.errors import WriteRejectedError, WriteUncertainError
-from service.persistence.contract import Batch, Record, RecordKind
-from service.persistence.keyring import KeyRing
-from service.persistence.sqlite import SqliteJournal
+from connect_actor.actors import dispatcher
+from connect_actor.actors.commands import Encrypt
+from connect_actor.errors import WriteRejectedError, WriteUncertainError
+from connect_actor.persistence.contract import Batch, Record, RecordKind
+from connect_actor.persistence.keyring import KeyRing
+from connect_actor.persistence.sqlite import SqliteJournal
 from tests.support.house import House, answer, until
 from tests.support.journals import Script
 from tests.support.meter import Meter

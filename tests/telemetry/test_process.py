@@ -11,8 +11,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.process_collector import ProcessCollector
 
-import service.telemetry.process
-from service.telemetry.process import OwnProcess, disk_bytes
+import connect_actor.telemetry.process
+from connect_actor.telemetry.process import OwnProcess, disk_bytes
 from tests.support.plain_user import as_plain_user, plain_users_directory
 from tests.support.process import PATIENCE
 
@@ -41,8 +41,8 @@ def value(name: str) -> float:
 # beside what the kernel says of it through a file that was opened before.
 HARDENED = """
 import json, os, sys
-from service.process_hardening import forbid_dumps
-from service.telemetry.process import OwnProcess, disk_bytes
+from connect_actor.process_hardening import forbid_dumps
+from connect_actor.telemetry.process import OwnProcess, disk_bytes
 
 accounts = open("/proc/self/io", "rb", buffering=0)
 forbid_dumps()
@@ -109,11 +109,11 @@ def test_a_scrape_can_ask_for_these_alone() -> None:
 def test_where_the_kernel_does_not_account_for_storage_there_is_no_figure(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(service.telemetry.process, "_ACCOUNTED", tmp_path / "io")
+    monkeypatch.setattr(connect_actor.telemetry.process, "_ACCOUNTED", tmp_path / "io")
     assert disk_bytes() is None
 
 
 def test_without_proc_the_rest_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(service.telemetry.process, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(connect_actor.telemetry.process, "_STATUS", tmp_path / "status")
     assert "process_cpu_seconds" in told()
     assert "process_threads" not in told()

@@ -6,12 +6,12 @@ from contextlib import suppress
 import grpc
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service import errors
-from service.client import Channel, ConnectClient
-from service.rpc import operations
-from service.rpc.statistics import ANSWER_CODES
-from service.rpc.status import STATUSES
+from connect_actor import errors
+from connect_actor.client import Channel, ConnectClient
+from connect_actor.rpc import operations
+from connect_actor.rpc.statistics import ANSWER_CODES
+from connect_actor.rpc.status import STATUSES
+from connect_actor.v1 import connect_pb2 as wire
 from tests.rpc.conftest import MAX_MESSAGE
 from tests.support.house import until
 from tests.support.journals import Script

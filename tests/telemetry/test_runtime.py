@@ -7,11 +7,11 @@ from typing import cast
 
 import pytest
 
-from service.telemetry import loop_lag
-from service.telemetry.allocation import AllocationProbe
-from service.telemetry.gc_pauses import GcPauses
-from service.telemetry.loop_lag import SAMPLE_SECONDS, LoopLag
-from service.telemetry.runtime import Probes
+from connect_actor.telemetry import loop_lag
+from connect_actor.telemetry.allocation import AllocationProbe
+from connect_actor.telemetry.gc_pauses import GcPauses
+from connect_actor.telemetry.loop_lag import SAMPLE_SECONDS, LoopLag
+from connect_actor.telemetry.runtime import Probes
 from tests.support.compiler import needs_hook
 from tests.support.house import House
 from tests.support.meter import Meter

@@ -4,8 +4,8 @@ import socket
 
 import pytest
 
-from service.addresses import ListenError
-from service.workers.address import reserved
+from connect_actor.addresses import ListenError
+from connect_actor.workers.address import reserved
 
 
 def listener(address: str) -> socket.socket:

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service import errors
-from service.actors.commands import (
+from connect_actor import errors
+from connect_actor.actors.commands import (
     Acknowledge,
     Close,
     Command,
@@ -18,11 +17,12 @@ from service.actors.commands import (
     Restore,
     Restored,
 )
-from service.errors import ChannelNotFoundError, ConnectError
-from service.protocol.delivery import Delivered
-from service.protocol.payload import Header, Payload
-from service.rpc.status import STATUSES, rule_of
-from service.workers.frames import (
+from connect_actor.errors import ChannelNotFoundError, ConnectError
+from connect_actor.protocol.delivery import Delivered
+from connect_actor.protocol.payload import Header, Payload
+from connect_actor.rpc.status import STATUSES, rule_of
+from connect_actor.v1 import connect_pb2 as wire
+from connect_actor.workers.frames import (
     Answer,
     FrameError,
     FrameReader,

@@ -4,7 +4,7 @@ import asyncio
 import os
 from contextlib import suppress
 
-from service.workers.heartbeat import beat
+from connect_actor.workers.heartbeat import beat
 from tests.support.house import until
 
 

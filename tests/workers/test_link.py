@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 from pykka import ActorDeadError
 
-from service.actors.commands import Close, Command, Encrypt, Reply, Restore, refuse
-from service.actors.future import LoopFuture
-from service.actors.work import charge, payer_of
-from service.errors import (
+from connect_actor.actors.commands import Close, Command, Encrypt, Reply, Restore, refuse
+from connect_actor.actors.future import LoopFuture
+from connect_actor.actors.work import charge, payer_of
+from connect_actor.errors import (
     ActorCrashedError,
     ChannelNotFoundError,
     ConnectError,
@@ -22,8 +22,8 @@ from service.errors import (
     ShuttingDownError,
     WriteUncertainError,
 )
-from service.workers.frames import FrameReader, answer_with, encode
-from service.workers.link import Link
+from connect_actor.workers.frames import FrameReader, answer_with, encode
+from connect_actor.workers.link import Link
 from tests.support.house import answer, until
 
 

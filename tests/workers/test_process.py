@@ -14,12 +14,12 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.client import Channel, ConnectClient, Identity
-from service.client.errors import error_of
-from service.errors import ConnectError, StorageError
-from service.keyfiles import identity_key_id
-from service.workers.shares import worker_of
+from connect_actor.client import Channel, ConnectClient, Identity
+from connect_actor.client.errors import error_of
+from connect_actor.errors import ConnectError, StorageError
+from connect_actor.keyfiles import identity_key_id
+from connect_actor.v1 import connect_pb2 as wire
+from connect_actor.workers.shares import worker_of
 from tests.process.test_operator import command
 from tests.process.test_process import run_cli
 from tests.support.house import until

@@ -7,21 +7,29 @@ from typing import Any
 
 import pytest
 
-from protos.connect_actor.v1 import connect_pb2 as wire
-from service.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore, Restored
-from service.actors.future import LoopFuture
-from service.errors import (
+from connect_actor.actors.commands import (
+    Close,
+    Command,
+    Decrypt,
+    Encrypt,
+    Establish,
+    Restore,
+    Restored,
+)
+from connect_actor.actors.future import LoopFuture
+from connect_actor.errors import (
     ChannelExistsError,
     ChannelNotFoundError,
     DeadlineExceededError,
     ShuttingDownError,
     WriteUncertainError,
 )
-from service.persistence.memory import MemoryJournal
-from service.protocol.handshake import connect_id_of
-from service.workers.member import Member
-from service.workers.router import ShardedRouter
-from service.workers.shares import worker_of
+from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.protocol.handshake import connect_id_of
+from connect_actor.v1 import connect_pb2 as wire
+from connect_actor.workers.member import Member
+from connect_actor.workers.router import ShardedRouter
+from connect_actor.workers.shares import worker_of
 from tests.support.channels import NOW, establish_request
 from tests.support.house import House, answer, until
 from tests.support.journals import ScriptedJournal

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from service.paths import journal_file, journal_of
-from service.protocol.handshake import connect_id_of
-from service.settings import SettingsError, load_settings
-from service.workers.shares import LayoutError, require_layout, share_of, worker_of
+from connect_actor.paths import journal_file, journal_of
+from connect_actor.protocol.handshake import connect_id_of
+from connect_actor.settings import SettingsError, load_settings
+from connect_actor.workers.shares import LayoutError, require_layout, share_of, worker_of
 from tests.support.channels import establish_request
 
 
