@@ -11,13 +11,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from setuptools import Distribution, Extension
 from setuptools.command.build_ext import build_ext
 
-_MODULE = "connect_actor.telemetry._allocation_hook"
+_MODULE = "connect_actor.observe._allocation_hook"
 # Complete: protoc's -I takes the directory as it is.
 _PROTOS = {
     "protos/connect_actor/v1": "connect_actor/protos/connect_actor/v1",
     "protos/google": "connect_actor/protos/google",
 }
-_SOURCE = "service/connect_actor/telemetry/_allocation_hook.c"
+_SOURCE = "service/connect_actor/observe/_allocation_hook.c"
 
 
 class AllocationHookBuild(BuildHookInterface[Any]):

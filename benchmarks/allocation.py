@@ -4,7 +4,7 @@ Counts, not times: nothing here says how fast anything is, and no throughput is 
 process that these counts are taken in. Two domains, two methods, never added up:
 
 - *Python's allocators* (raw, mem and obj), by the counting hook; exact, rules in
-  ``service/connect_actor/telemetry/_allocation_hook.c``.
+  ``service/connect_actor/observe/_allocation_hook.c``.
 - *The native heap* (malloc and its kin, mmap), by memray, in a process of its own. It holds what
   pymalloc passes on (blocks above 512 bytes, arenas) and what native libraries take (OpenSSL,
   protobuf); blocks of up to 512 bytes that pymalloc serves from its arenas are not in it.
@@ -29,7 +29,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
-from connect_actor.connections import http_get
+from connect_actor.network.connections import http_get
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.protocol.changes import Change
 from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond

@@ -6,7 +6,7 @@ first step of the ratchet), an Ed25519 verification and a signature, 2 times HKD
 functions. It is taken in turn with the Establishes, in the same process.
 
 Everything of the service but gRPC is in the Establish, the durable commit included. *Pairs at hand*
-is what it costs when the key pairs have been made ahead (``key_pairs``): that is what a
+is what it costs when the key pairs have been made ahead (``keys.pairs``): that is what a
 caller waits for on an idle service; a saturated one has no time to make any.
 """
 
@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.rounds import require, rounds_from_arguments, spread
 from connect_actor.actors.commands import Command, Establish
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.protocol import primitives
 from connect_actor.protocol.handshake import Initiation, connect_id_of

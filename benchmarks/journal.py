@@ -36,8 +36,8 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.rounds import better_by, require, rounds_from_arguments, spread
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot, SnapshotCriteria
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.sealing import Sealer
 from connect_actor.persistence.sqlite import SqliteJournal
 

@@ -31,7 +31,7 @@ from benchmarks.ladder_table import (
     figures_of,
     markdown_of,
 )
-from connect_actor.program import run_program
+from connect_actor.process.program import run_program
 from connect_loadgen.compare import run_in_order, summarise, warnings_of
 from connect_loadgen.ending import Ended, ending
 from connect_loadgen.environment import describe_environment

@@ -35,16 +35,16 @@ from rich.progress import track
 from rich.table import Table
 
 from connect_actor.access.gate import Caller, Gate
-from connect_actor.counting import Distribution
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.keyring import KeyRing
+from connect_actor.observe.allocation import AllocationProbe
+from connect_actor.observe.counting import Distribution
+from connect_actor.observe.runtime import Probes
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.protocol.wire import payload_to_wire
 from connect_actor.rpc.admission import Admission, Bounds
 from connect_actor.rpc.entrance import Context, Entrance
 from connect_actor.rpc.exchange import Exchange, StreamLimits
 from connect_actor.rpc.statistics import Answer, Arrivals, RequestStatistics
-from connect_actor.telemetry.allocation import AllocationProbe
-from connect_actor.telemetry.runtime import Probes
 from connect_actor.v1 import connect_pb2 as wire
 from tests.support.calls import CallContext
 from tests.support.house import House, PeerEnd

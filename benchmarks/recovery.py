@@ -28,8 +28,8 @@ from rich.table import Table
 
 from benchmarks.rounds import require, rounds_from_arguments, spread
 from connect_actor.actors.commands import Restore, Restored
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.protocol.changes import Change, encode_change
 from connect_loadgen.bench.house import House

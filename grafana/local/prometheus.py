@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from connect_actor.connections import http_get
+from connect_actor.network.connections import http_get
 from grafana.local.listener import Listener
 from grafana.local.programs import Programs
 

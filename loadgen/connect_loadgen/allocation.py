@@ -1,7 +1,7 @@
 """Bytes and blocks that a call allocates in Python's allocators, counted exactly.
 
 Counted, not sampled: the same call gives the same figures on every machine with the same Python.
-What is counted is what ``telemetry.allocation`` says. Each figure names its domains and its
+What is counted is what ``observe.allocation`` says. Each figure names its domains and its
 source, since bytes of Python's allocators and bytes of the whole heap are different things.
 
 Never in a process that measures throughput: warm-up, collections and the order of calls differ.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from connect_actor.telemetry.allocation import DOMAINS, HOOK_SOURCE, AllocationProbe
+from connect_actor.observe.allocation import DOMAINS, HOOK_SOURCE, AllocationProbe
 
 __all__ = ["Allocation", "AllocationUnavailableError", "measure", "measure_each"]
 

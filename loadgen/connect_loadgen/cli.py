@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 
-from connect_actor.program import run_program
+from connect_actor.process.program import run_program
 
 __all__ = ["main"]
 

@@ -16,10 +16,10 @@ from typing import Any
 import grpc
 import uvloop
 
+from connect_actor.observe.exposition import serve_collector
+from connect_actor.observe.process import OwnProcess
 from connect_actor.protocol.primitives import KEY_SIZE, NONCE_SIZE, TAG_SIZE
 from connect_actor.rpc.server import ConnectionBounds
-from connect_actor.telemetry.exposition import serve_collector
-from connect_actor.telemetry.process import OwnProcess
 from connect_actor.v1 import connect_pb2 as wire
 
 __all__ = ["ECHO_COMMAND", "EchoEnd", "main"]

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from grpc import aio
 
-from connect_actor.access.client_tls import ClientTls
 from connect_actor.client import ConnectClient
 from connect_actor.client.bearer import send_token
-from connect_actor.connections import connect
+from connect_actor.network.client_tls import ClientTls
+from connect_actor.network.connections import connect
 from connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Endpoint:
     """One service."""
 
     address: str
-    """As ``addresses`` has it."""
+    """As ``network.addresses`` has it."""
     identity: bytes | None = None
     """Its Ed25519 key, if known: whoever answers with another is refused."""
     tls: ClientTls | None = None

@@ -3,7 +3,7 @@
 from enum import IntEnum
 from typing import Self
 
-from connect_actor import exit_codes
+from connect_actor.process import exit_codes
 
 __all__ = ["Exit", "exit_table"]
 

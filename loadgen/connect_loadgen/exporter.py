@@ -12,10 +12,10 @@ import grpc
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from connect_actor.addresses import ListenError, parse_host_port
-from connect_actor.counting import Distribution
-from connect_actor.telemetry.exposition import serve_metrics
-from connect_actor.telemetry.families import Families
+from connect_actor.network.addresses import ListenError, parse_host_port
+from connect_actor.observe.counting import Distribution
+from connect_actor.observe.exposition import serve_metrics
+from connect_actor.observe.families import Families
 from connect_loadgen.pacing import NO_ANSWER, Line
 from connect_loadgen.peer import Outcome
 from connect_loadgen.recording import Recorder

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from hdrh.histogram import HdrHistogram
 
-from connect_actor.counting import Distribution
+from connect_actor.observe.counting import Distribution
 from connect_loadgen.peer import Finished, Outcome
 from connect_loadgen.results import Latency
 from connect_loadgen.stops import StopCondition, Tally

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from connect_actor.access.client_tls import ClientTls
+from connect_actor.network.client_tls import ClientTls
 from connect_loadgen.arrivals import Arrivals
 from connect_loadgen.ending import ending
 from connect_loadgen.endpoint import Endpoint

@@ -14,7 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import uvloop
 from rich.console import Console
 
-from connect_actor.program import in_words
+from connect_actor.process.program import in_words
 from connect_loadgen.bench.workers import BenchError
 from connect_loadgen.ending import Ended, Ending, heeding_signals
 from connect_loadgen.exits import Exit

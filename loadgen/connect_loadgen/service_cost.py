@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from connect_actor.connections import http_get
+from connect_actor.network.connections import http_get
 from connect_loadgen.results import Cost
 
 __all__ = ["MetricsError", "Reading", "cost_between", "read_metrics", "scrape", "take"]

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, BeforeValidator
 from pydantic_settings import NoDecode
 
-from connect_actor.addresses import parse, parse_host_port, parse_target
+from connect_actor.network.addresses import parse, parse_host_port, parse_target
 from connect_loadgen.arrivals import Arrivals
 from connect_loadgen.draws import Draws
 from connect_loadgen.stops import parse_stops
@@ -88,7 +88,7 @@ def _checked_by(parser: Callable[[str], object]) -> AfterValidator:
 
 
 Listen = Annotated[str, _checked_by(parse)]
-"""Where gRPC listens, as ``addresses`` has it."""
+"""Where gRPC listens, as ``network.addresses`` has it."""
 
 Target = Annotated[str, _checked_by(parse_target)]
 """Where gRPC is found, likewise."""

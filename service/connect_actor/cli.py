@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from connect_actor.exit_codes import RIGHT, USAGE
-from connect_actor.program import run_program
+from connect_actor.process.exit_codes import RIGHT, USAGE
+from connect_actor.process.program import run_program
 
 __all__ = ["main"]
 
@@ -25,7 +25,7 @@ _COMMANDS = {
     "restore": "put a backup in place, so that nothing is used twice",
     "reseal": "seal everything anew under the first master key",
 }
-"""Each is a module of ``commands``."""
+"""``serve`` is a module of ``process``, each other one of ``operator``."""
 
 _USAGE = (
     "usage: connect-actor COMMAND [flags]\n\ncommands:\n"
@@ -71,7 +71,8 @@ def _run() -> int:
             return RIGHT
         case [command, *flags] if command in _COMMANDS:
             run: Callable[[Sequence[str]], int]
-            run = import_module(f"connect_actor.commands.{command}").run
+            room = "process" if command == "serve" else "operator"
+            run = import_module(f"connect_actor.{room}.{command}").run
             return run(flags)
         case _:
             sys.stderr.write(_USAGE)

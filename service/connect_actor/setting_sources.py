@@ -27,7 +27,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as _LibraryError
 
-from connect_actor.access.files import AccessFileError, forbid_reading_by_others
+from connect_actor.files import AccessFileError, forbid_reading_by_others
 
 __all__ = ["SettingsError", "SourcedSettings", "read_settings", "read_toml"]
 

@@ -19,8 +19,8 @@ from pydantic import (
 )
 from pydantic_settings import CliSuppress, SettingsConfigDict
 
-from connect_actor.addresses import UnixSocket, parse, parse_host_port
-from connect_actor.keyfiles import KeySource
+from connect_actor.keys.sources import KeySource
+from connect_actor.network.addresses import UnixSocket, parse, parse_host_port
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.protocol.delivery import MAX_REDELIVERY_WINDOW
 from connect_actor.protocol.handshake import MAX_LIFETIME, ChannelLimits

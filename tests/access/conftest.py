@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from connect_actor.access.certificates import CertificateFiles, ServerCertificate
-from connect_actor.access.client_tls import ClientTls
 from connect_actor.access.gate import Gate
+from connect_actor.network.client_tls import ClientTls
 from connect_actor.rpc.admission import Bounds
 from connect_actor.rpc.server import RpcServer
 from connect_actor.rpc.servicer import ConnectServicer

@@ -23,6 +23,7 @@ from connect_actor.errors import (
     OverloadedError,
     QuotaExceededError,
 )
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.committer import Standing
 from connect_actor.persistence.contract import (
     Batch,
@@ -31,7 +32,6 @@ from connect_actor.persistence.contract import (
     RecordKind,
     Snapshot,
 )
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.persistence.strategies import Differential

@@ -11,10 +11,10 @@ import grpc
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
-from connect_actor.access.client_tls import ClientTls
-from connect_actor.addresses import parse
 from connect_actor.client import ConnectClient, Identity
 from connect_actor.errors import UnauthenticatedError
+from connect_actor.network.addresses import parse
+from connect_actor.network.client_tls import ClientTls
 from connect_actor.settings import SettingsError, load_settings
 from connect_actor.v1 import connect_pb2 as wire
 from tests.process.test_process import run_cli
@@ -216,8 +216,8 @@ async def test_whoever_knocks_without_tls_leaves_no_line_in_the_log(
     told = [json.loads(line) for line in service.log_to_the_end().splitlines()]
     # Of its start and its end.
     assert {line["logger"] for line in told} <= {
-        "connect_actor.app",
-        "connect_actor.process_hardening",
+        "connect_actor.process.app",
+        "connect_actor.process.hardening",
     }
 
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from connect_actor.access import quotas
 from connect_actor.access.gate import Gate
-from connect_actor.access.peers import address_of
 from connect_actor.access.principals import ANONYMOUS, principal_named
 from connect_actor.access.quotas import Account, Accounts, Rates, TokenBucket
 from connect_actor.client import ConnectClient, Identity, error_of
 from connect_actor.errors import OverloadedError, RateLimitedError
+from connect_actor.network.peers import address_of
 from connect_actor.rpc.status import status_of
 from connect_actor.v1 import connect_pb2 as wire
 from tests.access.conftest import Open

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from connect_actor.access import files
-from connect_actor.access.files import AccessFileError, Reloader, read_file
+from connect_actor import files
 from connect_actor.access.tokens import TokenFile, new_token, token_line
+from connect_actor.files import AccessFileError, Reloader, read_file
 from tests.support.house import until
 
 

@@ -16,12 +16,12 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from connect_actor.access.certificates import CertificateFiles, ServerCertificate
 from connect_actor.access.client_certificates import ClientCertificates
-from connect_actor.access.client_tls import ClientTls
-from connect_actor.access.files import AccessFileError
 from connect_actor.access.gate import Gate
 from connect_actor.access.principals import principal_named
 from connect_actor.client import ConnectClient, Identity
 from connect_actor.errors import UnauthenticatedError
+from connect_actor.files import AccessFileError
+from connect_actor.network.client_tls import ClientTls
 from connect_actor.rpc.probe import ask_health
 from connect_actor.v1 import connect_pb2 as wire
 from tests.access.conftest import Door, Open, trusting

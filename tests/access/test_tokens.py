@@ -9,13 +9,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from connect_actor.access.files import AccessFileError
 from connect_actor.access.gate import Gate
 from connect_actor.access.principals import principal_named
 from connect_actor.access.tokens import TokenFile, digest_of, new_token, token_line
 from connect_actor.client import ConnectClient, Identity, error_of
 from connect_actor.errors import ChannelNotFoundError, UnauthenticatedError
-from connect_actor.tracing import REQUEST_ID
+from connect_actor.files import AccessFileError
+from connect_actor.observe.tracing import REQUEST_ID
 from connect_actor.v1 import connect_pb2 as wire
 from tests.access.conftest import Open
 

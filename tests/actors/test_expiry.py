@@ -16,10 +16,10 @@ from connect_actor.actors.expiry import ending_expired_channels
 from connect_actor.actors.phases import EXPIRED_IS_KEPT
 from connect_actor.client import ConnectClient, Identity
 from connect_actor.errors import ChannelExpiredError, ChannelNotFoundError
-from connect_actor.paths import journal_file
 from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import CorruptRecordError, Journal
 from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.process.paths import journal_file
 from connect_actor.protocol.handshake import DEFAULT_LIFETIME, ChannelLimits
 from connect_loadgen.service_process import ServiceOptions, ServiceProcess
 from tests.support.channels import NOW

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 from nacl import bindings as sodium
 
-from connect_actor.key_pairs import AT_A_TIME, KEPT, PreparedKeyPairs
+from connect_actor.keys.pairs import AT_A_TIME, KEPT, PreparedKeyPairs
 from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.protocol.handshake import ChannelLimits
 from connect_actor.protocol.primitives import KeyPair

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 from unittest.mock import patch
 
-from connect_actor.exit_codes import USAGE
+from connect_actor.process.exit_codes import USAGE
 from connect_actor.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_settings
 from tests.fuzz.target import require
 

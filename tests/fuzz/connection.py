@@ -14,7 +14,7 @@ from typing import ClassVar
 
 import grpc
 
-from connect_actor.connections import connect_blocking
+from connect_actor.network.connections import connect_blocking
 from connect_actor.v1 import connect_pb2 as wire
 from connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from tests.fuzz.target import FaultError, require

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from connect_actor.keyfiles import KeyFileError, KeySource, load_identity
+from connect_actor.keys.keyring import KeyRing
+from connect_actor.keys.sources import KeyFileError, KeySource, load_identity
 from connect_actor.persistence.contract import CorruptRecordError
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.log_rows import RowWriter, entries_of, first_place, record_at
 from connect_actor.persistence.sealing import SALT_SIZE, Sealer, payloads_context
 from tests.fuzz.target import require

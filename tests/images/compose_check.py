@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from connect_actor.client import Channel, ConnectClient, Identity
-from connect_actor.connections import http_get
+from connect_actor.network.connections import http_get
 from connect_actor.v1 import connect_pb2 as wire
 from tests.images.engine import (
     IMAGE,

@@ -284,5 +284,5 @@ def test_the_image_holds_the_load_generator_and_the_allocation_hook(installed: I
     code, told = installed.run(installed.python, "-m", "connect_loadgen.cli", "--help")
     assert code == 0
     assert "compare" in told
-    assert list((installed.prefix / "connect_actor" / "telemetry").glob("_allocation_hook*.so"))
+    assert list((installed.prefix / "connect_actor" / "observe").glob("_allocation_hook*.so"))
     assert not (installed.prefix / "tests").exists()

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from connect_actor.telemetry.exposition import serve_collector
-from connect_actor.telemetry.process import OwnProcess
+from connect_actor.observe.exposition import serve_collector
+from connect_actor.observe.process import OwnProcess
 from connect_loadgen.sampling import cpu_seconds_of, sample_process
 from connect_loadgen.service_cost import (
     MetricsError,

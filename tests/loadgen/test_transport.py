@@ -10,8 +10,8 @@ from grpc import aio
 from grpc_status import rpc_status
 
 from connect_actor.errors import OverloadedError
+from connect_actor.observe.tracing import REQUEST_ID
 from connect_actor.rpc.status import status_of
-from connect_actor.tracing import REQUEST_ID
 from connect_actor.v1 import connect_pb2 as wire
 from connect_actor.v1.connect_pb2_grpc import (
     ConnectServiceServicer,

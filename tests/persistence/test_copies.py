@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.backup import back_up
 from connect_actor.persistence.contract import Batch, JournalVersionError
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.restoring import restore
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.persistence.sqlite_file import file_id, newest_epoch

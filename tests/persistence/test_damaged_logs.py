@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import Batch, CorruptRecordError, JournalVersionError
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.sqlite import SqliteJournal
 from tests.persistence.journal_conformance import change, closed, numbers, snapshot
 

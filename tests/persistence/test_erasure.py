@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import (
     Batch,
@@ -21,7 +22,6 @@ from connect_actor.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.log_rows import (
     SEALED_STATE,
     entries_of,

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence import admission, cleaning, log_index, log_rows, owners, sqlite
 from connect_actor.persistence.contract import (
     Batch,
@@ -29,7 +30,6 @@ from connect_actor.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.persistence.verification import verify
 

@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import (
     Batch,
@@ -28,7 +29,6 @@ from connect_actor.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.log_rows import first_place, row_of
 from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.persistence.sqlite import SqliteJournal
@@ -122,7 +122,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path\n"
         "from connect_actor.persistence.contract import JournalLockedError\n"
-        "from connect_actor.persistence.keyring import KeyRing\n"
+        "from connect_actor.keys.keyring import KeyRing\n"
         "from connect_actor.persistence.sqlite import SqliteJournal\n"
         "keys = KeyRing.of(bytes(range(32)))\n"
         "try: SqliteJournal(Path(sys.argv[1]), keys=keys, strategy='full')\n"
@@ -466,7 +466,7 @@ _WRITER = """
 import sys
 from pathlib import Path
 from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.sqlite import SqliteJournal
 journal = SqliteJournal(Path(sys.argv[1]), keys=KeyRing.of(bytes(range(32))), strategy="full")
 number = journal.highest_sequence_number(1)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence import lease, sqlite
 from connect_actor.persistence.contract import Batch, JournalFencedError, JournalLockedError
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.lease import lease_path, look_at_lease
 from connect_actor.persistence.sqlite import SqliteJournal
 from tests.persistence.journal_conformance import CHANNEL, change, numbers, snapshot
@@ -112,7 +112,7 @@ def test_a_stale_writer_whose_connection_failed_is_refused_at_its_reopening(
 def test_after_a_crash_nobody_waits_for_the_lease(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from connect_actor.persistence.keyring import KeyRing\n"
+        "from connect_actor.keys.keyring import KeyRing\n"
         "from connect_actor.persistence.sqlite import SqliteJournal\n"
         "keys = KeyRing.of(bytes(range(32)))\n"
         "journal = SqliteJournal(Path(sys.argv[1]), keys=keys, strategy='full', lease=1e6)\n"
@@ -234,7 +234,7 @@ import fcntl, os, signal, sys
 from pathlib import Path
 from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import Batch, Record, RecordKind
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.keyring import KeyRing
 
 def stop(*_):
     print("stopped", flush=True)

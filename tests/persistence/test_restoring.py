@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence import backup, restoring, sqlite, sqlite_file
 from connect_actor.persistence.backup import back_up
 from connect_actor.persistence.contract import (
@@ -23,7 +24,6 @@ from connect_actor.persistence.contract import (
     SnapshotCriteria,
 )
 from connect_actor.persistence.inspection import inspect_journal
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.lease import WriterLease, look_at_lease
 from connect_actor.persistence.restoring import Restored, finish_restore, restore
 from connect_actor.persistence.sqlite import SqliteJournal

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from connect_actor.keys.keyring import KeyRing, MasterKey
 from connect_actor.persistence.contract import (
     Batch,
     CommitFailedError,
@@ -14,7 +15,6 @@ from connect_actor.persistence.contract import (
     RecordKind,
     Snapshot,
 )
-from connect_actor.persistence.keyring import KeyRing, MasterKey
 from connect_actor.persistence.sqlite import SqliteJournal
 from tests.persistence.journal_conformance import CHANNEL, change, snapshot
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import (
     Batch,
     CorruptRecordError,
@@ -17,7 +18,6 @@ from connect_actor.persistence.contract import (
     RecordKind,
     Snapshot,
 )
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.log_rows import (
     SEALED_STATE,
     entries_of,
@@ -65,8 +65,8 @@ def test_a_clone_of_the_memory_seals_under_other_nonces() -> None:
 
 _CLONED = """
 import os
-from connect_actor.keyfiles import _seal
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.sources import _seal
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.sealing import Sealer, StateCipher
 from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
 from connect_actor.protocol.keys import Identity

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.backup import back_up
 from connect_actor.persistence.contract import (
     MAX_SEQUENCE_NUMBER,
@@ -20,7 +21,6 @@ from connect_actor.persistence.contract import (
     Snapshot,
 )
 from connect_actor.persistence.inspection import inspect_journal
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.log_rows import (
     SNAPSHOT_NOTE,
     STATE_SEALED_BEFORE,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from connect_actor.keys.keyring import KeyRing, MasterKey
 from connect_actor.persistence.contract import (
     Batch,
     JournalError,
@@ -15,7 +16,6 @@ from connect_actor.persistence.contract import (
     SnapshotCriteria,
 )
 from connect_actor.persistence.inspection import inspect_channel, inspect_journal
-from connect_actor.persistence.keyring import KeyRing, MasterKey
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.persistence.verification import Verification, verify
 from tests.support.channels import NOW

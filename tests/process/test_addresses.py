@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connect_actor.addresses import (
+from connect_actor.network.addresses import (
     AddressError,
     HostPort,
     ListenError,
@@ -23,7 +23,7 @@ from connect_actor.addresses import (
     parse_target,
     why_not_listening,
 )
-from connect_actor.commands import health
+from connect_actor.operator import health
 from connect_actor.settings import SettingsError, load_settings
 from connect_loadgen.settings import ConfigurationError, RunSettings
 from connect_loadgen.settings import load_settings as load_generators

@@ -13,7 +13,7 @@ import pytest
 from grpc.aio import AioRpcError
 
 from connect_actor.client import ConnectClient, Identity
-from connect_actor.connections import http_get
+from connect_actor.network.connections import http_get
 from connect_loadgen.service_process import ServiceOptions, ServiceProcess
 from tests.support.process import PATIENCE
 
@@ -156,7 +156,7 @@ OPENERS = {
 }
 OPENING_MODULES = {"urllib.request", "http.client", "urllib3", "requests", "httpx", "aiohttp"}
 PACKAGES = ("service", "loadgen", "grafana", "benchmarks", "examples", "tests")
-HERE = "service/connect_actor/connections.py"
+HERE = "service/connect_actor/network/connections.py"
 # To be copied without our library: it opens its one connection itself, without a proxy.
 STANDS_ALONE = "examples/generic_client.py"
 

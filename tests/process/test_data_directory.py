@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connect_actor.paths import IDENTITY_FILE, journal_file, make_private
+from connect_actor.process.paths import IDENTITY_FILE, journal_file, make_private
 from tests.support.process import Start
 
 

@@ -30,7 +30,7 @@ def test_an_aborted_service_leaves_no_core(start: Start, tmp_path: Path) -> None
 
 def test_the_kernel_is_told_to_make_no_core_and_let_nobody_attach() -> None:
     program = (
-        "import ctypes, resource; from connect_actor.process_hardening import forbid_dumps;"
+        "import ctypes, resource; from connect_actor.process.hardening import forbid_dumps;"
         "forbid_dumps();"
         "print(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), resource.getrlimit(resource.RLIMIT_CORE))"
     )
@@ -40,7 +40,7 @@ def test_the_kernel_is_told_to_make_no_core_and_let_nobody_attach() -> None:
 _LOCKED = """
 import os, resource, sys, threading
 from pathlib import Path
-from connect_actor.process_hardening import lock_memory
+from connect_actor.process.hardening import lock_memory
 
 limit, user = int(sys.argv[1]), sys.argv[2]
 try:

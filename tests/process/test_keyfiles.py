@@ -11,8 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from connect_actor.keyfiles import KeyFileError, KeySource, load_identity
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.keyring import KeyRing
+from connect_actor.keys.sources import KeyFileError, KeySource, load_identity
 from connect_actor.settings import SettingsError, load_settings
 from tests.process.test_process import run_cli
 from tests.support.house import until
@@ -95,7 +95,7 @@ def test_a_command_that_fails_is_told(tmp_path: Path, command: str, reason: str)
 def test_a_command_that_takes_too_long_is_killed_with_what_it_has_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("connect_actor.keyfiles._COMMAND_TIMEOUT", 0.5)
+    monkeypatch.setattr("connect_actor.keys.sources._COMMAND_TIMEOUT", 0.5)
     source = KeySource(tmp_path / "made", command=hanging(tmp_path))
     with pytest.raises(KeyFileError, match=r"took over 0\.5 s"):
         source.load(os.urandom)

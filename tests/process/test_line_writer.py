@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from connect_actor import line_writer
-from connect_actor.line_writer import LineWriter
-from connect_actor.logs import configure_logging, lines_dropped
+from connect_actor.observe import line_writer
+from connect_actor.observe.line_writer import LineWriter
+from connect_actor.observe.logs import configure_logging, lines_dropped
 from tests.support.process import PATIENCE
 
 

@@ -5,8 +5,8 @@ import logging
 
 import pytest
 
-from connect_actor import logs
-from connect_actor.logs import Flood, configure_logging
+from connect_actor.observe import logs
+from connect_actor.observe.logs import Flood, configure_logging
 
 BURST = 64
 

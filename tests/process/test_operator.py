@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from connect_actor.client import Channel, ConnectClient, Identity
-from connect_actor.keyfiles import KeySource, load_identity
+from connect_actor.keys.sources import KeySource, load_identity
 from connect_actor.persistence.inspection import inspect_channel
 from connect_actor.v1 import connect_pb2 as wire
 from tests.support.process import PATIENCE, RunningService, Start

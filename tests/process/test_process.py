@@ -202,7 +202,7 @@ def test_a_damaged_key_file_is_refused(tmp_path: Path) -> None:
 def test_a_librarys_warning_is_a_line_of_json_too() -> None:
     program = (
         "import sys, warnings; sys.stderr = sys.stdout;"
-        "from connect_actor.logs import configure_logging;"
+        "from connect_actor.observe.logs import configure_logging;"
         "configure_logging('info'); warnings.warn('a serial number is odd')"
     )
     assert "a serial number is odd" in json.loads(run_python(program))["event"]

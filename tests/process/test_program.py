@@ -13,7 +13,7 @@ from tests.support.process import PATIENCE
 # The program under test runs a function of this text; what it reports goes to descriptor 9.
 _PROGRAM = """
 import os, sys
-from connect_actor.program import run_program
+from connect_actor.process.program import run_program
 def report(*words):
     os.write(9, (" ".join(map(str, words)) + "\\n").encode())
 def command():

@@ -74,7 +74,7 @@ def test_what_needs_no_service_loads_no_grpc(arguments: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize(
-    "module", ["connect_actor.app", "connect_actor.client", "connect_actor.commands.serve"]
+    "module", ["connect_actor.process.app", "connect_actor.client", "connect_actor.process.serve"]
 )
 def test_service_and_client_work_without_loadgens_extra(module: str) -> None:
     blocked = (*_LIBRARIES, "loadgen")

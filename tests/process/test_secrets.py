@@ -18,8 +18,8 @@ import pytest
 
 import connect_actor
 from connect_actor.client import Channel, Identity
-from connect_actor.keyfiles import load_identity
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.keyring import KeyRing
+from connect_actor.keys.sources import load_identity
 from connect_actor.persistence.recovery import rebuild
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.protocol import primitives

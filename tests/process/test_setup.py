@@ -37,7 +37,7 @@ class Checkout:
             "requirements-dev.lock",
             "pyproject.toml",
             "hatch_build.py",
-            "service/connect_actor/telemetry/_allocation_hook.c",
+            "service/connect_actor/observe/_allocation_hook.c",
         ):
             (self.place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.place / name)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from connect_actor.client import ConnectClient, Identity
-from connect_actor.connections import connect
+from connect_actor.network.connections import connect
 from tests.support.process import PATIENCE, Start, scrape
 
 

@@ -15,9 +15,9 @@ from grpc_status import rpc_status
 
 from connect_actor import errors
 from connect_actor.actors import dispatcher
-from connect_actor.addresses import ListenError
 from connect_actor.client import ConnectClient, Identity, error_of, require_success
-from connect_actor.connections import connect
+from connect_actor.network.addresses import ListenError
+from connect_actor.network.connections import connect
 from connect_actor.rpc.exchange import MAX_OPERATIONS
 from connect_actor.rpc.server import RpcServer
 from connect_actor.rpc.servicer import ConnectServicer

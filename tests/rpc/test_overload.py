@@ -13,8 +13,8 @@ from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from connect_actor.client import Channel, ConnectClient, Identity, error_of, require_success
-from connect_actor.connections import connect
 from connect_actor.errors import OverloadedError
+from connect_actor.network.connections import connect
 from connect_actor.rpc.admission import Bounds
 from connect_actor.rpc.server import ConnectionBounds, RpcServer
 from connect_actor.rpc.servicer import ConnectServicer

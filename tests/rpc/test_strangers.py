@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from connect_actor.access.gate import Gate
 from connect_actor.access.tokens import TokenFile, new_token, token_line
 from connect_actor.client import Channel, ConnectClient, Identity, require_success
-from connect_actor.connections import connect
+from connect_actor.network.connections import connect
 from connect_actor.rpc.admission import Bounds
 from connect_actor.rpc.entrance import Context, Places, Visit
 from connect_actor.rpc.server import ConnectionBounds, RpcServer

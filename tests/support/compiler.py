@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from connect_actor.telemetry import allocation
+from connect_actor.observe import allocation
 
 __all__ = ["COMPILER", "HOOK_EXPECTED", "needs_compiler", "needs_hook"]
 

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from connect_actor.persistence.keyring import MasterKey
+from connect_actor.keys.keyring import MasterKey
 from connect_actor.persistence.sealing import directory_context
 
 __all__ = ["FormerSealer"]

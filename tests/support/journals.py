@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import (
     Batch,
     CommitFailedError,
@@ -13,7 +14,6 @@ from connect_actor.persistence.contract import (
     Rejection,
     Snapshot,
 )
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.persistence.sqlite import SqliteJournal
 from tests.support.process import PATIENCE

@@ -3,12 +3,12 @@
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
+from connect_actor.observe.gc_pauses import GcPauses
+from connect_actor.observe.loop_lag import LoopLag
+from connect_actor.observe.runtime import Probes
+from connect_actor.process.collector import ServiceCollector, Sources
 from connect_actor.rpc.admission import Admission, Bounds
 from connect_actor.rpc.statistics import RequestStatistics
-from connect_actor.telemetry.collector import ServiceCollector, Sources
-from connect_actor.telemetry.gc_pauses import GcPauses
-from connect_actor.telemetry.loop_lag import LoopLag
-from connect_actor.telemetry.runtime import Probes
 from tests.support.house import House
 
 __all__ = ["Meter"]

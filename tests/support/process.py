@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from connect_actor.connections import http_get
+from connect_actor.network.connections import http_get
 
 Start = Callable[..., "RunningService"]
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from connect_actor.addresses import ListenError
+from connect_actor.network.addresses import ListenError
 from connect_actor.workers.address import reserved
 
 

@@ -4,7 +4,7 @@ import asyncio
 import os
 from contextlib import suppress
 
-from connect_actor.workers.heartbeat import beat
+from connect_actor.process.heartbeat import beat
 from tests.support.house import until
 
 

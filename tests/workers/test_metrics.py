@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from connect_actor.telemetry.exposition import serve_collector, serve_metrics
-from connect_actor.workers.metrics import WorkersCollector
+from connect_actor.observe.exposition import serve_collector, serve_metrics
+from connect_actor.process.worker_metrics import WorkersCollector
 from tests.support.process import scrape
 
 
@@ -90,7 +90,7 @@ def test_the_processes_own_metrics_can_be_asked_for_alone() -> None:
 def test_a_worker_that_does_not_answer_is_absent_and_hides_no_other(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.WARNING, logger="connect_actor.workers.metrics")
+    caplog.set_level(logging.WARNING, logger="connect_actor.process.worker_metrics")
     collector = WorkersCollector()
     gone = serve_metrics(Counted(1), "127.0.0.1:0")
     collector.add(0, f"127.0.0.1:{gone.server_port}")

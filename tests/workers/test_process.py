@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from connect_actor.client import Channel, ConnectClient, Identity
 from connect_actor.client.errors import error_of
 from connect_actor.errors import ConnectError, StorageError
-from connect_actor.keyfiles import identity_key_id
+from connect_actor.keys.sources import identity_key_id
 from connect_actor.v1 import connect_pb2 as wire
-from connect_actor.workers.shares import worker_of
+from connect_actor.workers.member import worker_of
 from tests.process.test_operator import command
 from tests.process.test_process import run_cli
 from tests.support.house import until

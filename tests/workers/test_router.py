@@ -27,9 +27,8 @@ from connect_actor.errors import (
 from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.protocol.handshake import connect_id_of
 from connect_actor.v1 import connect_pb2 as wire
-from connect_actor.workers.member import Member
+from connect_actor.workers.member import Member, worker_of
 from connect_actor.workers.router import ShardedRouter
-from connect_actor.workers.shares import worker_of
 from tests.support.channels import NOW, establish_request
 from tests.support.house import House, answer, until
 from tests.support.journals import ScriptedJournal

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from connect_actor.paths import journal_file, journal_of
+from connect_actor.process.paths import journal_file, journal_of
+from connect_actor.process.shares import LayoutError, require_layout, share_of
 from connect_actor.protocol.handshake import connect_id_of
 from connect_actor.settings import SettingsError, load_settings
-from connect_actor.workers.shares import LayoutError, require_layout, share_of, worker_of
+from connect_actor.workers.member import worker_of
 from tests.support.channels import establish_request
 
 

@@ -13,7 +13,7 @@ import uvloop
 from connect_actor.actors.actor import DispatchedActor
 from connect_actor.actors.commands import Close, Encrypt, Establish
 from connect_actor.actors.dispatcher import Dispatcher
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.protocol.handshake import Initiation, connect_id_of

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Batch, Record, RecordKind, Rejection, Snapshot
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.recovery import rebuild
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.persistence.strategies import STRATEGIES

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from connect_actor.connections import connect
+from connect_actor.network.connections import connect
 from connect_actor.v1 import connect_pb2 as wire
 from connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from connect_loadgen.crash.faults import FaultKind

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from connect_actor.descriptors import raise_descriptor_limit
+from connect_actor.process.descriptors import raise_descriptor_limit
 from connect_loadgen.child import kill_child, start_child
 from connect_loadgen.load import Progress
 from connect_loadgen.overload.idle import hold_connections

@@ -9,7 +9,7 @@ import struct
 import sys
 import time
 
-from connect_actor.addresses import parse_host_port
+from connect_actor.network.addresses import parse_host_port
 
 __all__ = ["flood"]
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import cast
 
-from connect_actor.addresses import parse_host_port
+from connect_actor.network.addresses import parse_host_port
 from connect_loadgen.transport import TransportError, first_error
 
 __all__ = ["hold_connections"]

@@ -24,7 +24,7 @@ from grpc import aio
 from pydantic import BaseModel, ConfigDict
 
 from connect_actor.client import Identity
-from connect_actor.connections import connect
+from connect_actor.network.connections import connect
 from connect_actor.protocol.handshake import Initiation
 from connect_actor.v1 import connect_pb2 as wire
 from connect_actor.v1.connect_pb2_grpc import ConnectServiceStub

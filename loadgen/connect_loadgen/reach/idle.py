@@ -25,11 +25,11 @@ from connect_actor.actors.environment import ConnectEnvironment
 from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.permits import RecoveryPermits
 from connect_actor.actors.router import Router, RouterSettings
-from connect_actor.paths import journal_file
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.committer import Committer
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.persistence.strategies import STRATEGIES
+from connect_actor.process.paths import journal_file
 from connect_actor.protocol.handshake import ChannelLimits
 from connect_actor.protocol.keys import Identity
 from connect_loadgen.child import how_ended, kill_child, start_child

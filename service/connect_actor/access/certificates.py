@@ -29,8 +29,8 @@ from connect_actor.access.client_certificates import (
     fault_of_dates,
     fault_of_root,
 )
-from connect_actor.access.files import AccessFileError, read_file
 from connect_actor.access.trial import handshake_failure
+from connect_actor.files import AccessFileError, read_file
 
 __all__ = ["CertificateFiles", "ServerCertificate", "name_in"]
 

@@ -14,11 +14,11 @@ from connect_actor.access.client_certificates import (
     ClientCertificates,
     SecuredCall,
 )
-from connect_actor.access.peers import address_of
 from connect_actor.access.principals import ANONYMOUS, Principal
 from connect_actor.access.quotas import Account, Accounts
 from connect_actor.access.tokens import Holder, TokenFile
 from connect_actor.errors import UnauthenticatedError
+from connect_actor.network.peers import address_of
 
 __all__ = ["Call", "Caller", "Gate"]
 

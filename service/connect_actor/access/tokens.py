@@ -12,8 +12,8 @@ from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
 
-from connect_actor.access.files import AccessFileError, read_file
 from connect_actor.access.principals import Principal, principal_named
+from connect_actor.files import AccessFileError, read_file
 
 __all__ = ["Holder", "TokenFile", "digest_of", "new_token", "token_line"]
 

@@ -2,8 +2,8 @@
 
 import grpc
 
-from connect_actor.access.client_tls import ClientTls
-from connect_actor.connections import connect
+from connect_actor.network.client_tls import ClientTls
+from connect_actor.network.connections import connect
 
 __all__ = ["handshake_failure"]
 

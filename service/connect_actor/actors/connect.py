@@ -24,7 +24,7 @@ from connect_actor.actors.commands import Command, CommitFailed, Passivate, Repl
 from connect_actor.actors.environment import ConnectEnvironment, Guardian
 from connect_actor.actors.phases import AwaitingPermit, Crashed, Phase
 from connect_actor.errors import ActorCrashedError, ConnectError
-from connect_actor.tracing import id_of
+from connect_actor.observe.tracing import id_of
 
 __all__ = ["ConnectActor"]
 

@@ -30,7 +30,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, Self, TypeVar
 
-from connect_actor.counting import SIZES, Distribution
+from connect_actor.observe.counting import SIZES, Distribution
 
 __all__ = [
     "DEEPEST",

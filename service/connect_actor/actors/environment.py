@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from connect_actor.actors.permits import RecoveryPermits
-from connect_actor.counting import Distribution
+from connect_actor.observe.counting import Distribution
+from connect_actor.observe.tracing import tracing
 from connect_actor.persistence.committer import Committer
 from connect_actor.persistence.strategies import Strategy
 from connect_actor.protocol.handshake import ChannelLimits
 from connect_actor.protocol.keys import Identity
 from connect_actor.protocol.primitives import KeyPairs, Random
-from connect_actor.tracing import tracing
 
 if TYPE_CHECKING:
     from connect_actor.actors.connect import ConnectActor

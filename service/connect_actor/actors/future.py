@@ -83,7 +83,7 @@ class LoopFuture(Future[T]):
     payer: Payer
     """Who pays for the message that is answered; seldom set."""
     request_id: str
-    """Whose answer this is, for ``tracing``; seldom set."""
+    """Whose answer this is, for ``observe.tracing``; seldom set."""
 
     def __init__(self) -> None:
         # All that Pykka's __init__ does, too: calling it would double the cost of an ask's future.

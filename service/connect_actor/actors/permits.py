@@ -10,8 +10,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 
-from connect_actor.counting import Distribution
 from connect_actor.errors import OverloadedError
+from connect_actor.observe.counting import Distribution
 
 __all__ = ["Permit", "RecoveryPermits"]
 

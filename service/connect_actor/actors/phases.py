@@ -52,6 +52,7 @@ from connect_actor.errors import (
     ShuttingDownError,
     StorageError,
 )
+from connect_actor.observe.tracing import id_of, note
 from connect_actor.persistence.committer import CallbackWrite, Write
 from connect_actor.persistence.contract import (
     CorruptRecordError,
@@ -66,7 +67,6 @@ from connect_actor.protocol.delivery import Delivered
 from connect_actor.protocol.handshake import encode_request, respond
 from connect_actor.protocol.payload import Payload
 from connect_actor.protocol.session import Session
-from connect_actor.tracing import id_of, note
 
 if TYPE_CHECKING:
     from connect_actor.actors.connect import ConnectActor

@@ -5,12 +5,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from connect_actor.access.client_tls import ClientTls
 from connect_actor.client.bearer import send_token
 from connect_actor.client.channel import Channel, wall_clock
 from connect_actor.client.errors import translated
 from connect_actor.client.exchange import ExchangeStream
-from connect_actor.connections import connect
+from connect_actor.network.client_tls import ClientTls
+from connect_actor.network.connections import connect
 from connect_actor.protocol.handshake import Initiation
 from connect_actor.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
 from connect_actor.protocol.primitives import Random

@@ -30,7 +30,6 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from time import perf_counter
 
-from connect_actor.counting import SIZES, Distribution
 from connect_actor.errors import (
     ChannelDamagedError,
     OverloadedError,
@@ -39,6 +38,7 @@ from connect_actor.errors import (
     WriteRejectedError,
     WriteUncertainError,
 )
+from connect_actor.observe.counting import SIZES, Distribution
 from connect_actor.persistence.contract import (
     Batch,
     CorruptRecordError,

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple, Protocol
 
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.keyring import KeyRing
 
 __all__ = [
     "LATEST",

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Recovery
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.lease import LeaseView
 from connect_actor.persistence.looking import look
 from connect_actor.persistence.owners import OwnerTable

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from connect_actor.persistence.keyring import KeyRing
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.lease import LeaseView, lease_path, look_at_lease
 from connect_actor.persistence.sealing import Sealer
 from connect_actor.persistence.sqlite_file import (

@@ -6,6 +6,7 @@ It keeps every promise of the contract but durability.
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import (
     LATEST,
     MAX_SEQUENCE_NUMBER,
@@ -18,7 +19,6 @@ from connect_actor.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from connect_actor.persistence.keyring import KeyRing
 
 __all__ = ["MemoryJournal"]
 

@@ -10,8 +10,8 @@ import sqlite3
 import struct
 from typing import Self
 
+from connect_actor.keys.keyring import MasterKey
 from connect_actor.persistence.contract import CorruptRecordError
-from connect_actor.persistence.keyring import MasterKey
 from connect_actor.persistence.log_rows import stored_number
 from connect_actor.persistence.sealing import (
     Sealer,

@@ -28,9 +28,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.backup import TABLES, copy_tables, require_sound, told
 from connect_actor.persistence.contract import JournalError, JournalLockedError, JournalVersionError
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.lease import WriterLease, lease_path, opened_by_another
 from connect_actor.persistence.log_rows import GIVEN_UP_NOTE, RowWriter
 from connect_actor.persistence.looking import look

@@ -43,8 +43,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from connect_actor.keys.keyring import MASTER_KEY_SIZE, MasterKey
 from connect_actor.persistence.contract import CorruptRecordError
-from connect_actor.persistence.keyring import MASTER_KEY_SIZE, MasterKey
 
 __all__ = [
     "SALT_SIZE",

@@ -33,6 +33,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.admission import Admitted, admit
 from connect_actor.persistence.cleaning import CleaningStep
 from connect_actor.persistence.contract import (
@@ -53,7 +54,6 @@ from connect_actor.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.lease import WriterLease, lease_path
 from connect_actor.persistence.log_index import Tail
 from connect_actor.persistence.log_rows import (

@@ -29,13 +29,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from connect_actor.keys.keyring import KeyRing, MasterKey
 from connect_actor.persistence.contract import (
     CorruptRecordError,
     JournalError,
     JournalLockedError,
     JournalVersionError,
 )
-from connect_actor.persistence.keyring import KeyRing, MasterKey
 from connect_actor.persistence.sealing import SALT_SIZE, Sealer, beginning_context, canary_context
 
 __all__ = [

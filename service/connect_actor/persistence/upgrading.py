@@ -17,12 +17,12 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import (
     MAX_SEQUENCE_NUMBER,
     CorruptRecordError,
     JournalVersionError,
 )
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.log_index import LogIndex
 from connect_actor.persistence.log_rows import (
     GIVEN_UP_NOTE,

@@ -12,8 +12,8 @@ Memory: the index that a service has as well; whatever else is opened is dropped
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import CorruptRecordError, JournalError
-from connect_actor.persistence.keyring import KeyRing
 from connect_actor.persistence.log_rows import MOVED, entries_of, is_note, record_at
 from connect_actor.persistence.looking import View, look
 from connect_actor.persistence.owners import OwnerTable

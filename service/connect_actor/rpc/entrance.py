@@ -19,7 +19,6 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from connect_actor.access.gate import Caller, Gate
-from connect_actor.access.peers import address_of
 from connect_actor.access.principals import ANONYMOUS
 from connect_actor.errors import (
     ConnectError,
@@ -28,6 +27,7 @@ from connect_actor.errors import (
     OverloadedError,
     UnauthenticatedError,
 )
+from connect_actor.network.peers import address_of
 from connect_actor.rpc.admission import Bounds
 from connect_actor.rpc.calls import CallTask
 from connect_actor.rpc.status import status_of

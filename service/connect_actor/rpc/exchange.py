@@ -34,11 +34,11 @@ from connect_actor.errors import (
     OverloadedError,
     UnauthenticatedError,
 )
+from connect_actor.observe.tracing import note, tracing
 from connect_actor.rpc.admission import Admission
 from connect_actor.rpc.entrance import Visit, parse, pushed_out
 from connect_actor.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
 from connect_actor.rpc.status import public_error, status_of, tell_refusal
-from connect_actor.tracing import note, tracing
 from connect_actor.v1 import connect_pb2 as wire
 
 __all__ = ["MAX_OPERATIONS", "Exchange", "StreamLimits"]

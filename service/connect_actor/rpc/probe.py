@@ -3,8 +3,8 @@
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from connect_actor.access.client_tls import ClientTls
-from connect_actor.connections import connect_blocking
+from connect_actor.network.client_tls import ClientTls
+from connect_actor.network.connections import connect_blocking
 
 __all__ = ["ask_health"]
 

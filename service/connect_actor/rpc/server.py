@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import grpc
 
 from connect_actor.access.certificates import ServerCertificate
-from connect_actor.addresses import ListenError, UnixSocket, parse, why_not_listening
+from connect_actor.network.addresses import ListenError, UnixSocket, parse, why_not_listening
 from connect_actor.rpc.calls import guarded_server
 from connect_actor.rpc.public import Health, public_handlers
 from connect_actor.rpc.servicer import ConnectServicer
@@ -107,7 +107,7 @@ class RpcServer:
 
         Args:
             servicer: serves the calls.
-            listen: as ``addresses`` has it.
+            listen: as ``network.addresses`` has it.
             max_frame_bytes: of one message.
             certificate: what the service shows; without it everything is in clear text.
             connections: what they may do; the bounds' defaults if not given.

@@ -24,6 +24,7 @@ from connect_actor.errors import (
     OverloadedError,
     UnauthenticatedError,
 )
+from connect_actor.observe.tracing import REQUEST_ID, acceptable_id, fresh_id, note, tracing
 from connect_actor.rpc.admission import Admission, Bounds
 from connect_actor.rpc.calls import Handlers
 from connect_actor.rpc.entrance import Context, Entrance, parse
@@ -31,7 +32,6 @@ from connect_actor.rpc.exchange import Exchange, StreamLimits
 from connect_actor.rpc.operations import OPERATIONS, OperationKind
 from connect_actor.rpc.statistics import RequestStatistics
 from connect_actor.rpc.status import public_error, tell_refusal
-from connect_actor.tracing import REQUEST_ID, acceptable_id, fresh_id, note, tracing
 from connect_actor.v1 import connect_pb2 as wire
 
 __all__ = ["ConnectServicer"]

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from grpc import StatusCode
 
-from connect_actor.counting import SIZES, Distribution
 from connect_actor.errors import ConnectError
+from connect_actor.observe.counting import SIZES, Distribution
 from connect_actor.rpc.operations import OPERATIONS
 from connect_actor.rpc.status import STATUSES, rule_of
 

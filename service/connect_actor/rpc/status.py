@@ -19,7 +19,7 @@ from pykka import ActorDeadError
 from connect_actor import errors
 from connect_actor.actors.future import ExcInfo
 from connect_actor.errors import ConnectError
-from connect_actor.tracing import note, tell
+from connect_actor.observe.tracing import note, tell
 
 __all__ = [
     "DOMAIN",

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from connect_actor.addresses import ListenError, parse_host_port
+from connect_actor.network.addresses import ListenError, parse_host_port
 
 __all__ = ["reserved"]
 

@@ -58,7 +58,7 @@ class Request(msgspec.Struct, array_like=True, gc=False):
     owner: bytes
     """What stands for the caller's principal."""
     request_id: str | None
-    """For ``tracing``."""
+    """For ``observe.tracing``."""
     command: Any
     """Its deadline is on the monotonic clock, which all processes of a machine share."""
 

@@ -27,8 +27,8 @@ from connect_actor.errors import (
     ShuttingDownError,
     WriteUncertainError,
 )
+from connect_actor.observe.tracing import id_of, tracing
 from connect_actor.rpc.status import public_error
-from connect_actor.tracing import id_of, tracing
 from connect_actor.workers.frames import (
     Answer,
     FrameError,

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
-__all__ = ["Member"]
+__all__ = ["Member", "worker_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +43,8 @@ class Member:
         # JSON has no other keys than strings.
         fields["links"] = {int(number): found for number, found in fields["links"].items()}
         return cls(**fields)
+
+
+def worker_of(connect_id: int, workers: int) -> int:
+    """Return the number of the worker that owns a channel, from 0."""
+    return connect_id % workers

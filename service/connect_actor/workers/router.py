@@ -8,8 +8,7 @@ from connect_actor.actors.commands import Command, Reply
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.actors.router import Router
 from connect_actor.workers.link import Link, Route
-from connect_actor.workers.member import Member
-from connect_actor.workers.shares import worker_of
+from connect_actor.workers.member import Member, worker_of
 
 __all__ = ["ShardedRouter"]
 

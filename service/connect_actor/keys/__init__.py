@@ -1,0 +1,1 @@
+"""Master keys, key pairs, and where they come from."""

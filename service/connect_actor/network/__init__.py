@@ -1,0 +1,1 @@
+"""Addresses, connections and certificates, as both ends see them."""

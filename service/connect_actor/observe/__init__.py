@@ -1,0 +1,1 @@
+"""What can be seen of the service: metrics, probes, logs, request ids."""
