@@ -60,6 +60,26 @@ async def test_who_waits_for_room_goes_on_in_order_once_there_is_some() -> None:
     assert passed == [0, 1, 2]
 
 
+async def test_a_stream_that_arrives_once_there_is_room_waits_behind_those_that_wait() -> None:
+    full = admission(operations=2)
+    full.admit(0)
+    full.admit(0)
+    order: list[str] = []
+
+    async def wait(name: str) -> None:
+        await full.room()
+        order.append(name)
+
+    first = asyncio.ensure_future(wait("first"))
+    await asyncio.sleep(0)
+    full.answered()
+    full.answered()
+    # There is room now, but the stream that waits for it has not run yet.
+    await wait("second")
+    await first
+    assert order == ["first", "second"]
+
+
 async def test_the_turn_of_a_stream_that_has_ended_is_the_next_ones() -> None:
     full = admission(operations=1)
     full.admit(0)

@@ -115,6 +115,25 @@ async def test_what_a_frame_brings_beyond_the_services_bound_is_refused_before_a
     assert served.servicer.admission.held_bytes == 0
 
 
+async def test_answers_that_come_at_once_are_sent_in_frames_within_the_limit(
+    serve: Serve, journal: Script
+) -> None:
+    served = await serve(max_in_flight=1_024)
+    channel = await served.establish()
+    hold(journal)
+    async with served.client.exchange() as stream:
+        # Each frame is within the limit of 1 MiB; all their answers together are not.
+        calls = [
+            asyncio.ensure_future(stream.call(encrypts(channel, 200, MAX_MESSAGE)))
+            for _ in range(3)
+        ]
+        await until(lambda: served.servicer.admission.under_way == 600)
+        journal.gate.set()
+        results = [result for call in calls for result in await call]
+    assert len(results) == 600
+    assert refusals(results) == []
+
+
 async def test_a_call_beyond_the_services_bound_is_refused_before_any_work(
     serve: Serve, journal: Script, house: House
 ) -> None:
