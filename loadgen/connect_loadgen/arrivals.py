@@ -7,12 +7,14 @@ A rate is written as one word, which says how it goes over the measured time:
     100,200,400      steps, each as long as another
     100^1000         a spike: the higher rate for the middle tenth of the time
     poisson:1000     any of these, but each arrival by chance, as of users who don't know each other
+    batch:64:640     any of these, but 64 arrivals at a time, as from a gateway that sends frames
 
 A long constant rate is a soak. The due times follow from the rate alone, never from the answers.
 """
 
 import math
 import random
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -49,6 +51,8 @@ class Arrivals:
     segments: tuple[_Segment, ...]
     by_chance: bool = False
     """Whether they come as a Poisson process does, and not evenly."""
+    batch: int = 1
+    """How many come at the same time."""
 
     @classmethod
     def parse(cls, text: str) -> "Arrivals":
@@ -58,6 +62,9 @@ class Arrivals:
             ValueError: it is not written so, or nothing would ever come.
         """
         shape = text.removeprefix(_POISSON)
+        batch = 1
+        if found := re.fullmatch(r"batch:([1-9]\d{0,3}):(.*)", shape):
+            batch, shape = int(found[1]), found[2]
         if ".." in shape:
             begin, end = _rates(shape, "..", 2)
             segments = [_Segment(1.0, begin, end)]
@@ -74,7 +81,7 @@ class Arrivals:
             segments = [_Segment(1 / len(steps), rate, rate) for rate in steps]
         if not any(segment.mean for segment in segments):
             raise ValueError("nothing is ever sent at a rate of 0")
-        return cls(tuple(segments), by_chance=text != shape)
+        return cls(tuple(segments), by_chance=text.startswith(_POISSON), batch=batch)
 
     @property
     def mean_rate(self) -> float:
@@ -104,6 +111,13 @@ class Arrivals:
             source: of what is left to chance.
             offset: 0 to 1: how far into the first gap the first one comes, if they come evenly.
         """
+        due = 0
+        for number, arrival in enumerate(self._arrivals(seconds, source, offset)):
+            if number % self.batch == 0:
+                due = arrival
+            yield due
+
+    def _arrivals(self, seconds: float, source: random.Random, offset: float) -> Iterator[int]:
         # The n-th arrival is due when the integral of the rate reaches n; by chance, when it
         # reaches the sum of n exponential gaps of mean 1.
         due = source.expovariate(1.0) if self.by_chance else offset
@@ -157,6 +171,6 @@ def _rates(text: str, separator: str, count: int | None) -> list[float]:
     ):
         raise ValueError(
             "expected operations per second, up to 1,000,000: 100, or 10..100 (ramp), 10,20,30"
-            " (steps), 10^100 (spike), each with poisson: before it or not"
+            " (steps), 10^100 (spike), each with poisson:, batch:64: or both before it or not"
         )
     return rates

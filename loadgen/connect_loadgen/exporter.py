@@ -7,6 +7,7 @@ recorders when they are asked for; ``docs/metrics.md`` says what each figure mea
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import get_args
 
 import grpc
 from prometheus_client.core import Metric
@@ -16,7 +17,7 @@ from connect_actor.network.addresses import ListenError, parse_host_port
 from connect_actor.observe.counting import Distribution
 from connect_actor.observe.exposition import serve_metrics
 from connect_actor.observe.families import Families
-from connect_loadgen.pacing import NO_ANSWER, Line
+from connect_loadgen.pacing import NO_ANSWER, Line, LoopName
 from connect_loadgen.peer import Outcome
 from connect_loadgen.recording import Recorder
 from connect_loadgen.settings import ConfigurationError
@@ -69,10 +70,16 @@ class LoadExporter(Collector):
         latency = {
             kind: _sum([recorder.latency_buckets[kind] for recorder in recorders]) for kind in Kind
         }
-        if self._intended_rate is not None:
+        if self._intended_rate is not None and (line is None or line.loop != "closed"):
             yield families.gauge(
                 "intended_rate", "Operations per second to be sent.", self._intended_rate
             )
+        yield families.gauges(
+            "pacing",
+            "1 for the loop that sends operations.",
+            ["loop"],
+            [((loop,), line is not None and line.loop == loop) for loop in get_args(LoopName)],
+        )
         yield families.counters(
             "operations",
             "Operations that have ended.",

@@ -11,6 +11,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from connect_loadgen.arrivals import Arrivals, Schedule
@@ -29,6 +30,7 @@ from connect_loadgen.setting_types import LONGEST_THOUGHT
 from connect_loadgen.settings import LoadSettings
 from connect_loadgen.stops import Tally, parse_stops, reason_to_stop
 from connect_loadgen.transport import Transport
+from connect_loadgen.turns import take_turns
 from connect_loadgen.workload import Workload
 
 __all__ = ["Load", "Loading", "Progress", "load_at", "put_load"]
@@ -226,14 +228,12 @@ class Load:
                     lifecycle = Lifecycle(line, self._ends, settings, self._endpoint)
                     tasks.create_task(lifecycle.run())
                 if arrivals is None:
-                    await closed_loop(line, concurrency=settings.concurrency, think=self._think())
+                    await self._closed_loop(seconds)
+                elif settings.alternate_seconds is None:
+                    await self._open_loop(arrivals, seconds)
                 else:
-                    times = arrivals.times(seconds, self._chance, self._offset)
-                    await open_loop(
-                        line,
-                        schedule=Schedule(times, begins_at),
-                        max_in_flight=settings.max_in_flight,
-                    )
+                    loops = (partial(self._open_loop, arrivals), self._closed_loop)
+                    await take_turns(line, settings.alternate_seconds, loops)
                 await drain(line, patience=settings.timeout_seconds)
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
@@ -241,6 +241,17 @@ class Load:
             for task in beside:
                 task.cancel()
         return recorder
+
+    async def _open_loop(self, arrivals: Arrivals, seconds: float) -> None:
+        times = arrivals.times(seconds, self._chance, self._offset)
+        await open_loop(
+            self.line,
+            schedule=Schedule(times, self.line.now()),
+            max_in_flight=self._settings.max_in_flight,
+        )
+
+    async def _closed_loop(self, _: float) -> None:
+        await closed_loop(self.line, concurrency=self._settings.concurrency, think=self._think())
 
     def _think(self) -> Callable[[], float] | None:
         """Return what draws the time that a user thinks, if users do."""

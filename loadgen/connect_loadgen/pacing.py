@@ -7,8 +7,10 @@ cap on what is in flight a send is skipped and counted; it is never made up for 
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
+from typing import Literal
 
 from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.arrivals import Schedule
@@ -16,9 +18,11 @@ from connect_loadgen.peer import Peers, Pending
 from connect_loadgen.recording import Recorder
 from connect_loadgen.transport import Transport
 
-__all__ = ["LONGEST_NAP", "NO_ANSWER", "Line", "closed_loop", "drain", "open_loop"]
+__all__ = ["LONGEST_NAP", "NO_ANSWER", "Line", "LoopName", "closed_loop", "drain", "open_loop"]
 
 SECOND = 1_000_000_000
+
+LoopName = Literal["open", "closed"]
 
 NO_ANSWER = "NO_ANSWER"
 """Status of an operation that got no answer in time."""
@@ -48,6 +52,10 @@ class Line:
         self.changed = asyncio.Event()
         """Set when an answer has come, or the transport has failed."""
         self.sends_follow_ups_at_once = False
+        self.loop: LoopName | None = None
+        """The loop that runs, or ran last."""
+        self.turn_ends_at = sys.maxsize
+        """When the current loop ends, if that is before the phase does."""
         self.stopped: str | None = None
         """Why the current phase was ended early, if it was."""
         self._failure: Exception | None = None
@@ -56,6 +64,11 @@ class Line:
     def recorder(self) -> Recorder:
         """The current phase's."""
         return self.recorders[-1]
+
+    @property
+    def loop_ends_at(self) -> int:
+        """When the current loop ends."""
+        return min(self.recorder.ends_at, self.turn_ends_at)
 
     def submit(self, operations: list[Pending]) -> None:
         """Hand operations to the transport, as one batch."""
@@ -132,7 +145,7 @@ class Line:
 async def closed_loop(
     line: Line, *, concurrency: int, think: Callable[[], float] | None = None
 ) -> None:
-    """Keep ``concurrency`` operations in flight until the phase ends.
+    """Keep ``concurrency`` operations in flight until the phase, or the loop's turn, ends.
 
     They go out in full batches; but what waits for a user to have thought goes out as soon as that
     is over, whatever it fills.
@@ -146,11 +159,11 @@ async def closed_loop(
         TransportError: the transport has failed.
     """
     peers, recorder, batch = line.peers, line.recorder, line.transport.batch
-    line.sends_follow_ups_at_once = False
+    line.loop, line.sends_follow_ups_at_once = "closed", False
     thinking: list[int] = []
     answered = recorder.finished
     loop = asyncio.get_running_loop()
-    while (now := line.now()) < recorder.ends_at:
+    while (now := line.now()) < line.loop_ends_at:
         line.require_working()
         line.changed.clear()
         if think is not None:
@@ -162,7 +175,7 @@ async def closed_loop(
         in_flight = peers.unanswered - peers.waiting_follow_ups
         free = concurrency - in_flight - len(thinking)
         if free < (batch if think is None else 1):
-            wakes_at = min([recorder.ends_at, *thinking[:1]])
+            wakes_at = min([line.loop_ends_at, *thinking[:1]])
             timer = loop.call_later(max(wakes_at - now, _TICK) / SECOND, line.changed.set)
             try:
                 await line.changed.wait()
@@ -178,17 +191,17 @@ async def closed_loop(
 
 
 async def open_loop(line: Line, *, schedule: Schedule, max_in_flight: int) -> None:
-    """Send what is due at its time, and last until the phase ends.
+    """Send what is due at its time, and last until the phase, or the loop's turn, ends.
 
     Raises:
         TransportError: the transport has failed.
     """
     peers, recorder = line.peers, line.recorder
-    line.sends_follow_ups_at_once = True
-    while (now := line.now()) < recorder.ends_at or schedule.next_at < recorder.ends_at:
+    line.loop, line.sends_follow_ups_at_once = "open", True
+    while (now := line.now()) < line.loop_ends_at or schedule.next_at < line.loop_ends_at:
         line.require_working()
         operations: list[Pending] = []
-        for intended in schedule.due(min(now, recorder.ends_at - 1)):
+        for intended in schedule.due(min(now, line.loop_ends_at - 1)):
             if now - intended > MAX_LATENESS:
                 recorder.skipped_late += 1
                 peers.skip()
@@ -200,7 +213,7 @@ async def open_loop(line: Line, *, schedule: Schedule, max_in_flight: int) -> No
                 pending.intended_at = intended
                 operations.append(pending)
         _submit_in_batches(line, operations)
-        pause = min(schedule.next_at, recorder.ends_at) - line.now()
+        pause = min(schedule.next_at, line.loop_ends_at) - line.now()
         await asyncio.sleep(min(max(pause, _TICK), LONGEST_NAP) / SECOND)
 
 

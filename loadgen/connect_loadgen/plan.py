@@ -86,4 +86,9 @@ def _pacing(settings: LoadSettings) -> Iterator[str]:
         f"open loop: {settings.rate} operations/s, {arrivals.mean_rate * seconds:,.0f} due in"
         f" {seconds:g} s; at {settings.max_in_flight} in flight sends are skipped"
     )
+    if settings.alternate_seconds is not None:
+        yield (
+            f"in turn, {settings.alternate_seconds:g} s each by the wall clock: that, and a closed"
+            f" loop with {settings.concurrency} in flight"
+        )
     yield f"warm-up {warm_up:g} s at {first:g} operations/s"

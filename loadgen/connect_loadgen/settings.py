@@ -134,7 +134,16 @@ class LoadSettings(CommandSettings):
         description=(
             "open loop: operations per second, sent on time whatever the answers do: 1000,"
             " 100..1000 (ramp), 100,200,400 (steps), 100^1000 (spike in the middle tenth), each"
-            " evenly or, as poisson:1000, by chance"
+            " evenly or, as poisson:1000, by chance; batch:64:640: 64 at a time"
+        ),
+    )
+    alternate_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=3600,
+        description=(
+            "turns of so long: the open loop of `rate`, then the closed loop of `concurrency`, by"
+            " the wall clock, so that the generators of several services change over together"
         ),
     )
     max_in_flight: int = Field(
@@ -179,8 +188,11 @@ class LoadSettings(CommandSettings):
         if self.processes > self.channels:
             raise ValueError(f"{self.processes} processes can't share {self.channels} channels")
         thinks = self.think_seconds != "0"
+        has_closed_loop = self.rate is None or self.alternate_seconds is not None
         if thinks and self.rate is not None:
             raise ValueError("`think_seconds` is for closed loops: leave it or `rate` out")
+        if self.alternate_seconds is not None and self.rate is None:
+            raise ValueError("`alternate_seconds` needs `rate`")
         if self.churn_rate and self.skipped_keys:
             raise ValueError(
                 "channels that `churn_rate` brings hold no `skipped_keys`: leave one out"
@@ -189,7 +201,7 @@ class LoadSettings(CommandSettings):
             raise ValueError("`storms`: one comes after the load has ended")
         if (
             self.transport == "stream"
-            and self.rate is None
+            and has_closed_loop
             and not thinks
             and self.concurrency < self.frame_operations * self.processes
         ):
@@ -198,7 +210,7 @@ class LoadSettings(CommandSettings):
                 f"concurrency {self.concurrency} can't fill a frame of {self.frame_operations}"
                 f" operations{of_each}: raise `concurrency` or lower `frame_operations`"
             )
-        if self.rate is None and self.concurrency < self.processes:
+        if has_closed_loop and self.concurrency < self.processes:
             raise ValueError(
                 f"{self.processes} processes can't share a concurrency of {self.concurrency}"
             )

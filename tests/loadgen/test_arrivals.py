@@ -91,6 +91,15 @@ def test_a_schedule_gives_each_time_once_when_it_has_come() -> None:
     assert list(schedule.due(1_000)) == []
 
 
+def test_a_batch_is_due_at_once_and_the_rate_stays() -> None:
+    evenly = times("640")
+    found = times("batch:64:640")
+    assert len(found) == len(evenly)
+    assert found == [evenly[number // 64 * 64] for number in range(len(evenly))]
+    by_chance = times("poisson:batch:8:100")
+    assert all(len(set(by_chance[first : first + 8])) == 1 for first in range(0, 96, 8))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -107,6 +116,9 @@ def test_a_schedule_gives_each_time_once_when_it_has_come() -> None:
         "poisson:",
         "1 000",
         "gauss:3",
+        "batch:0:10",
+        "batch:10",
+        "batch:2:poisson:10",
     ],
 )
 def test_what_is_no_rate_is_refused_with_how_to_write_one(text: str) -> None:

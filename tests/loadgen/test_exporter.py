@@ -121,6 +121,17 @@ def test_a_rate_is_told_only_if_there_is_one() -> None:
     assert Fed().value("intended_rate") is None
 
 
+def test_the_loop_that_runs_is_told_and_a_rate_only_while_it_is_an_open_one() -> None:
+    fed = Fed(250).watch()
+    assert (fed.value("pacing", loop="open"), fed.value("pacing", loop="closed")) == (0, 0)
+    fed.line.loop = "open"
+    assert (fed.value("pacing", loop="open"), fed.value("pacing", loop="closed")) == (1, 0)
+    assert fed.value("intended_rate") == 250
+    fed.line.loop = "closed"
+    assert (fed.value("pacing", loop="open"), fed.value("pacing", loop="closed")) == (0, 1)
+    assert fed.value("intended_rate") is None
+
+
 class Listening(Progress):
     """Reads the metrics when the load is over and the service is still there."""
 

@@ -152,6 +152,14 @@ def test_a_concurrency_that_cannot_fill_a_frame_is_refused_where_there_are_frame
     assert load_settings(RunSettings, [*flags, "--rate=5"]).concurrency == 63
 
 
+def test_loops_take_turns_only_if_both_are_described() -> None:
+    assert "needs" in refusal(RunSettings, "--alternate-seconds=60")
+    in_turn = ("--alternate-seconds=60", "--rate=100", "--concurrency=10")
+    assert "can't fill a frame" in refusal(RunSettings, *in_turn)
+    settings = load_settings(RunSettings, [*in_turn, "--frame-operations=10"])
+    assert settings.alternate_seconds == 60
+
+
 def test_thinking_is_for_closed_loops_and_needs_no_full_frames() -> None:
     assert "closed loops" in refusal(RunSettings, "--think-seconds=0.1", "--rate=5")
     flags = ["--think-seconds=exponential:0.1", "--concurrency=2"]
