@@ -38,10 +38,10 @@ from connect_actor.protocol.payload import Payload
 from connect_actor.protocol.session import Session
 from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.allocation import Allocation, measure, measure_each
-from connect_loadgen.load import Progress
+from connect_loadgen.drive.load import Progress
 from connect_loadgen.run import execute_run
-from connect_loadgen.service_process import ServiceOptions, ServiceProcess
-from connect_loadgen.settings import RunSettings, StrategyName, load_settings
+from connect_loadgen.service.process import ServiceOptions, ServiceProcess
+from connect_loadgen.settings.load import RunSettings, StrategyName, load_settings
 
 PLAINTEXT = bytes(64)
 CALLS = 1_000

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from connect_loadgen.service_process import ServiceError
-from connect_loadgen.settings import ConfigurationError
+from connect_loadgen.service.process import ServiceError
+from connect_loadgen.settings.load import ConfigurationError
 
 __all__ = [
     "REPOSITORY",

@@ -25,7 +25,7 @@ from rich.table import Table
 from connect_actor.access.tokens import new_token, token_line
 from connect_actor.client import Channel, ConnectClient, Identity
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.service_process import ServiceOptions, ServiceProcess
+from connect_loadgen.service.process import ServiceOptions, ServiceProcess
 
 CHANNELS = 64
 FRAME_OPERATIONS = 64

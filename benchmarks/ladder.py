@@ -33,18 +33,18 @@ from benchmarks.ladder_table import (
 )
 from connect_actor.process.program import run_program
 from connect_loadgen.compare import run_in_order, summarise, warnings_of
-from connect_loadgen.ending import Ended, ending
-from connect_loadgen.environment import describe_environment
-from connect_loadgen.progress import CommandProgress
-from connect_loadgen.results import Round
+from connect_loadgen.experiment.environment import describe_environment
+from connect_loadgen.experiment.results import Round
+from connect_loadgen.probes.trial import Variant
+from connect_loadgen.program.ending import Ended, ending
+from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.runner import Command, Render, run_command
-from connect_loadgen.settings import (
+from connect_loadgen.settings.load import (
     CompareSettings,
     ConfigurationError,
     LoadSettings,
     load_settings,
 )
-from connect_loadgen.trial import Variant
 
 __all__ = ["Step", "main", "parse_steps", "rotated"]
 

@@ -8,10 +8,10 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 from connect_loadgen.compare import summarise
-from connect_loadgen.exits import Exit
-from connect_loadgen.figures import FIGURES
-from connect_loadgen.report.numbers import figure, ratio_with_spread, with_spread
-from connect_loadgen.results import Ratio, Result, Round, Spread
+from connect_loadgen.experiment.figures import FIGURES
+from connect_loadgen.experiment.numbers import figure, ratio_with_spread, with_spread
+from connect_loadgen.experiment.results import Ratio, Result, Round, Spread
+from connect_loadgen.program.exits import Exit
 
 __all__ = [
     "PACED_SHARE",

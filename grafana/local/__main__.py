@@ -7,7 +7,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-from connect_loadgen.service_process import ServiceError
+from connect_loadgen.service.process import ServiceError
 from grafana.local.listener import ListenerError
 from grafana.local.programs import InstallError, find_programs
 from grafana.local.stack import STRATEGIES, LocalStack, StackOptions

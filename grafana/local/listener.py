@@ -7,7 +7,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
-from connect_loadgen.child import end_child, how_ended, kill_child, start_child
+from connect_loadgen.program.child import end_child, how_ended, kill_child, start_child
 
 __all__ = ["Listener", "ListenerError"]
 

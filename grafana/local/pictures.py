@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from PIL import Image
 
-from connect_loadgen.report.numbers import count
-from connect_loadgen.report.numbers import figure as written
+from connect_loadgen.experiment.numbers import count
+from connect_loadgen.experiment.numbers import figure as written
 from grafana.dashboards.generate import GENERATED
 from grafana.local.panels import DashboardView, View, read_dashboard, resolve
 from grafana.local.programs import find_programs

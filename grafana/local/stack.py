@@ -17,8 +17,8 @@ from typing import Any, Self, get_args
 
 from ruamel.yaml import YAML
 
-from connect_loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
-from connect_loadgen.settings import StrategyName
+from connect_loadgen.service.process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
+from connect_loadgen.settings.load import StrategyName
 from grafana.local.listener import Listener
 from grafana.local.programs import Programs
 from grafana.local.prometheus import PrometheusApi, prometheus_process

@@ -46,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(given: list[str]) -> int:
     # Imports take a second or two: a signal meanwhile ends the program in order, too.
-    from connect_loadgen.ending import Ended, heeding_signals  # noqa: PLC0415
-    from connect_loadgen.exits import Exit  # noqa: PLC0415
+    from connect_loadgen.program.ending import Ended, heeding_signals  # noqa: PLC0415
+    from connect_loadgen.program.exits import Exit  # noqa: PLC0415
 
     try:
         with heeding_signals():
@@ -58,7 +58,7 @@ def _run(given: list[str]) -> int:
 
 
 def _run_command(given: list[str]) -> int:
-    from connect_loadgen.exits import Exit, exit_table  # noqa: PLC0415
+    from connect_loadgen.program.exits import Exit, exit_table  # noqa: PLC0415
 
     match given:
         case ["-h" | "--help"]:

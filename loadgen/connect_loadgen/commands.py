@@ -15,7 +15,8 @@ from connect_loadgen.compare import execute_compare
 from connect_loadgen.crash.command import execute_crash
 from connect_loadgen.crash.report import crash_blocks
 from connect_loadgen.crash.settings import CrashSettings
-from connect_loadgen.diff import execute_diff
+from connect_loadgen.experiment.difference import execute_diff
+from connect_loadgen.experiment.results import Result, RunResult
 from connect_loadgen.overload.command import execute_overload
 from connect_loadgen.overload.report import overload_blocks, overload_page
 from connect_loadgen.overload.settings import OverloadSettings
@@ -30,10 +31,9 @@ from connect_loadgen.report.diff_tables import diff_blocks
 from connect_loadgen.report.markdown import render_markdown
 from connect_loadgen.report.run_blocks import compare_blocks, run_blocks
 from connect_loadgen.report.run_page import run_page
-from connect_loadgen.results import Result, RunResult
 from connect_loadgen.run import execute_run
 from connect_loadgen.runner import Command, Render, html, with_notices
-from connect_loadgen.settings import (
+from connect_loadgen.settings.load import (
     CompareSettings,
     ConfigurationError,
     DiffSettings,

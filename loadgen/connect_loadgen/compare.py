@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from connect_loadgen.ending import Ended, ending
-from connect_loadgen.environment import describe_environment
-from connect_loadgen.figures import FIGURES, latency_of
-from connect_loadgen.progress import CommandProgress
-from connect_loadgen.results import CompareResult, Round, VariantFigures, VariantSummary
-from connect_loadgen.settings import CompareSettings, LoadSettings
-from connect_loadgen.statistics import ratio_to, spread_of, valid_pairs
-from connect_loadgen.trial import Variant, run_trial
+from connect_loadgen.experiment.environment import describe_environment
+from connect_loadgen.experiment.figures import FIGURES, latency_of
+from connect_loadgen.experiment.results import CompareResult, Round, VariantFigures, VariantSummary
+from connect_loadgen.experiment.statistics import ratio_to, spread_of, valid_pairs
+from connect_loadgen.probes.trial import Variant, run_trial
+from connect_loadgen.program.ending import Ended, ending
+from connect_loadgen.program.progress import CommandProgress
+from connect_loadgen.settings.load import CompareSettings, LoadSettings
 
 __all__ = [
     "BASELINE",

@@ -17,11 +17,11 @@ from connect_actor.network.addresses import ListenError, parse_host_port
 from connect_actor.observe.counting import Distribution
 from connect_actor.observe.exposition import serve_metrics
 from connect_actor.observe.families import Families
-from connect_loadgen.pacing import NO_ANSWER, Line, LoopName
-from connect_loadgen.peer import Outcome
-from connect_loadgen.recording import Recorder
-from connect_loadgen.settings import ConfigurationError
-from connect_loadgen.workload import Kind
+from connect_loadgen.drive.pacing import NO_ANSWER, Line, LoopName
+from connect_loadgen.drive.peer import Outcome
+from connect_loadgen.drive.recording import Recorder
+from connect_loadgen.drive.workload import Kind
+from connect_loadgen.settings.load import ConfigurationError
 
 __all__ = ["LoadExporter"]
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 
-from connect_loadgen.arrivals import Arrivals
 from connect_loadgen.compare import order_of_rounds
-from connect_loadgen.fleet import split
-from connect_loadgen.settings import CompareSettings, LoadSettings, RunSettings
-from connect_loadgen.storms import parse_storms
+from connect_loadgen.drive.fleet import split
+from connect_loadgen.settings.arrivals import Arrivals
+from connect_loadgen.settings.load import CompareSettings, LoadSettings, RunSettings
+from connect_loadgen.settings.storms import parse_storms
 
 __all__ = ["plan_of_compare", "plan_of_run"]
 

@@ -6,18 +6,18 @@ from functools import partial
 from pathlib import Path
 
 from connect_actor.network.client_tls import ClientTls
-from connect_loadgen.arrivals import Arrivals
-from connect_loadgen.ending import ending
-from connect_loadgen.endpoint import Endpoint
-from connect_loadgen.environment import describe_environment
+from connect_loadgen.drive.fleet import open_load
+from connect_loadgen.drive.load import Progress, put_load
+from connect_loadgen.experiment.environment import describe_environment
+from connect_loadgen.experiment.results import RunResult
 from connect_loadgen.exporter import LoadExporter
-from connect_loadgen.fleet import open_load
-from connect_loadgen.load import Progress, put_load
-from connect_loadgen.results import RunResult
-from connect_loadgen.scratch import scratch_directory
-from connect_loadgen.service_cost import take
-from connect_loadgen.service_process import ServiceOptions, ServiceProcess
-from connect_loadgen.settings import ConfigurationError, RunSettings
+from connect_loadgen.program.ending import ending
+from connect_loadgen.program.scratch import scratch_directory
+from connect_loadgen.service.cost import take
+from connect_loadgen.service.endpoint import Endpoint
+from connect_loadgen.service.process import ServiceOptions, ServiceProcess
+from connect_loadgen.settings.arrivals import Arrivals
+from connect_loadgen.settings.load import ConfigurationError, RunSettings
 
 __all__ = ["execute_run"]
 

@@ -16,17 +16,17 @@ from rich.console import Console
 
 from connect_actor.process.program import in_words
 from connect_loadgen.bench.workers import BenchError
-from connect_loadgen.ending import Ended, Ending, heeding_signals
-from connect_loadgen.exits import Exit
-from connect_loadgen.progress import CommandProgress
+from connect_loadgen.drive.transport import TransportError
+from connect_loadgen.program.ending import Ended, Ending, heeding_signals
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.program.files import ReportError, require_writable, write_whole
+from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.report.blocks import Block, Bullets, Page, Section
-from connect_loadgen.report.files import ReportError, require_writable, write_whole
 from connect_loadgen.report.html import render
 from connect_loadgen.report.terminal import show_all
-from connect_loadgen.service_cost import MetricsError
-from connect_loadgen.service_process import ServiceError
-from connect_loadgen.settings import ConfigurationError
-from connect_loadgen.transport import TransportError
+from connect_loadgen.service.cost import MetricsError
+from connect_loadgen.service.process import ServiceError
+from connect_loadgen.settings.load import ConfigurationError
 
 __all__ = ["Command", "Outcome", "Render", "html", "run_command", "with_notices"]
 

@@ -21,7 +21,7 @@ from connect_actor.persistence.contract import CorruptRecordError, Journal
 from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.process.paths import journal_file
 from connect_actor.protocol.handshake import DEFAULT_LIFETIME, ChannelLimits
-from connect_loadgen.service_process import ServiceOptions, ServiceProcess
+from connect_loadgen.service.process import ServiceOptions, ServiceProcess
 from tests.support.channels import NOW
 from tests.support.house import House, answer, until
 from tests.support.journals import ScriptedJournal, sqlite_journal

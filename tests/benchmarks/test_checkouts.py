@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.checkouts import checked_out, find_revision, package_of, python_of, require_own
-from connect_loadgen.service_process import ServiceError
-from connect_loadgen.settings import ConfigurationError
+from connect_loadgen.service.process import ServiceError
+from connect_loadgen.settings.load import ConfigurationError
 
 PROJECT = """\
 [build-system]

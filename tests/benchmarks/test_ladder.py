@@ -10,9 +10,9 @@ import pytest
 from benchmarks.checkouts import REPOSITORY, find_revision
 from benchmarks.ladder import main, parse_steps, rotated
 from benchmarks.ladder_table import LadderResult, StepResult, figures_of, markdown_of
-from connect_loadgen.results import Round
-from connect_loadgen.settings import CompareSettings, ConfigurationError, load_settings
-from connect_loadgen.trial import Variant
+from connect_loadgen.experiment.results import Round
+from connect_loadgen.probes.trial import Variant
+from connect_loadgen.settings.load import CompareSettings, ConfigurationError, load_settings
 from tests.support.results import cost, environment, load
 
 in_git = pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="no checkout of git's")

@@ -15,7 +15,7 @@ from connect_loadgen.bench.settings import BenchSettings
 from connect_loadgen.crash.settings import CrashSettings
 from connect_loadgen.overload.settings import OverloadSettings
 from connect_loadgen.reach.settings import ReachSettings
-from connect_loadgen.settings import CompareSettings, DiffSettings, RunSettings
+from connect_loadgen.settings.load import CompareSettings, DiffSettings, RunSettings
 from connect_loadgen.soak.settings import SoakSettings
 
 __all__ = ["REFERENCE", "reference"]

@@ -6,7 +6,7 @@ from statistics import mean, pvariance
 
 import pytest
 
-from connect_loadgen.arrivals import SECOND, Arrivals, Schedule
+from connect_loadgen.settings.arrivals import SECOND, Arrivals, Schedule
 
 
 def times(text: str, seconds: float = 10.0, *, offset: float = 0.0, seed: int = 1) -> list[int]:

@@ -8,7 +8,6 @@ import pytest
 from connect_actor.stored.v1 import session_pb2 as stored
 from connect_loadgen import cli
 from connect_loadgen.audit import command
-from connect_loadgen.audit.capacity import search
 from connect_loadgen.audit.changed import changed_bytes
 from connect_loadgen.audit.claims import CLAIMS
 from connect_loadgen.audit.figures import FigureBook
@@ -16,7 +15,8 @@ from connect_loadgen.audit.micro import MicroRound, measure_round
 from connect_loadgen.audit.results import AuditResult, CapacityProbe, CapacitySearch
 from connect_loadgen.audit.rows import AWAITING, FORWARDING, claim_rows, missed_rows
 from connect_loadgen.audit.shapes import SHAPES, Shape
-from connect_loadgen.audit.verdicts import Verdict
+from connect_loadgen.experiment.verdicts import Verdict
+from connect_loadgen.probes.capacity import search
 from tests.support.compiler import needs_hook
 from tests.support.results import load, require_sound, round_of
 

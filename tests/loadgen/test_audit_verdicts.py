@@ -2,8 +2,8 @@
 
 import pytest
 
-from connect_loadgen.audit.verdicts import AtLeast, Between, Expectation, Less, More, Verdict
-from connect_loadgen.results import Spread
+from connect_loadgen.experiment.results import Spread
+from connect_loadgen.experiment.verdicts import AtLeast, Between, Expectation, Less, More, Verdict
 
 HOLDS, PARTLY, NOT = Verdict.HOLDS, Verdict.PARTLY, Verdict.DOES_NOT_HOLD
 

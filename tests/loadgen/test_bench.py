@@ -22,9 +22,9 @@ from connect_loadgen.bench.report import bench_blocks
 from connect_loadgen.bench.results import BenchResult, Row, compare, make_row
 from connect_loadgen.bench.settings import BenchSettings
 from connect_loadgen.bench.suite import SUITE, chosen
-from connect_loadgen.exits import Exit
+from connect_loadgen.program.exits import Exit
 from connect_loadgen.report.terminal import show_all
-from connect_loadgen.settings import ConfigurationError, load_settings
+from connect_loadgen.settings.load import ConfigurationError, load_settings
 from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE, child_of, none_left
 from tests.support.results import environment

@@ -14,8 +14,8 @@ import psutil
 import pytest
 
 from connect_actor.access.tokens import new_token, token_line
-from connect_loadgen.exits import Exit
-from connect_loadgen.results import RunResult
+from connect_loadgen.experiment.results import RunResult
+from connect_loadgen.program.exits import Exit
 from tests.support.certificates import make_authority
 from tests.support.plain_user import as_plain_user, plain_users_directory
 from tests.support.process import PATIENCE, Start, child_of, none_left

@@ -9,10 +9,10 @@ import pytest
 
 from connect_loadgen.cli import main
 from connect_loadgen.compare import VARIANTS, order_of_rounds, warnings_of
+from connect_loadgen.experiment.results import CompareResult
+from connect_loadgen.probes.trial import Variant
 from connect_loadgen.report.compare_page import compare_page
 from connect_loadgen.report.html import render
-from connect_loadgen.results import CompareResult
-from connect_loadgen.trial import Variant
 from tests.support.results import load, make_compare, require_sound, round_of
 
 TINY = (

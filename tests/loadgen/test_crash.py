@@ -14,7 +14,7 @@ import pytest
 
 from connect_loadgen.crash.blows import Phase, plan_blows
 from connect_loadgen.crash.settings import CrashSettings
-from connect_loadgen.settings import ConfigurationError, load_settings
+from connect_loadgen.settings.load import ConfigurationError, load_settings
 from tests.support.process import PATIENCE
 
 ROOT = Path(__file__).parents[2]

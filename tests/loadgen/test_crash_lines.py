@@ -14,7 +14,7 @@ from connect_loadgen.crash.faults import FaultKind
 from connect_loadgen.crash.lines import Line, Lines
 from connect_loadgen.crash.rules import Rule, Verdict
 from connect_loadgen.crash.traffic import PeerSide, Traffic
-from connect_loadgen.transport import TransportError
+from connect_loadgen.drive.transport import TransportError
 from tests.support.ledgers import Desk
 from tests.support.loads import PacedService, failure
 from tests.support.virtual_time import VirtualClock, run_virtually

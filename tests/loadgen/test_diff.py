@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from connect_loadgen.cli import main
-from connect_loadgen.diff import Change, diff_results, read_result
-from connect_loadgen.exits import Exit
-from connect_loadgen.results import CompareResult
-from connect_loadgen.settings import ConfigurationError
+from connect_loadgen.experiment.difference import Change, diff_results, read_result
+from connect_loadgen.experiment.results import CompareResult
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.settings.load import ConfigurationError
 from tests.support.results import THROUGHPUT, make_compare, make_run
 
 

@@ -6,7 +6,7 @@ from statistics import mean, median
 
 import pytest
 
-from connect_loadgen.draws import Draws
+from connect_loadgen.settings.draws import Draws
 
 MANY = 20_000
 

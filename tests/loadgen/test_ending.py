@@ -23,7 +23,6 @@ from connect_loadgen.audit.report import audit_page
 from connect_loadgen.audit.results import AuditResult, CapacitySearch
 from connect_loadgen.audit.settings import AuditSettings
 from connect_loadgen.audit.shapes import SHAPES
-from connect_loadgen.audit.verdicts import Verdict
 from connect_loadgen.bench import command as bench_command
 from connect_loadgen.bench.cases import Benchmark
 from connect_loadgen.bench.memory import MemoryFigures
@@ -31,23 +30,24 @@ from connect_loadgen.bench.settings import BenchSettings
 from connect_loadgen.bench.workers import Timed
 from connect_loadgen.crash.command import execute_crash
 from connect_loadgen.crash.settings import CrashSettings
-from connect_loadgen.ending import Ended, Ending, ending, heeding_signals
-from connect_loadgen.exits import Exit
-from connect_loadgen.load import Progress
+from connect_loadgen.drive.load import Progress
+from connect_loadgen.experiment.model import Side
+from connect_loadgen.experiment.results import Result, RunResult
+from connect_loadgen.experiment.turns import take_turns
+from connect_loadgen.experiment.verdicts import Verdict
 from connect_loadgen.overload import command as overload_command
 from connect_loadgen.overload.results import Course
 from connect_loadgen.overload.settings import OverloadSettings
-from connect_loadgen.progress import CommandProgress
+from connect_loadgen.probes.trial import Trial, Variant
+from connect_loadgen.program.ending import Ended, Ending, ending, heeding_signals
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.reach.results import Seen, SideResult
-from connect_loadgen.reach.rounds import take_turns
-from connect_loadgen.reach.rows import Side
 from connect_loadgen.report.compare_page import compare_page
-from connect_loadgen.results import Result, RunResult
 from connect_loadgen.runner import html
-from connect_loadgen.settings import CompareSettings, LoadSettings, load_settings
+from connect_loadgen.settings.load import CompareSettings, LoadSettings, load_settings
 from connect_loadgen.soak.command import execute_soak
 from connect_loadgen.soak.settings import SoakSettings
-from connect_loadgen.trial import Trial, Variant
 from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE, child_of, none_left
 from tests.support.results import cost, course, load, round_of, show_result

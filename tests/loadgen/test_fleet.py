@@ -8,16 +8,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from connect_loadgen.arrivals import Arrivals
 from connect_loadgen.cli import main
-from connect_loadgen.endpoint import Endpoint
-from connect_loadgen.fleet import merge_loads, open_load, split
-from connect_loadgen.load import load_at
-from connect_loadgen.progress import CommandProgress
-from connect_loadgen.results import LoadFigures, RunResult
-from connect_loadgen.service_process import ServiceOptions, ServiceProcess
-from connect_loadgen.settings import RunSettings, load_settings
-from connect_loadgen.transport import TransportError
+from connect_loadgen.drive.figures import LoadFigures
+from connect_loadgen.drive.fleet import merge_loads, open_load, split
+from connect_loadgen.drive.load import load_at
+from connect_loadgen.drive.transport import TransportError
+from connect_loadgen.experiment.results import RunResult
+from connect_loadgen.program.progress import CommandProgress
+from connect_loadgen.service.endpoint import Endpoint
+from connect_loadgen.service.process import ServiceOptions, ServiceProcess
+from connect_loadgen.settings.arrivals import Arrivals
+from connect_loadgen.settings.load import RunSettings, load_settings
 from tests.support.process import PATIENCE
 from tests.support.results import latency, load, require_sound
 
@@ -28,7 +29,7 @@ def workers() -> list[psutil.Process]:
     return [
         child
         for child in psutil.Process().children(recursive=True)
-        if "connect_loadgen.worker" in child.cmdline()
+        if "connect_loadgen.drive.worker" in child.cmdline()
     ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from connect_loadgen.cli import main
-from connect_loadgen.results import RunResult
+from connect_loadgen.experiment.results import RunResult
 from tests.support.results import require_sound
 
 Run = Callable[..., dict[str, Any]]

@@ -11,18 +11,18 @@ from connect_loadgen.audit.claims import CLAIMS
 from connect_loadgen.audit.figures import FigureBook
 from connect_loadgen.audit.results import CapacityProbe, CapacitySearch
 from connect_loadgen.audit.rows import AWAITING, FORWARDING, claim_rows, missed_rows
-from connect_loadgen.audit.verdicts import Verdict
 from connect_loadgen.cli import main
 from connect_loadgen.compare import BASELINE, summarise, warnings_of
 from connect_loadgen.crash.results import CrashResult, StrategyFigures
-from connect_loadgen.diff import diff_results
-from connect_loadgen.exits import Exit
+from connect_loadgen.experiment.difference import diff_results
+from connect_loadgen.experiment.results import CompareResult, Round
+from connect_loadgen.experiment.verdicts import Verdict
 from connect_loadgen.overload.results import Course, OverloadResult
-from connect_loadgen.promises import Promise, verdict_on_all, withhold_verdicts
+from connect_loadgen.program.exits import Exit
 from connect_loadgen.report.compare_page import compare_page
 from connect_loadgen.report.html import render
+from connect_loadgen.report.promises import Promise, verdict_on_all, withhold_verdicts
 from connect_loadgen.report.run_page import run_page
-from connect_loadgen.results import CompareResult, Round
 from connect_loadgen.runner import with_notices
 from tests.support.results import (
     course,

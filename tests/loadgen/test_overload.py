@@ -15,24 +15,24 @@ from connect_actor.errors import ChannelNotFoundError, OverloadedError
 from connect_actor.rpc.status import status_of
 from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.cli import main
-from connect_loadgen.exits import Exit
-from connect_loadgen.overload import pressure
+from connect_loadgen.drive import pressure
+from connect_loadgen.drive.flood import flood
+from connect_loadgen.drive.idle import hold_connections
+from connect_loadgen.drive.peer import Finished, Outcome, Peer, Pending
+from connect_loadgen.drive.pressure import Answers
+from connect_loadgen.drive.timeline import Timeline, Window
+from connect_loadgen.drive.transport import TransportError
+from connect_loadgen.drive.workload import Kind
+from connect_loadgen.experiment.statistics import ratio_to
 from connect_loadgen.overload.command import with_pressure
-from connect_loadgen.overload.flood import flood
-from connect_loadgen.overload.idle import hold_connections
 from connect_loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
-from connect_loadgen.overload.pressure import Answers
-from connect_loadgen.overload.refusal import says_when_to_retry
 from connect_loadgen.overload.results import ConnectionsFound, OverloadResult, Phase, RefusalCost
 from connect_loadgen.overload.settings import OverloadSettings
-from connect_loadgen.peer import Finished, Outcome, Peer, Pending
-from connect_loadgen.promises import Promise
-from connect_loadgen.service_process import ServiceOptions, ServiceProcess
-from connect_loadgen.settings import load_settings
-from connect_loadgen.statistics import ratio_to
-from connect_loadgen.timeline import Timeline, Window
-from connect_loadgen.transport import TransportError
-from connect_loadgen.workload import Kind
+from connect_loadgen.probes.refusal import says_when_to_retry
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.report.promises import Promise
+from connect_loadgen.service.process import ServiceOptions, ServiceProcess
+from connect_loadgen.settings.load import load_settings
 from tests.support.loads import EchoEnd
 from tests.support.virtual_time import SECOND, VirtualClock, run_virtually
 

@@ -8,15 +8,15 @@ from itertools import pairwise
 import pytest
 
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.arrivals import Arrivals, Schedule
-from connect_loadgen.pacing import MAX_LATENESS, NO_ANSWER, Line
-from connect_loadgen.pacing import closed_loop as run_closed_loop
-from connect_loadgen.pacing import drain as run_drain
-from connect_loadgen.pacing import open_loop as run_open_loop
-from connect_loadgen.peer import Peers, Pending
-from connect_loadgen.recording import Recorder
-from connect_loadgen.transport import TransportError
-from connect_loadgen.workload import Kind
+from connect_loadgen.drive.pacing import MAX_LATENESS, NO_ANSWER, Line
+from connect_loadgen.drive.pacing import closed_loop as run_closed_loop
+from connect_loadgen.drive.pacing import drain as run_drain
+from connect_loadgen.drive.pacing import open_loop as run_open_loop
+from connect_loadgen.drive.peer import Peers, Pending
+from connect_loadgen.drive.recording import Recorder
+from connect_loadgen.drive.transport import TransportError
+from connect_loadgen.drive.workload import Kind
+from connect_loadgen.settings.arrivals import Arrivals, Schedule
 from tests.support.loads import EchoEnd, PacedService, echo, plan_of
 from tests.support.virtual_time import SECOND, VirtualClock, run_virtually
 

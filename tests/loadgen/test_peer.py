@@ -6,9 +6,9 @@ from itertools import islice
 import pytest
 
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.peer import Finished, Outcome, Peers, Pending
-from connect_loadgen.settings import RunSettings, load_settings
-from connect_loadgen.workload import Kind, PlannedOperation, Workload
+from connect_loadgen.drive.peer import Finished, Outcome, Peers, Pending
+from connect_loadgen.drive.workload import Kind, PlannedOperation, Workload
+from connect_loadgen.settings.load import RunSettings, load_settings
 from tests.support.loads import CryptoService, EchoEnd, echo, failure, plan_of
 
 Cheat = Callable[[wire.OperationResult], None]

@@ -7,7 +7,7 @@ import pytest
 from connect_loadgen.cli import main
 from connect_loadgen.compare import order_of_rounds
 from connect_loadgen.plan import plan_of_compare, plan_of_run
-from connect_loadgen.settings import CompareSettings, RunSettings, load_settings
+from connect_loadgen.settings.load import CompareSettings, RunSettings, load_settings
 
 
 def plan(*flags: str) -> str:

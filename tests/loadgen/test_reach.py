@@ -14,19 +14,20 @@ from connect_actor.protocol import primitives
 from connect_actor.protocol.primitives import KeyPair, SigningKey
 from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.cli import main
-from connect_loadgen.echo import EchoEnd
-from connect_loadgen.exits import Exit
-from connect_loadgen.progress import CommandProgress
+from connect_loadgen.drive.salvo import Gunner, MeasureError, fire
+from connect_loadgen.drive.transport import TransportError
+from connect_loadgen.experiment.model import Beside, Group, Quantity, Row, Side
+from connect_loadgen.experiment.results import Recovery, Spread
+from connect_loadgen.experiment.turns import take_turns
+from connect_loadgen.probes.loads import seen_of
+from connect_loadgen.probes.many_channels import seen_of_recovery
+from connect_loadgen.probes.planting import plant
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.reach.handshakes import OPERATIONS, costs_of_operations, count_operations
 from connect_loadgen.reach.judgement import judge
-from connect_loadgen.reach.loads import seen_of
-from connect_loadgen.reach.many_channels import seen_of_recovery
-from connect_loadgen.reach.planting import plant
 from connect_loadgen.reach.report import reach_page
 from connect_loadgen.reach.results import Goal, ReachResult, RowResult, Seen, SideResult, Verdict
-from connect_loadgen.reach.rounds import take_turns
-from connect_loadgen.reach.rows import Beside, Group, MeasureError, Quantity, Row, Side
-from connect_loadgen.reach.salvo import Gunner, fire
 from connect_loadgen.reach.settings import ReachSettings
 from connect_loadgen.reach.table import groups_of
 from connect_loadgen.report.blocks import (
@@ -41,9 +42,8 @@ from connect_loadgen.report.blocks import (
 )
 from connect_loadgen.report.html import render
 from connect_loadgen.report.markdown import render_markdown
-from connect_loadgen.results import Recovery, Spread
-from connect_loadgen.settings import load_settings
-from connect_loadgen.transport import TransportError
+from connect_loadgen.service.bare import EchoEnd
+from connect_loadgen.settings.load import load_settings
 from tests.support.loads import PacedService, echo, failure
 from tests.support.results import cost, environment, load, require_sound, show_result, write_result
 

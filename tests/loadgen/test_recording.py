@@ -3,10 +3,10 @@
 import pytest
 
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.peer import Finished, Outcome, Peer, Pending
-from connect_loadgen.recording import HIGHEST_MICROSECONDS, Histogram, Recorder
-from connect_loadgen.results import Latency
-from connect_loadgen.workload import Kind
+from connect_loadgen.drive.figures import Latency
+from connect_loadgen.drive.peer import Finished, Outcome, Peer, Pending
+from connect_loadgen.drive.recording import HIGHEST_MICROSECONDS, Histogram, Recorder
+from connect_loadgen.drive.workload import Kind
 from tests.support.loads import EchoEnd
 
 MICROSECOND = 1_000
@@ -55,7 +55,7 @@ def test_merging_nothing_gives_nothing() -> None:
 
 
 def test_no_value_is_lost_between_buffer_and_histogram(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("connect_loadgen.recording._BUFFERED_VALUES", 8)
+    monkeypatch.setattr("connect_loadgen.drive.recording._BUFFERED_VALUES", 8)
     histogram = filled(*range(1, 101), *range(1, 101))
     assert len(histogram._buffer) < 8
     assert summary_of(histogram).count == 200

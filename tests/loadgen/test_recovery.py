@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.channels import establish
-from connect_loadgen.peer import PeerEnd
-from connect_loadgen.recovery import recover
-from connect_loadgen.service_process import ServiceOptions, ServiceProcess
-from connect_loadgen.settings import RunSettings, load_settings
-from connect_loadgen.transport import TransportError, open_transport
+from connect_loadgen.drive.channels import establish
+from connect_loadgen.drive.peer import PeerEnd
+from connect_loadgen.drive.transport import TransportError, open_transport
+from connect_loadgen.probes.recovery import recover
+from connect_loadgen.service.process import ServiceOptions, ServiceProcess
+from connect_loadgen.settings.load import RunSettings, load_settings
 
 SETTINGS = load_settings(RunSettings, ["--channels=3"])
 

@@ -10,14 +10,14 @@ import pytest
 from rich.console import Console
 
 from connect_loadgen import cli, commands
-from connect_loadgen.exits import Exit
-from connect_loadgen.progress import CommandProgress
+from connect_loadgen.experiment.numbers import figure, ratio
+from connect_loadgen.experiment.results import CompareResult, Ratio, RunResult
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.program.files import ReportError, require_writable
+from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.report.compare_tables import HEADLINES, ratio_table, variant_table
-from connect_loadgen.report.files import ReportError, require_writable
 from connect_loadgen.report.findings import FIGURE, Verdict, answer, verdict_on, what_got_worse
-from connect_loadgen.report.numbers import figure, ratio
-from connect_loadgen.results import CompareResult, Ratio, RunResult
-from connect_loadgen.settings import CompareSettings, RunSettings, load_settings
+from connect_loadgen.settings.load import CompareSettings, RunSettings, load_settings
 from tests.support.results import (
     cost,
     load,

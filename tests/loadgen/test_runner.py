@@ -14,10 +14,10 @@ import pytest
 import uvloop
 
 from connect_loadgen.commands import COMMANDS
-from connect_loadgen.exits import Exit
-from connect_loadgen.progress import CommandProgress
-from connect_loadgen.report.files import ReportError, require_writable, write_whole
-from connect_loadgen.results import RunResult
+from connect_loadgen.experiment.results import RunResult
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.program.files import ReportError, require_writable, write_whole
+from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.runner import Command, Render, run_command
 from tests.support.process import PATIENCE
 

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from connect_loadgen.recording import Recorder
-from connect_loadgen.self_check import SelfCheck, warnings_about
+from connect_loadgen.drive.recording import Recorder
+from connect_loadgen.drive.self_check import SelfCheck, warnings_about
 
 FINE = {
     "cpu_share": 0.5,

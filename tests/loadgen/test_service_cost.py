@@ -10,8 +10,7 @@ import pytest
 
 from connect_actor.observe.exposition import serve_collector
 from connect_actor.observe.process import OwnProcess
-from connect_loadgen.sampling import cpu_seconds_of, sample_process
-from connect_loadgen.service_cost import (
+from connect_loadgen.service.cost import (
     MetricsError,
     Reading,
     cost_between,
@@ -19,6 +18,7 @@ from connect_loadgen.service_cost import (
     scrape,
     take,
 )
+from connect_loadgen.service.sampling import cpu_seconds_of, sample_process
 
 SERIES = {
     "connect_journal_records_total": 10.0,

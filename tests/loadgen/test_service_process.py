@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from connect_loadgen.service_process import ServiceError, ServiceOptions, ServiceProcess
+from connect_loadgen.service.process import ServiceError, ServiceOptions, ServiceProcess
 from tests.support.process import PATIENCE
 
 READY = json.dumps({"event": "ready", "listen": "a:1", "metrics": "b:2", "pid": 3})

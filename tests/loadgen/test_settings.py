@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from connect_loadgen.audit.settings import AuditSettings
-from connect_loadgen.settings import (
+from connect_loadgen.settings.load import (
     CompareSettings,
     ConfigurationError,
     LoadSettings,

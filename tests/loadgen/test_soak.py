@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from connect_loadgen.cli import main
-from connect_loadgen.exits import Exit
-from connect_loadgen.promises import Promise
+from connect_loadgen.experiment.statistics import ratio_to
+from connect_loadgen.experiment.trend import trend_of
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.report.promises import Promise
 from connect_loadgen.soak.judgement import judge_ageing, judge_load, judge_samples
 from connect_loadgen.soak.picture import picture
 from connect_loadgen.soak.results import Ageing, SoakResult, SoakSample
 from connect_loadgen.soak.settings import SoakSettings
-from connect_loadgen.soak.trend import trend_of
-from connect_loadgen.statistics import ratio_to
 
 MEBI = 2**20
 HOUR = 3_600.0

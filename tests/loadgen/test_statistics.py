@@ -2,8 +2,8 @@
 
 import pytest
 
-from connect_loadgen.results import Ratio, Spread
-from connect_loadgen.statistics import ratio_to, spread_of
+from connect_loadgen.experiment.results import Ratio, Spread
+from connect_loadgen.experiment.statistics import ratio_to, spread_of
 
 
 def test_a_spread_is_median_lowest_and_highest() -> None:

@@ -3,11 +3,11 @@
 import pytest
 
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.peer import Finished, Outcome, Peer, Pending
-from connect_loadgen.recording import Recorder
-from connect_loadgen.stops import Tally, parse_stops, reason_to_stop
-from connect_loadgen.storms import Storm, parse_storms
-from connect_loadgen.workload import Kind
+from connect_loadgen.drive.peer import Finished, Outcome, Peer, Pending
+from connect_loadgen.drive.recording import Recorder
+from connect_loadgen.drive.workload import Kind
+from connect_loadgen.settings.stops import Tally, parse_stops, reason_to_stop
+from connect_loadgen.settings.storms import Storm, parse_storms
 from tests.support.loads import EchoEnd
 
 MILLISECOND = 1_000_000

@@ -17,9 +17,7 @@ from connect_actor.v1.connect_pb2_grpc import (
     ConnectServiceServicer,
     add_ConnectServiceServicer_to_server,
 )
-from connect_loadgen.endpoint import Endpoint
-from connect_loadgen.settings import RunSettings, load_settings
-from connect_loadgen.transport import (
+from connect_loadgen.drive.transport import (
     MAX_FRAME_BYTES,
     StreamTransport,
     TransportError,
@@ -27,6 +25,8 @@ from connect_loadgen.transport import (
     ask_all,
     open_transport,
 )
+from connect_loadgen.service.endpoint import Endpoint
+from connect_loadgen.settings.load import RunSettings, load_settings
 from tests.support.loads import PacedService, echo, failure
 from tests.support.process import PATIENCE
 

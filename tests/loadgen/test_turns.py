@@ -2,12 +2,12 @@
 
 import random
 
-from connect_loadgen.arrivals import Arrivals, Schedule
-from connect_loadgen.pacing import Line, LoopName, closed_loop, open_loop
-from connect_loadgen.peer import Peers
-from connect_loadgen.recording import Recorder
-from connect_loadgen.turns import take_turns
-from connect_loadgen.workload import Kind
+from connect_loadgen.drive.pacing import Line, LoopName, closed_loop, open_loop
+from connect_loadgen.drive.peer import Peers
+from connect_loadgen.drive.recording import Recorder
+from connect_loadgen.drive.turns import take_turns
+from connect_loadgen.drive.workload import Kind
+from connect_loadgen.settings.arrivals import Arrivals, Schedule
 from tests.support.loads import EchoEnd, PacedService, plan_of
 from tests.support.virtual_time import SECOND, VirtualClock, run_virtually
 

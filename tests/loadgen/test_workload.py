@@ -6,8 +6,8 @@ from itertools import islice
 
 import pytest
 
-from connect_loadgen.settings import RunSettings, load_settings
-from connect_loadgen.workload import Kind, PlannedOperation, Workload
+from connect_loadgen.drive.workload import Kind, PlannedOperation, Workload
+from connect_loadgen.settings.load import RunSettings, load_settings
 
 MANY = 20_000
 

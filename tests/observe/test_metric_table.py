@@ -14,10 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from connect_actor.client import ConnectClient, Identity
 from connect_actor.errors import MalformedRequestError
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.load import Progress
+from connect_loadgen.drive.load import Progress
 from connect_loadgen.run import execute_run
-from connect_loadgen.service_process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
-from connect_loadgen.settings import RunSettings, load_settings
+from connect_loadgen.service.process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
+from connect_loadgen.settings.load import RunSettings, load_settings
 from grafana.local.programs import Programs
 from tests.support.compiler import HOOK_EXPECTED
 from tests.support.metric_table import TABLE, Row, documented

@@ -25,8 +25,8 @@ from connect_actor.network.addresses import (
 )
 from connect_actor.operator import health
 from connect_actor.settings import SettingsError, load_settings
-from connect_loadgen.settings import ConfigurationError, RunSettings
-from connect_loadgen.settings import load_settings as load_generators
+from connect_loadgen.settings.load import ConfigurationError, RunSettings
+from connect_loadgen.settings.load import load_settings as load_generators
 from tests.support.process import PATIENCE, Start, scrape
 
 

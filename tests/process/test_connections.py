@@ -14,7 +14,7 @@ from grpc.aio import AioRpcError
 
 from connect_actor.client import ConnectClient, Identity
 from connect_actor.network.connections import http_get
-from connect_loadgen.service_process import ServiceOptions, ServiceProcess
+from connect_loadgen.service.process import ServiceOptions, ServiceProcess
 from tests.support.process import PATIENCE
 
 ROOT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ import pytest
 
 from connect_actor.setting_sources import SettingsError, SourcedSettings
 from connect_actor.settings import Settings, load_settings
-from connect_loadgen.settings import ConfigurationError, DiffSettings, RunSettings
-from connect_loadgen.settings import load_settings as loadgen_settings
+from connect_loadgen.settings.load import ConfigurationError, DiffSettings, RunSettings
+from connect_loadgen.settings.load import load_settings as loadgen_settings
 
 
 def service_says(*flags: str) -> str:

@@ -9,9 +9,9 @@ from connect_actor.client import Channel
 from connect_actor.protocol.session import Session
 from connect_actor.protocol.wire import payload_from_wire, payload_to_wire
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.channels import ChannelEnd
-from connect_loadgen.transport import Listener
-from connect_loadgen.workload import Kind, PlannedOperation
+from connect_loadgen.drive.channels import ChannelEnd
+from connect_loadgen.drive.transport import Listener
+from connect_loadgen.drive.workload import Kind, PlannedOperation
 from tests.support.channels import NOW, make_ends, seeded
 
 if TYPE_CHECKING:

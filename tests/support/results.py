@@ -8,28 +8,25 @@ from rich.console import Console
 
 from connect_loadgen.commands import COMMANDS
 from connect_loadgen.compare import BASELINE, VARIANTS, summarise
-from connect_loadgen.exits import Exit
-from connect_loadgen.overload.results import Course, Phase, RefusalCost
-from connect_loadgen.overload.settings import TransportName
-from connect_loadgen.promises import Promise
-from connect_loadgen.recording import Histogram
-from connect_loadgen.report.files import write_whole
-from connect_loadgen.report.terminal import show_all
-from connect_loadgen.results import (
+from connect_loadgen.drive.figures import Generator, Latency, LoadFigures, OperationLatency
+from connect_loadgen.drive.recording import Histogram
+from connect_loadgen.experiment.results import (
     CompareResult,
-    Cost,
     Environment,
-    Generator,
-    Latency,
-    LoadFigures,
-    OperationLatency,
     Recovery,
     Result,
     Round,
     RunResult,
     VariantFigures,
 )
-from connect_loadgen.settings import CompareSettings, RunSettings, load_settings
+from connect_loadgen.overload.results import Course, Phase, RefusalCost
+from connect_loadgen.overload.settings import TransportName
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.program.files import write_whole
+from connect_loadgen.report.promises import Promise
+from connect_loadgen.report.terminal import show_all
+from connect_loadgen.service.cost import Cost
+from connect_loadgen.settings.load import CompareSettings, RunSettings, load_settings
 
 __all__ = [
     "cost",

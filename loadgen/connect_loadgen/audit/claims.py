@@ -6,7 +6,7 @@ Claims are told in our words; the place names the audit's own section. Figures a
 
 from dataclasses import dataclass
 
-from connect_loadgen.audit.verdicts import AtLeast, Between, Expectation, Less, More
+from connect_loadgen.experiment.verdicts import AtLeast, Between, Expectation, Less, More
 
 __all__ = ["CLAIMS", "Claim"]
 

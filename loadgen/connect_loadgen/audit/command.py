@@ -8,7 +8,6 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from connect_loadgen.audit.capacity import find_capacity
 from connect_loadgen.audit.figures import FigureBook
 from connect_loadgen.audit.micro import MicroRound, measure_round
 from connect_loadgen.audit.results import AuditResult, CapacitySearch, ShapeResult
@@ -16,11 +15,12 @@ from connect_loadgen.audit.rows import AWAITING, FORWARDING, claim_rows, missed_
 from connect_loadgen.audit.settings import AuditSettings
 from connect_loadgen.audit.shapes import SHAPES
 from connect_loadgen.compare import BASELINE, VARIANTS, run_rounds, summarise, warnings_of
-from connect_loadgen.ending import Ended, ending
-from connect_loadgen.environment import describe_environment
-from connect_loadgen.progress import CommandProgress
-from connect_loadgen.results import Round
-from connect_loadgen.trial import Variant
+from connect_loadgen.experiment.environment import describe_environment
+from connect_loadgen.experiment.results import Round
+from connect_loadgen.probes.capacity import find_capacity
+from connect_loadgen.probes.trial import Variant
+from connect_loadgen.program.ending import Ended, ending
+from connect_loadgen.program.progress import CommandProgress
 
 __all__ = ["QUICK_SECONDS", "execute_audit"]
 

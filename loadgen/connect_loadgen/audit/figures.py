@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from connect_loadgen.audit.micro import Allocated, MicroRound, StrategyFigures
 from connect_loadgen.audit.results import CapacitySearch, Measured
 from connect_loadgen.compare import BASELINE
-from connect_loadgen.figures import FIGURES
-from connect_loadgen.results import Round, Spread
-from connect_loadgen.statistics import ratio_to, spread_of, valid_pairs
+from connect_loadgen.experiment.figures import FIGURES
+from connect_loadgen.experiment.results import Round, Spread
+from connect_loadgen.experiment.statistics import ratio_to, spread_of, valid_pairs
 
 __all__ = ["RATIO", "FigureBook"]
 

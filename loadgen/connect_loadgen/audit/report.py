@@ -5,9 +5,11 @@ from collections.abc import Iterator
 
 from connect_loadgen.audit.figures import RATIO
 from connect_loadgen.audit.results import AuditResult, AuditRow, Measured
-from connect_loadgen.audit.verdicts import Verdict
 from connect_loadgen.compare import BASELINE
-from connect_loadgen.figures import FIGURES, Figure
+from connect_loadgen.experiment.figures import FIGURES, Figure
+from connect_loadgen.experiment.numbers import count, figure, ratio_with_spread, with_spread
+from connect_loadgen.experiment.results import Ratio, Spread
+from connect_loadgen.experiment.verdicts import Verdict
 from connect_loadgen.report.blocks import (
     Block,
     Bullets,
@@ -28,8 +30,6 @@ from connect_loadgen.report.method import (
     environment_table,
     settings_table,
 )
-from connect_loadgen.report.numbers import count, figure, ratio_with_spread, with_spread
-from connect_loadgen.results import Ratio, Spread
 
 __all__ = ["audit_blocks", "audit_page"]
 

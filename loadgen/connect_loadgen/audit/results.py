@@ -5,9 +5,9 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from connect_loadgen.audit.verdicts import Verdict
-from connect_loadgen.exits import Exit
-from connect_loadgen.results import Result, Round, Spread, VariantSummary
+from connect_loadgen.experiment.results import Result, Round, Spread, VariantSummary
+from connect_loadgen.experiment.verdicts import Verdict
+from connect_loadgen.program.exits import Exit
 
 __all__ = [
     "AUDIT_SCHEMA",

@@ -3,10 +3,10 @@
 from connect_loadgen.audit.claims import CLAIMS, Claim
 from connect_loadgen.audit.figures import FigureBook
 from connect_loadgen.audit.results import AuditRow, Measured
-from connect_loadgen.audit.verdicts import Verdict
 from connect_loadgen.compare import summarise
-from connect_loadgen.results import Round
-from connect_loadgen.statistics import valid_pairs
+from connect_loadgen.experiment.results import Round
+from connect_loadgen.experiment.statistics import valid_pairs
+from connect_loadgen.experiment.verdicts import Verdict
 
 __all__ = ["claim_rows", "missed_rows"]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from connect_loadgen.settings import LoadSettings, fill_in_quick
+from connect_loadgen.settings.load import LoadSettings, fill_in_quick
 
 __all__ = ["AuditSettings"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from connect_loadgen.settings import LoadSettings
-from connect_loadgen.trial import Variant
+from connect_loadgen.probes.trial import Variant
+from connect_loadgen.settings.load import LoadSettings
 
 __all__ = ["SHAPES", "Shape"]
 

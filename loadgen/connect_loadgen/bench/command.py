@@ -16,10 +16,10 @@ from connect_loadgen.bench.results import BenchResult, Row, compare, make_row
 from connect_loadgen.bench.settings import BenchSettings
 from connect_loadgen.bench.suite import chosen
 from connect_loadgen.bench.workers import count_in_worker, time_in_worker
-from connect_loadgen.ending import Ended, ending
-from connect_loadgen.environment import describe_environment
-from connect_loadgen.progress import CommandProgress
-from connect_loadgen.settings import ConfigurationError
+from connect_loadgen.experiment.environment import describe_environment
+from connect_loadgen.program.ending import Ended, ending
+from connect_loadgen.program.progress import CommandProgress
+from connect_loadgen.settings.load import ConfigurationError
 
 __all__ = ["execute_bench", "read_saved", "select"]
 

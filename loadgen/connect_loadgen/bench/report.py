@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Iterator
 
 from connect_loadgen.bench.results import BenchResult, Row
+from connect_loadgen.experiment.numbers import count, figure, ratio, ratio_with_spread
 from connect_loadgen.report.blocks import (
     Block,
     Cell,
@@ -16,7 +17,6 @@ from connect_loadgen.report.blocks import (
     missing,
 )
 from connect_loadgen.report.method import caveats_of_environment, environment_table, settings_table
-from connect_loadgen.report.numbers import count, figure, ratio, ratio_with_spread
 
 __all__ = ["bench_blocks", "bench_page"]
 

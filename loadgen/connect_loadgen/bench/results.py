@@ -8,8 +8,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from connect_loadgen.results import Ratio, Result
-from connect_loadgen.statistics import ratio_to
+from connect_loadgen.experiment.results import Ratio, Result
+from connect_loadgen.experiment.statistics import ratio_to
 
 __all__ = ["BENCH_SCHEMA", "BenchResult", "Comparison", "Row", "compare", "make_row"]
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from connect_loadgen.setting_types import comma_separated
-from connect_loadgen.settings import CommandSettings, fill_in_quick
+from connect_loadgen.settings.load import CommandSettings, fill_in_quick
+from connect_loadgen.settings.types import comma_separated
 
 __all__ = ["BenchSettings"]
 

@@ -14,8 +14,8 @@ import pyperf
 
 from connect_loadgen.bench.cases import Benchmark
 from connect_loadgen.bench.memory import MemoryFigures
-from connect_loadgen.child import kill_child, start_child
-from connect_loadgen.scratch import scratch_directory
+from connect_loadgen.program.child import kill_child, start_child
+from connect_loadgen.program.scratch import scratch_directory
 
 __all__ = ["BenchError", "Timed", "count_in_worker", "time_in_worker"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.channels import ChannelEnd
+from connect_loadgen.drive.channels import ChannelEnd
 
 __all__ = ["Account", "Message", "Place", "Span", "Standing"]
 

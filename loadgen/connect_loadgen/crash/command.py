@@ -9,10 +9,10 @@ from pathlib import Path
 from connect_loadgen.crash.results import CrashResult
 from connect_loadgen.crash.run import CrashRun
 from connect_loadgen.crash.settings import CrashSettings
-from connect_loadgen.ending import Ended, ending
-from connect_loadgen.environment import describe_environment
-from connect_loadgen.progress import CommandProgress
-from connect_loadgen.scratch import scratch_directory
+from connect_loadgen.experiment.environment import describe_environment
+from connect_loadgen.program.ending import Ended, ending
+from connect_loadgen.program.progress import CommandProgress
+from connect_loadgen.program.scratch import scratch_directory
 
 __all__ = ["execute_crash"]
 

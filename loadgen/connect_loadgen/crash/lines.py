@@ -16,7 +16,12 @@ from connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from connect_loadgen.crash.faults import FaultKind
 from connect_loadgen.crash.ledger import Ledger
 from connect_loadgen.crash.rules import Rule, Verdict
-from connect_loadgen.transport import StreamTransport, Transport, TransportError, UnaryTransport
+from connect_loadgen.drive.transport import (
+    StreamTransport,
+    Transport,
+    TransportError,
+    UnaryTransport,
+)
 
 if TYPE_CHECKING:
     # Known to the type checker only.

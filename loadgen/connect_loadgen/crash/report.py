@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 from connect_loadgen.crash.results import CrashResult, StrategyFigures
+from connect_loadgen.experiment.numbers import count
 from connect_loadgen.report.blocks import Block, Bullets, Cell, Column, Prose, Table, Tone
-from connect_loadgen.report.numbers import count
 
 __all__ = ["crash_blocks"]
 

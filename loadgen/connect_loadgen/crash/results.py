@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from connect_loadgen.exits import Exit
-from connect_loadgen.results import Result
+from connect_loadgen.experiment.results import Result
+from connect_loadgen.program.exits import Exit
 
 __all__ = ["CRASH_SCHEMA", "CrashResult", "FaultRecord", "StrategyFigures"]
 

@@ -12,11 +12,11 @@ from enum import Enum
 from connect_actor.client import ConnectClient, Initiation
 from connect_actor.errors import ConnectError
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.channels import ChannelEnd
 from connect_loadgen.crash.account import Account, Message, Standing
 from connect_loadgen.crash.faults import Fault, FaultKind, Faults
 from connect_loadgen.crash.sightings import Sender, Sighting, Sightings
-from connect_loadgen.peer import RefusedByPeerError, status_name
+from connect_loadgen.drive.channels import ChannelEnd
+from connect_loadgen.drive.peer import RefusedByPeerError, status_name
 
 __all__ = [
     "Book",

@@ -17,15 +17,15 @@ from connect_loadgen.crash.lines import Lines, open_lines
 from connect_loadgen.crash.results import FaultRecord, StrategyFigures
 from connect_loadgen.crash.settings import CrashSettings
 from connect_loadgen.crash.traffic import PeerSide, Traffic
-from connect_loadgen.ending import Ended, ending
-from connect_loadgen.service_cost import MetricsError, take
-from connect_loadgen.service_process import (
+from connect_loadgen.program.ending import Ended, ending
+from connect_loadgen.service.cost import MetricsError, take
+from connect_loadgen.service.process import (
     DEFAULT_COMMAND,
     ServiceError,
     ServiceOptions,
     ServiceProcess,
 )
-from connect_loadgen.settings import StrategyName
+from connect_loadgen.settings.load import StrategyName
 
 __all__ = ["CrashRun"]
 

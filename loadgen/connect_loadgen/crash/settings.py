@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, get_args
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from connect_loadgen.setting_types import ShellCommand, comma_separated
-from connect_loadgen.settings import CommandSettings, StrategyName
+from connect_loadgen.settings.load import CommandSettings, StrategyName
+from connect_loadgen.settings.types import ShellCommand, comma_separated
 
 __all__ = ["CrashSettings"]
 

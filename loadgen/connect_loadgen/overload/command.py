@@ -12,15 +12,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from connect_loadgen.draws import Draws
-from connect_loadgen.ending import Ended, ending
-from connect_loadgen.environment import describe_environment
-from connect_loadgen.load import Progress
-from connect_loadgen.overload.connections import require_descriptors, try_connections
+from connect_loadgen.drive.lines import Lines, open_lines, p50_of, p99_of
+from connect_loadgen.drive.load import Progress
+from connect_loadgen.drive.pacing import SECOND
+from connect_loadgen.drive.pressure import Answers, Pressure, PressureProcess, start_pressure
+from connect_loadgen.drive.self_check import TOLERATED_LATENESS, SelfCheck, verdict_on
+from connect_loadgen.drive.timeline import Window
+from connect_loadgen.experiment.environment import describe_environment
 from connect_loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
-from connect_loadgen.overload.lines import Lines, open_lines, p50_of, p99_of
-from connect_loadgen.overload.pressure import Answers, Pressure, PressureProcess, start_pressure
-from connect_loadgen.overload.refusal import measure_refusals, options_of
 from connect_loadgen.overload.results import (
     ConnectionsFound,
     Course,
@@ -29,14 +28,15 @@ from connect_loadgen.overload.results import (
     RefusalCost,
 )
 from connect_loadgen.overload.settings import OverloadSettings
-from connect_loadgen.pacing import SECOND
-from connect_loadgen.promises import withhold_verdicts
-from connect_loadgen.sampling import ProcessSample, Sampler, sample_process
-from connect_loadgen.scratch import scratch_directory
-from connect_loadgen.self_check import TOLERATED_LATENESS, SelfCheck, verdict_on
-from connect_loadgen.service_process import ServiceProcess
-from connect_loadgen.setting_types import MAX_PAYLOAD_BYTES
-from connect_loadgen.timeline import Window
+from connect_loadgen.probes.connections import require_descriptors, try_connections
+from connect_loadgen.probes.refusal import measure_refusals, options_of
+from connect_loadgen.program.ending import Ended, ending
+from connect_loadgen.program.scratch import scratch_directory
+from connect_loadgen.report.promises import withhold_verdicts
+from connect_loadgen.service.process import ServiceProcess
+from connect_loadgen.service.sampling import ProcessSample, Sampler, sample_process
+from connect_loadgen.settings.draws import Draws
+from connect_loadgen.settings.types import MAX_PAYLOAD_BYTES
 
 __all__ = ["execute_overload", "sustainable_rate", "with_pressure"]
 

@@ -3,10 +3,10 @@
 import statistics
 from collections.abc import Sequence
 
+from connect_loadgen.drive.timeline import Window
+from connect_loadgen.experiment.numbers import rounds
 from connect_loadgen.overload.results import ConnectionsFound, Phase, RefusalCost
-from connect_loadgen.promises import OPERATIONS, Promise
-from connect_loadgen.report.numbers import rounds
-from connect_loadgen.timeline import Window
+from connect_loadgen.report.promises import OPERATIONS, Promise
 
 __all__ = ["judge", "normal_p99", "seconds_to_normal"]
 

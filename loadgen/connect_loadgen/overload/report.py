@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from connect_loadgen.experiment.numbers import count, figure
 from connect_loadgen.overload.results import (
     OVERLOAD_PHASE,
     ConnectionsFound,
@@ -10,7 +11,6 @@ from connect_loadgen.overload.results import (
     OverloadResult,
     Phase,
 )
-from connect_loadgen.promises import promise_table, verdict_on_all
 from connect_loadgen.report.blocks import (
     Block,
     Bullets,
@@ -25,7 +25,7 @@ from connect_loadgen.report.blocks import (
 )
 from connect_loadgen.report.drawing import INK, SERIES, draw, readable_log_axis
 from connect_loadgen.report.method import method_section
-from connect_loadgen.report.numbers import count, figure
+from connect_loadgen.report.promises import promise_table, verdict_on_all
 
 if TYPE_CHECKING:  # matplotlib takes a second to load: it is imported when a plot is drawn
     from matplotlib.axes import Axes

@@ -5,11 +5,12 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from connect_loadgen.exits import Exit
+from connect_loadgen.drive.figures import Generator
+from connect_loadgen.drive.timeline import Window
+from connect_loadgen.experiment.results import Ratio, Result
 from connect_loadgen.overload.settings import TransportName
-from connect_loadgen.promises import Promise
-from connect_loadgen.results import Generator, Ratio, Result
-from connect_loadgen.timeline import Window
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.report.promises import Promise
 
 __all__ = [
     "OVERLOAD_PHASE",

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from connect_loadgen.settings import JournalName, LoadSettings, StrategyName, fill_in_quick
+from connect_loadgen.settings.load import JournalName, LoadSettings, StrategyName, fill_in_quick
 
 __all__ = ["CALLS_AT_ONCE", "OverloadSettings", "TransportName"]
 

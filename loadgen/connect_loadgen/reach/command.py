@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from connect_loadgen.ending import Ended, ending
-from connect_loadgen.environment import describe_environment
-from connect_loadgen.progress import CommandProgress
+from connect_loadgen.experiment.environment import describe_environment
+from connect_loadgen.experiment.model import Group, Row
+from connect_loadgen.experiment.turns import take_turns
+from connect_loadgen.program.ending import Ended, ending
+from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.reach.judgement import judge
 from connect_loadgen.reach.results import ReachResult, RowResult, SideResult
-from connect_loadgen.reach.rounds import take_turns
-from connect_loadgen.reach.rows import Group, Row
 from connect_loadgen.reach.settings import ReachSettings
 from connect_loadgen.reach.table import groups_of
-from connect_loadgen.settings import ConfigurationError
+from connect_loadgen.settings.load import ConfigurationError
 
 __all__ = ["execute_reach", "rows_chosen"]
 

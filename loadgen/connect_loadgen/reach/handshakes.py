@@ -20,16 +20,17 @@ from connect_actor.protocol import primitives
 from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
 from connect_actor.protocol.primitives import KeyPair, SigningKey
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.load import Progress
-from connect_loadgen.reach.fresh import on_fresh_service
+from connect_loadgen.drive.load import Progress
+from connect_loadgen.drive.salvo import MeasureError
+from connect_loadgen.drive.self_check import SelfCheck, verdict_on
+from connect_loadgen.drive.transport import Transport, ask_all, open_transport
+from connect_loadgen.experiment.model import Side
+from connect_loadgen.probes.fresh import on_fresh_service
+from connect_loadgen.probes.trial import Variant
 from connect_loadgen.reach.results import Seen
-from connect_loadgen.reach.rows import MeasureError, Side
-from connect_loadgen.sampling import cpu_seconds_of
-from connect_loadgen.self_check import SelfCheck, verdict_on
-from connect_loadgen.service_process import ServiceProcess
-from connect_loadgen.settings import LoadSettings
-from connect_loadgen.transport import Transport, ask_all, open_transport
-from connect_loadgen.trial import Variant
+from connect_loadgen.service.process import ServiceProcess
+from connect_loadgen.service.sampling import cpu_seconds_of
+from connect_loadgen.settings.load import LoadSettings
 
 __all__ = ["OPERATIONS", "costs_of_operations", "count_operations", "handshakes_side", "limit_side"]
 

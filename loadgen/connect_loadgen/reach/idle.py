@@ -32,11 +32,12 @@ from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.process.paths import journal_file
 from connect_actor.protocol.handshake import ChannelLimits
 from connect_actor.protocol.keys import Identity
-from connect_loadgen.child import how_ended, kill_child, start_child
-from connect_loadgen.load import Progress
-from connect_loadgen.reach.planting import Planted, plant
+from connect_loadgen.drive.load import Progress
+from connect_loadgen.drive.salvo import MeasureError
+from connect_loadgen.experiment.model import Side
+from connect_loadgen.probes.planting import Planted, plant
+from connect_loadgen.program.child import how_ended, kill_child, start_child
 from connect_loadgen.reach.results import Seen
-from connect_loadgen.reach.rows import MeasureError, Side
 
 __all__ = ["CHANNELS", "ChannelMemory", "bytes_per_idle_channel", "main", "memory_side"]
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from connect_loadgen.experiment.model import Quantity, Row
+from connect_loadgen.experiment.numbers import count, figure
+from connect_loadgen.experiment.results import Ratio, Spread
+from connect_loadgen.experiment.statistics import ratio_to, spread_of
 from connect_loadgen.reach.results import RowResult, SideResult, Verdict
-from connect_loadgen.reach.rows import Quantity, Row
-from connect_loadgen.report.numbers import count, figure
-from connect_loadgen.results import Ratio, Spread
-from connect_loadgen.statistics import ratio_to, spread_of
 
 __all__ = ["judge"]
 

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from connect_loadgen.experiment.numbers import ratio_with_spread, with_spread
+from connect_loadgen.experiment.results import Spread
 from connect_loadgen.reach.results import ReachResult, RowResult, Verdict
 from connect_loadgen.report.blocks import (
     Block,
@@ -16,8 +18,6 @@ from connect_loadgen.report.blocks import (
     missing,
 )
 from connect_loadgen.report.method import NO_WINDOW, method_section
-from connect_loadgen.report.numbers import ratio_with_spread, with_spread
-from connect_loadgen.results import Spread
 
 __all__ = ["reach_blocks", "reach_page"]
 

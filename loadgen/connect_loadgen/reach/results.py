@@ -6,9 +6,9 @@ from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
-from connect_loadgen.exits import Exit
-from connect_loadgen.report.numbers import figure
-from connect_loadgen.results import Ratio, Result, Spread
+from connect_loadgen.experiment.numbers import figure
+from connect_loadgen.experiment.results import Ratio, Result, Spread
+from connect_loadgen.program.exits import Exit
 
 __all__ = ["REACH_SCHEMA", "Goal", "ReachResult", "RowResult", "Seen", "SideResult", "Verdict"]
 

@@ -7,8 +7,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from connect_loadgen.setting_types import PayloadSizes, ShellCommand, comma_separated
-from connect_loadgen.settings import CommandSettings, LoadSettings, fill_in_quick
+from connect_loadgen.settings.load import CommandSettings, LoadSettings, fill_in_quick
+from connect_loadgen.settings.types import PayloadSizes, ShellCommand, comma_separated
 
 __all__ = ["IN_FLIGHT", "ReachSettings"]
 

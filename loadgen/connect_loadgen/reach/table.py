@@ -7,16 +7,16 @@ minutes. Goals are those of the project's plan for what is in reach.
 import os
 from dataclasses import replace
 
+from connect_loadgen.experiment.model import Beside, Group, Quantity, Row
+from connect_loadgen.probes.loads import load_side
+from connect_loadgen.probes.many_channels import live_side, restart_side
+from connect_loadgen.probes.saturation import echo_side, saturated_side
+from connect_loadgen.probes.trial import Variant
 from connect_loadgen.reach.handshakes import OPERATIONS, handshakes_side, limit_side
 from connect_loadgen.reach.idle import memory_side
-from connect_loadgen.reach.loads import load_side
-from connect_loadgen.reach.many_channels import live_side, restart_side
 from connect_loadgen.reach.results import Goal
-from connect_loadgen.reach.rows import Beside, Group, Quantity, Row
-from connect_loadgen.reach.saturation import echo_side, saturated_side
 from connect_loadgen.reach.settings import IN_FLIGHT, ReachSettings
 from connect_loadgen.soak.settings import SoakSettings
-from connect_loadgen.trial import Variant
 
 __all__ = ["groups_of"]
 

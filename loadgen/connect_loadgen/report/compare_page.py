@@ -2,7 +2,10 @@
 
 from collections.abc import Iterable
 
-from connect_loadgen.figures import FIGURES, Figure
+from connect_loadgen.drive.figures import LoadFigures
+from connect_loadgen.experiment.figures import FIGURES, Figure
+from connect_loadgen.experiment.numbers import count, figure, share
+from connect_loadgen.experiment.results import CompareResult, Round, VariantFigures
 from connect_loadgen.report.blocks import (
     Block,
     Bullets,
@@ -36,7 +39,6 @@ from connect_loadgen.report.method import (
     measured_from,
     settings_table,
 )
-from connect_loadgen.report.numbers import count, figure, share
 from connect_loadgen.report.plots import (
     bytes_plot,
     ratio_plot,
@@ -44,7 +46,6 @@ from connect_loadgen.report.plots import (
     spectrum_plot,
     throughput_plot,
 )
-from connect_loadgen.results import CompareResult, LoadFigures, Round, VariantFigures
 
 __all__ = ["compare_page"]
 

@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
-from connect_loadgen.figures import Figure
+from connect_loadgen.experiment.figures import Figure
+from connect_loadgen.experiment.numbers import count, ratio_with_spread, share, with_spread
+from connect_loadgen.experiment.numbers import figure as written
+from connect_loadgen.experiment.results import CompareResult, Spread, VariantFigures
 from connect_loadgen.report.blocks import Cell, Column, Table, Tone, missing
 from connect_loadgen.report.findings import (
     FIGURE,
@@ -13,9 +16,6 @@ from connect_loadgen.report.findings import (
     verdict_on,
 )
 from connect_loadgen.report.method import measured_from
-from connect_loadgen.report.numbers import count, ratio_with_spread, share, with_spread
-from connect_loadgen.report.numbers import figure as written
-from connect_loadgen.results import CompareResult, Spread, VariantFigures
 
 __all__ = ["HEADLINES", "how_to_read", "ratio_table", "variant_table", "why_missing"]
 

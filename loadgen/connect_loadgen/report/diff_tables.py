@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
-from connect_loadgen.diff import Change, Diff, Difference
+from connect_loadgen.experiment.difference import Change, Diff, Difference
+from connect_loadgen.experiment.numbers import figure, ratio, ratio_with_spread, with_spread
+from connect_loadgen.experiment.results import Ratio, Spread
 from connect_loadgen.report.blocks import Block, Bullets, Cell, Column, Prose, Table, Tone, missing
-from connect_loadgen.report.numbers import figure, ratio, ratio_with_spread, with_spread
-from connect_loadgen.results import Ratio, Spread
 
 __all__ = ["diff_blocks"]
 

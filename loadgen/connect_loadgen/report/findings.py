@@ -7,11 +7,11 @@ advance: each comes out of the figures of the result at hand, whichever way thes
 from collections.abc import Sequence
 from enum import Enum
 
-from connect_loadgen.figures import FIGURES, Figure
-from connect_loadgen.report.numbers import figure as written
-from connect_loadgen.report.numbers import ratio_with_spread, share
-from connect_loadgen.results import CompareResult, Ratio, VariantFigures
-from connect_loadgen.statistics import ratio_to, valid_pairs
+from connect_loadgen.experiment.figures import FIGURES, Figure
+from connect_loadgen.experiment.numbers import figure as written
+from connect_loadgen.experiment.numbers import ratio_with_spread, share
+from connect_loadgen.experiment.results import CompareResult, Ratio, VariantFigures
+from connect_loadgen.experiment.statistics import ratio_to, valid_pairs
 
 __all__ = [
     "FIGURE",

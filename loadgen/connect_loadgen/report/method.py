@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from connect_loadgen.drive.figures import LoadFigures
+from connect_loadgen.experiment.numbers import share
+from connect_loadgen.experiment.results import Environment
 from connect_loadgen.report.blocks import Bullets, Cell, Column, Prose, Section, Table, missing
-from connect_loadgen.report.numbers import share
-from connect_loadgen.results import Environment, LoadFigures
 
 __all__ = [
     "NO_WINDOW",

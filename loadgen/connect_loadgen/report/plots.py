@@ -4,14 +4,15 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from connect_loadgen.figures import Figure
-from connect_loadgen.recording import Histogram
+from connect_loadgen.drive.figures import Latency
+from connect_loadgen.drive.recording import Histogram
+from connect_loadgen.experiment.figures import Figure
+from connect_loadgen.experiment.numbers import figure as written
+from connect_loadgen.experiment.numbers import ratio_with_spread, with_spread
+from connect_loadgen.experiment.results import CompareResult, Spread
 from connect_loadgen.report.blocks import Plot
 from connect_loadgen.report.drawing import INK, MUTED, SERIES, SeriesStyle, draw, readable_log_axis
 from connect_loadgen.report.findings import FIGURE
-from connect_loadgen.report.numbers import figure as written
-from connect_loadgen.report.numbers import ratio_with_spread, with_spread
-from connect_loadgen.results import CompareResult, Latency, Spread
 
 if TYPE_CHECKING:  # matplotlib takes a second to load: it is imported when a plot is drawn
     from matplotlib.axes import Axes

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from connect_loadgen.experiment.results import CompareResult, RunResult
 from connect_loadgen.report.blocks import Block, Bullets, Prose
 from connect_loadgen.report.compare_tables import how_to_read, ratio_table, variant_table
 from connect_loadgen.report.findings import answer, nothing_worse, what_got_worse
@@ -12,7 +13,6 @@ from connect_loadgen.report.run_tables import (
     load_table,
     run_warnings,
 )
-from connect_loadgen.results import CompareResult, RunResult
 
 __all__ = ["compare_blocks", "run_blocks"]
 

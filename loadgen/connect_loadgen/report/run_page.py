@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 
+from connect_loadgen.drive.figures import Latency, LoadFigures
+from connect_loadgen.experiment.numbers import count, figure
+from connect_loadgen.experiment.results import RunResult
 from connect_loadgen.report.blocks import Block, Bullets, Page, Prose, Section
 from connect_loadgen.report.method import (
     caveats_of_environment,
@@ -10,7 +13,6 @@ from connect_loadgen.report.method import (
     measured_from,
     settings_table,
 )
-from connect_loadgen.report.numbers import count, figure
 from connect_loadgen.report.plots import spectrum_plot
 from connect_loadgen.report.run_tables import (
     cost_table,
@@ -19,7 +21,6 @@ from connect_loadgen.report.run_tables import (
     load_table,
     run_warnings,
 )
-from connect_loadgen.results import Latency, LoadFigures, RunResult
 
 __all__ = ["run_page"]
 

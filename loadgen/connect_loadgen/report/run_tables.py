@@ -1,8 +1,9 @@
 """The tables of one run, the same for the terminal and the page."""
 
+from connect_loadgen.drive.figures import Latency
+from connect_loadgen.experiment.numbers import count, figure, share
+from connect_loadgen.experiment.results import RunResult
 from connect_loadgen.report.blocks import Cell, Column, Table, Tone, missing
-from connect_loadgen.report.numbers import count, figure, share
-from connect_loadgen.results import Latency, RunResult
 
 __all__ = ["cost_table", "generator_table", "latency_table", "load_table", "run_warnings"]
 

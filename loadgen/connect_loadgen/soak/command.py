@@ -9,23 +9,23 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from connect_loadgen.ending import Ended, ending
-from connect_loadgen.endpoint import Endpoint
-from connect_loadgen.environment import describe_environment
-from connect_loadgen.lifecycle import Lifecycle
-from connect_loadgen.load import Progress
-from connect_loadgen.overload.lines import Lines, Outcome, open_lines, p50_of
-from connect_loadgen.promises import withhold_verdicts
-from connect_loadgen.sampling import ProcessSample, Sampler, sample_process
-from connect_loadgen.scratch import scratch_directory
-from connect_loadgen.self_check import TOLERATED_LATENESS, SelfCheck, verdict_on
-from connect_loadgen.service_cost import take
-from connect_loadgen.service_process import ServiceOptions, ServiceProcess
-from connect_loadgen.soak.ageing import compare_with_fresh
+from connect_loadgen.drive.lifecycle import Lifecycle
+from connect_loadgen.drive.lines import Lines, Outcome, open_lines, p50_of
+from connect_loadgen.drive.load import Progress
+from connect_loadgen.drive.self_check import TOLERATED_LATENESS, SelfCheck, verdict_on
+from connect_loadgen.drive.timeline import Window
+from connect_loadgen.experiment.environment import describe_environment
+from connect_loadgen.probes.ageing import compare_with_fresh
+from connect_loadgen.program.ending import Ended, ending
+from connect_loadgen.program.scratch import scratch_directory
+from connect_loadgen.report.promises import withhold_verdicts
+from connect_loadgen.service.cost import take
+from connect_loadgen.service.endpoint import Endpoint
+from connect_loadgen.service.process import ServiceOptions, ServiceProcess
+from connect_loadgen.service.sampling import ProcessSample, Sampler, sample_process
 from connect_loadgen.soak.judgement import judge_ageing, judge_load, judge_samples
 from connect_loadgen.soak.results import SoakResult, SoakSample
 from connect_loadgen.soak.settings import SoakSettings
-from connect_loadgen.timeline import Window
 
 __all__ = ["execute_soak"]
 

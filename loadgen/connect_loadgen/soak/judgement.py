@@ -9,12 +9,12 @@ the slope's 95 % interval is above 0.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from connect_loadgen.promises import OPERATIONS, Promise
-from connect_loadgen.report.numbers import rounds
-from connect_loadgen.results import Ratio
+from connect_loadgen.experiment.numbers import rounds
+from connect_loadgen.experiment.results import Ratio
+from connect_loadgen.experiment.trend import trend_of
+from connect_loadgen.report.promises import OPERATIONS, Promise
 from connect_loadgen.soak.results import Ageing, SoakSample
 from connect_loadgen.soak.settings import SoakSettings
-from connect_loadgen.soak.trend import trend_of
 
 __all__ = ["judge_ageing", "judge_load", "judge_samples", "second_half"]
 

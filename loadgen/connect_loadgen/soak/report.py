@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from connect_loadgen.promises import promise_table, verdict_on_all
+from connect_loadgen.experiment.numbers import count, figure
 from connect_loadgen.report.blocks import Block, Bullets, Page, Plot, Prose, Section
 from connect_loadgen.report.drawing import MUTED, SERIES, draw
 from connect_loadgen.report.method import method_section
-from connect_loadgen.report.numbers import count, figure
+from connect_loadgen.report.promises import promise_table, verdict_on_all
 from connect_loadgen.soak.judgement import second_half
 from connect_loadgen.soak.results import SoakResult, SoakSample
 

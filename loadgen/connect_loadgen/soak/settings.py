@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from connect_loadgen.settings import JournalName, LoadSettings, StrategyName
+from connect_loadgen.settings.load import JournalName, LoadSettings, StrategyName
 
 __all__ = ["SoakSettings"]
 

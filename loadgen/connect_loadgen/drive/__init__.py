@@ -1,0 +1,1 @@
+"""The load itself: peers, operations, pacing, transports, and what was recorded."""

@@ -1,0 +1,1 @@
+"""What every experiment consists of: figures, rounds, bounds, and a result."""

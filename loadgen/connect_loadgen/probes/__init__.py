@@ -1,0 +1,1 @@
+"""Single measurements: what one service does in one turn."""

@@ -1,0 +1,1 @@
+"""What every command rests on: its end, its exit code, its children, files and progress."""

@@ -1,0 +1,1 @@
+"""What a command can be told, and how single values are written."""
