@@ -1,7 +1,8 @@
-"""Files that an operator changes while the service runs: certificates, keys, tokens.
+"""Reading files that hold secrets or grant access, following them, and making files durable.
 
-They are looked at every few seconds, and at once on SIGHUP. What can't be used is tried again until
-it can; meanwhile what was read before stays in force, the log says why, and a metric shows it.
+Certificates, keys and tokens may change while the service runs. They are checked every few seconds,
+and at once on SIGHUP. A file that can't be used is tried again until it can. Meanwhile what was
+read before stays in force, the log says why, and a metric shows it.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ __all__ = [
     "forbid_reading_by_others",
     "read_file",
     "require_rereadable",
+    "sync",
 ]
 
 _log = logging.getLogger(__name__)
@@ -92,6 +94,19 @@ def require_rereadable(path: Path) -> None:
     """
     if path.exists() and not path.is_file():
         raise AccessFileError(f"{path} is no regular file: it was read once, and can't be again")
+
+
+def sync(path: Path) -> None:
+    """Make a file, or what a directory lists, durable.
+
+    Raises:
+        OSError: it can't be.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(slots=True)

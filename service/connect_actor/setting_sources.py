@@ -55,7 +55,11 @@ class SourcedSettings(BaseSettings):
     """Settings that flags, environment and file give, in falling order."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, cli_kebab_case=True
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        cli_kebab_case=True,
+        validate_default=False,
     )
 
     config: Path | None = None

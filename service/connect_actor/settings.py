@@ -19,13 +19,13 @@ from pydantic import (
 )
 from pydantic_settings import CliSuppress, SettingsConfigDict
 
-from connect_actor.keys.sources import KeySource
 from connect_actor.network.addresses import UnixSocket, parse, parse_host_port
-from connect_actor.persistence.strategies import STRATEGIES
-from connect_actor.protocol.delivery import MAX_REDELIVERY_WINDOW
-from connect_actor.protocol.handshake import MAX_LIFETIME, ChannelLimits
-from connect_actor.rpc.admission import Bounds
-from connect_actor.rpc.server import ConnectionBounds
+from connect_actor.protocol.limits import (
+    MAX_LIFETIME,
+    MAX_ONE_TIME_PREKEYS,
+    MAX_REDELIVERY_WINDOW,
+    MAX_UINT32,
+)
 from connect_actor.setting_sources import SettingsError, SourcedSettings, read_settings
 
 __all__ = ["ENVIRONMENT_PREFIX", "Settings", "SettingsError", "load_settings"]
@@ -40,8 +40,7 @@ _Rate = Annotated[float, Field(ge=0, le=1e12)]
 # gRPC's own limits are signed 32-bit integers, and its times are in milliseconds.
 _GrpcCount = Annotated[int, Field(gt=0, lt=2**31)]
 _GrpcSeconds = Annotated[float, Field(gt=0, le=24 * 24 * 60 * 60)]
-# Limits of a channel travel and are stored as uint32.
-_ChannelLimit = Annotated[int, Field(gt=0, lt=2**32)]
+_ChannelLimit = Annotated[int, Field(gt=0, le=MAX_UINT32)]
 # Each two of them are linked.
 _MAX_WORKERS = 64
 
@@ -161,7 +160,9 @@ class Settings(SourcedSettings):
     channel_lifetime: Annotated[float, Field(gt=0, le=MAX_LIFETIME)] = Field(
         86_400.0, description="seconds until a channel expires"
     )
-    one_time_prekeys: int = Field(10, ge=0, le=200, description="one-time prekeys in our bundles")
+    one_time_prekeys: int = Field(
+        10, ge=0, le=MAX_ONE_TIME_PREKEYS, description="one-time prekeys in our bundles"
+    )
     redelivery_window: int = Field(
         16,
         ge=0,
@@ -258,6 +259,9 @@ class Settings(SourcedSettings):
     @field_validator("strategy")
     @classmethod
     def _known_strategy(cls, value: str) -> str:
+        # The names are those of the classes: a strategy is code, which is loaded to know them.
+        from connect_actor.persistence.strategies import STRATEGIES  # noqa: PLC0415
+
         if value not in STRATEGIES:
             raise ValueError(f"unknown strategy {value!r}: one of {', '.join(STRATEGIES)}")
         return value
@@ -303,56 +307,9 @@ class Settings(SourcedSettings):
         return self
 
     @property
-    def key_source(self) -> KeySource:
-        """Where the master keys come from."""
-        return KeySource(
-            self.data_dir / "sealing.key",
-            file=self.sealing_key_file,
-            keys=None if self.sealing_keys is None else self.sealing_keys.get_secret_value(),
-            command=self.sealing_key_command,
-        )
-
-    @property
     def authenticates(self) -> bool:
         """Whether callers have to show who they are."""
         return self.token_file is not None or self.tls_client_ca is not None
-
-    @property
-    def channel_limits(self) -> ChannelLimits:
-        """What holds for new channels."""
-        return ChannelLimits(
-            dh_ratchet_every=self.dh_ratchet_every,
-            max_skip=self.max_skip,
-            max_skipped_keys=self.max_skipped_keys,
-            lifetime=self.channel_lifetime,
-            one_time_prekeys=self.one_time_prekeys,
-            redelivery_window=self.redelivery_window,
-        )
-
-    @property
-    def bounds(self) -> Bounds:
-        """How much work the service takes on at a time."""
-        return Bounds(
-            max_operations=self.max_operations_in_service,
-            max_bytes=self.max_bytes_in_service,
-            max_stream_bytes=self.max_stream_bytes,
-            slow_reader_timeout=self.slow_reader_timeout,
-            message_timeout=self.message_timeout,
-            stream_idle_timeout=self.stream_idle_timeout,
-        )
-
-    @property
-    def connection_bounds(self) -> ConnectionBounds:
-        """What connections may do."""
-        return ConnectionBounds(
-            max_connections=self.max_connections,
-            max_calls=self.max_calls,
-            max_calls_per_connection=self.max_calls_per_connection,
-            keepalive_interval=self.keepalive_interval,
-            keepalive_timeout=self.keepalive_timeout,
-            idle_timeout=self.connection_idle_timeout,
-            handshake_timeout=self.handshake_timeout,
-        )
 
 
 def load_settings(arguments: Sequence[str]) -> Settings:

@@ -10,6 +10,7 @@ from typing import ClassVar
 from unittest.mock import patch
 
 from connect_actor.process.exit_codes import USAGE
+from connect_actor.process.limits import connection_bounds
 from connect_actor.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_settings
 from tests.fuzz.target import require
 
@@ -83,7 +84,7 @@ class ConfigurationTarget:
         for setting, chosen in settings:
             if isinstance(chosen, float):
                 require(chosen < 2**63 / 1_000, f"{setting} is {chosen}: no timer takes that")
-        counts = (settings.max_frame_bytes, *dict(settings.connection_bounds.options()).values())
+        counts = (settings.max_frame_bytes, *dict(connection_bounds(settings).options()).values())
         require(max(counts) < 2**31, "more than gRPC can count")
         return True
 

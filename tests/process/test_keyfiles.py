@@ -13,6 +13,7 @@ import pytest
 
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.keys.sources import KeyFileError, KeySource, load_identity
+from connect_actor.process.paths import key_source
 from connect_actor.settings import SettingsError, load_settings
 from tests.process.test_process import run_cli
 from tests.support.house import until
@@ -218,7 +219,7 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path: Path, mode: int) -
 @pytest.mark.parametrize("spelled", ["sealing_keys", '"sealing_keys"', "SEALING_KEYS"])
 def test_a_configuration_file_with_keys_is_a_key_file(tmp_path: Path, spelled: str) -> None:
     file = write_secret(tmp_path / "c.toml", f"workers = 1\n{spelled} = '{NEW.hex()}'\n")
-    keys = load_settings([f"--config={file}"]).key_source.load(os.urandom)
+    keys = key_source(load_settings([f"--config={file}"])).load(os.urandom)
     assert keys.sealing.secret == NEW
     file.chmod(0o644)
     with pytest.raises(SettingsError, match="chmod") as refused:

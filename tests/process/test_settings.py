@@ -1,10 +1,13 @@
 """Where settings come from, and which are refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
+from connect_actor.process.limits import channel_limits
 from connect_actor.settings import SettingsError, load_settings
 
 
@@ -61,23 +64,36 @@ def test_a_file_that_makes_no_sense_is_refused_by_name(
         load_settings([f"--config={path}"])
 
 
+def test_reading_settings_loads_only_what_reads_settings() -> None:
+    program = (
+        "import sys; from connect_actor.settings import load_settings\n"
+        "load_settings(['--listen=127.0.0.1:1', '--sealing-key-file=keys'])\n"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    loaded = subprocess.run(  # noqa: S603 - our own program
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert "pydantic" in loaded
+    heavy = {"grpc", "cryptography", "nacl", "google", "pykka", "sqlite3", "prometheus_client"}
+    assert heavy.isdisjoint(loaded)
+
+
 def test_settings_never_change() -> None:
     with pytest.raises(ValidationError):
         load_settings([]).strategy = "full"
 
 
 def test_new_channels_get_the_limits_that_are_set() -> None:
-    limits = load_settings(
-        [
-            "--dh-ratchet-every=1",
-            "--max-skip=7",
-            "--max-skipped-keys=9",
-            "--one-time-prekeys=3",
-            "--redelivery-window=5",
-        ]
-    ).channel_limits
+    flags = [
+        "--dh-ratchet-every=1",
+        "--max-skip=7",
+        "--max-skipped-keys=9",
+        "--one-time-prekeys=3",
+        "--redelivery-window=5",
+    ]
+    limits = channel_limits(load_settings(flags))
     assert (limits.dh_ratchet_every, limits.max_skip, limits.max_skipped_keys) == (1, 7, 9)
     assert limits.one_time_prekeys == 3
     assert limits.redelivery_window == 5
-    assert load_settings([]).channel_limits.redelivery_window == 16
+    assert channel_limits(load_settings([])).redelivery_window == 16
     assert limits.lifetime == 86_400

@@ -22,8 +22,9 @@ from connect_actor.protocol.changes import (
     Received,
     Sent,
 )
-from connect_actor.protocol.delivery import MAX_REDELIVERY_WINDOW, Delivered
+from connect_actor.protocol.delivery import Delivered
 from connect_actor.protocol.handshake import ChannelLimits
+from connect_actor.protocol.limits import MAX_REDELIVERY_WINDOW
 from connect_actor.protocol.payload import Payload
 from connect_actor.protocol.session import Session
 from connect_actor.stored.v1 import session_pb2 as stored

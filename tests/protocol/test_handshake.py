@@ -21,7 +21,8 @@ from connect_actor.protocol.handshake import (
     encode_request,
     respond,
 )
-from connect_actor.protocol.keys import MAX_ONE_TIME_PREKEYS, ChannelKeys, Identity, PrekeyBundle
+from connect_actor.protocol.keys import ChannelKeys, Identity, PrekeyBundle
+from connect_actor.protocol.limits import MAX_ONE_TIME_PREKEYS
 from connect_actor.protocol.primitives import KeyPair
 from connect_actor.protocol.session import Session
 from connect_actor.protocol.wire import bundle_from_wire

@@ -15,12 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from connect_actor.files import AccessFileError, read_file
+from connect_actor.files import AccessFileError, read_file, sync
 from connect_actor.keys.keyring import KEY_ID_SIZE, KeyRing, MasterKey
 from connect_actor.protocol import primitives
 from connect_actor.protocol.keys import Identity
 from connect_actor.protocol.primitives import Random
-from connect_actor.syncing import sync
 
 __all__ = ["KeyFileError", "KeySource", "identity_key_id", "load_identity"]
 

@@ -14,7 +14,7 @@ from connect_actor.keys.sources import KeyFileError
 from connect_actor.persistence.contract import JournalError
 from connect_actor.persistence.restoring import finish_restore
 from connect_actor.process.exit_codes import CANNOT_START, USAGE
-from connect_actor.process.paths import IDENTITY_FILE, journal_file
+from connect_actor.process.paths import IDENTITY_FILE, journal_file, key_source
 from connect_actor.process.shares import require_layout
 from connect_actor.settings import Settings, SettingsError, load_settings
 from connect_actor.workers.member import worker_of
@@ -105,7 +105,7 @@ class Operation:
         Raises:
             KeyFileError: there are none, or they can't be read.
         """
-        return self.settings.key_source.load(os.urandom, may_make=False)
+        return key_source(self.settings).load(os.urandom, may_make=False)
 
     def show(self, result: Mapping[str, object], lines: Lines) -> None:
         """Print a result, as it was asked for: one JSON object, or aligned lines."""

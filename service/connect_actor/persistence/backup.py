@@ -19,6 +19,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from connect_actor.files import sync
 from connect_actor.persistence.contract import JournalError, JournalVersionError
 from connect_actor.persistence.lease import lease_path, look_at_lease
 from connect_actor.persistence.sqlite_file import (
@@ -33,7 +34,6 @@ from connect_actor.persistence.sqlite_file import (
     open_for_reading,
     reading,
 )
-from connect_actor.syncing import sync
 
 __all__ = ["BackupMade", "back_up", "copy_tables", "require_sound", "told"]
 

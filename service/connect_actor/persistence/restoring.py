@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from connect_actor.files import sync
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.backup import TABLES, copy_tables, require_sound, told
 from connect_actor.persistence.contract import JournalError, JournalLockedError, JournalVersionError
@@ -50,7 +51,6 @@ from connect_actor.persistence.sqlite_file import (
     reading,
     seal_beginning,
 )
-from connect_actor.syncing import sync
 
 __all__ = ["Restored", "being_restored", "finish_restore", "restore"]
 

@@ -33,6 +33,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from connect_actor.files import sync
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.admission import Admitted, admit
 from connect_actor.persistence.cleaning import CleaningStep
@@ -100,7 +101,6 @@ from connect_actor.persistence.sqlite_file import (
 )
 from connect_actor.persistence.sqlite_reader import SqliteReader
 from connect_actor.persistence.upgrading import OldJournal
-from connect_actor.syncing import sync
 
 __all__ = ["ERASED_WITHIN", "SqliteJournal"]
 

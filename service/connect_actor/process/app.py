@@ -32,7 +32,8 @@ from connect_actor.process.announcement import announce_ready
 from connect_actor.process.collector import ServiceCollector, Sources
 from connect_actor.process.descriptors import raise_descriptor_limit
 from connect_actor.process.key_reload import KEY_RETRY, KeyReload
-from connect_actor.process.paths import IDENTITY_FILE, journal_file, make_private
+from connect_actor.process.limits import channel_limits, connection_bounds, work_bounds
+from connect_actor.process.paths import IDENTITY_FILE, journal_file, key_source, make_private
 from connect_actor.process.shares import require_layout
 from connect_actor.rpc.server import ConnectionBounds, RpcServer
 from connect_actor.rpc.servicer import ConnectServicer
@@ -129,7 +130,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
     journal_path = settings.data_dir / journal_file(member.number, member.workers)
     finish_restore(journal_path)
     sealed = (identity_file, journal_path)
-    keys = await settings.key_source.read(
+    keys = await key_source(settings).read(
         os.urandom, may_make=not any(path.exists() for path in sealed)
     )
     identity = load_identity(identity_file, keys, os.urandom)
@@ -159,7 +160,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             strategy=STRATEGIES[settings.strategy],
             snapshot_interval=settings.snapshot_interval,
             identity=identity,
-            limits=settings.channel_limits,
+            limits=channel_limits(settings),
             clock=clock.wall,
             settled=clock.settled,
             monotonic=loop.time,
@@ -191,7 +192,7 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             max_frame_bytes=settings.max_frame_bytes,
             max_in_flight=settings.max_operations_in_flight,
             gate=access.gate,
-            bounds=settings.bounds,
+            bounds=work_bounds(settings),
         )
         access.on_changed = servicer.end_revoked
         sources = Sources(
@@ -261,7 +262,7 @@ async def _serve_calls(settings: Settings, started: _Started, *, share_address: 
         settings.listen,
         max_frame_bytes=settings.max_frame_bytes,
         certificate=access.certificate,
-        connections=_connections_within(settings.connection_bounds, raise_descriptor_limit()),
+        connections=_connections_within(connection_bounds(settings), raise_descriptor_limit()),
         share_address=share_address,
     )
     # What is alive now stays so: no collection needs to look at it again.

@@ -11,7 +11,7 @@ from connect_actor.files import require_rereadable
 from connect_actor.keys.sources import KeyFileError, load_identity
 from connect_actor.persistence.committer import Committer
 from connect_actor.persistence.contract import JournalError
-from connect_actor.process.paths import IDENTITY_FILE
+from connect_actor.process.paths import IDENTITY_FILE, key_source
 from connect_actor.protocol.primitives import Random
 from connect_actor.settings import Settings
 
@@ -51,7 +51,7 @@ class KeyReload:
         settings = self._settings
         if settings.sealing_key_file is not None:
             require_rereadable(settings.sealing_key_file)
-        keys = await settings.key_source.read(self._random, may_make=False)
+        keys = await key_source(settings).read(self._random, may_make=False)
         try:
             await self._committer.perform(lambda journal: journal.use_keys(keys))
         except JournalError as error:

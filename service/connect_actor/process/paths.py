@@ -1,11 +1,14 @@
-"""The service's data directory: the names of its files, and who may enter it."""
+"""The service's data directory: the names of its files, its keys, and who may enter it."""
 
 import logging
 import os
 import re
 from pathlib import Path
 
-__all__ = ["IDENTITY_FILE", "journal_file", "journal_of", "make_private"]
+from connect_actor.keys.sources import KeySource
+from connect_actor.settings import Settings
+
+__all__ = ["IDENTITY_FILE", "journal_file", "journal_of", "key_source", "make_private"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +30,17 @@ def journal_of(name: str) -> int | None:
         return 1
     found = _OF_A_WORKER.fullmatch(name)
     return None if found is None else int(found[1])
+
+
+def key_source(settings: Settings) -> KeySource:
+    """Return where the master keys come from."""
+    keys = settings.sealing_keys
+    return KeySource(
+        settings.data_dir / "sealing.key",
+        file=settings.sealing_key_file,
+        keys=None if keys is None else keys.get_secret_value(),
+        command=settings.sealing_key_command,
+    )
 
 
 def make_private(directory: Path) -> None:

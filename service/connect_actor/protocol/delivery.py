@@ -42,7 +42,6 @@ from connect_actor.protocol.primitives import KEY_SIZE
 from connect_actor.stored.v1 import session_pb2 as stored
 
 __all__ = [
-    "MAX_REDELIVERY_WINDOW",
     "Delivered",
     "DeliveryWindow",
     "ReceivedDelivery",
@@ -50,9 +49,6 @@ __all__ = [
     "payload_digest",
     "plaintext_digest",
 ]
-
-# Bounds what a window adds to every whole state: some 100 bytes for each delivery.
-MAX_REDELIVERY_WINDOW = 1_024
 
 _Result = TypeVar("_Result")
 

@@ -15,14 +15,19 @@ from functools import partial
 
 from connect_actor.errors import ChannelExistsError, HandshakeRefusedError
 from connect_actor.protocol import primitives, x3dh
-from connect_actor.protocol.delivery import MAX_REDELIVERY_WINDOW, DeliveryWindow
+from connect_actor.protocol.delivery import DeliveryWindow
 from connect_actor.protocol.keys import (
     DEFAULT_ONE_TIME_PREKEYS,
-    MAX_ONE_TIME_PREKEYS,
     ChannelKeys,
     Identity,
     PrekeyBundle,
     encode_parts,
+)
+from connect_actor.protocol.limits import (
+    MAX_LIFETIME,
+    MAX_ONE_TIME_PREKEYS,
+    MAX_REDELIVERY_WINDOW,
+    MAX_UINT32,
 )
 from connect_actor.protocol.primitives import KeyPair, KeyPairs, Random, WeakKeyError
 from connect_actor.protocol.ratchet import Ratchet, RatchetLimits
@@ -33,7 +38,6 @@ from connect_actor.v1 import connect_pb2 as wire
 
 __all__ = [
     "MAX_CONNECT_ID",
-    "MAX_LIFETIME",
     "ChannelLimits",
     "Initiation",
     "connect_id_of",
@@ -46,13 +50,8 @@ DEFAULT_MAX_SKIP = 1_000
 # Twice the limit of a chain: a turn may leave as many behind on the old chain as on the new one.
 DEFAULT_MAX_SKIPPED_KEYS = 2_000
 DEFAULT_LIFETIME = 24 * 60 * 60
-# Limits travel and are stored as uint32.
-_UINT32 = 2**32
 MAX_CONNECT_ID = 2**63 - 1
 """Ids are signed 64-bit integers in the journal."""
-
-MAX_LIFETIME = 100 * 365 * DEFAULT_LIFETIME
-"""Seconds; keeps every expiry within the wire's int64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +74,9 @@ class ChannelLimits:
     def __post_init__(self) -> None:
         """Check the ranges."""
         for name, value, least, most in (
-            ("dh_ratchet_every", self.dh_ratchet_every, 1, _UINT32 - 1),
-            ("max_skip", self.max_skip, 0, _UINT32 - 1),
-            ("max_skipped_keys", self.max_skipped_keys, 0, _UINT32 - 1),
+            ("dh_ratchet_every", self.dh_ratchet_every, 1, MAX_UINT32),
+            ("max_skip", self.max_skip, 0, MAX_UINT32),
+            ("max_skipped_keys", self.max_skipped_keys, 0, MAX_UINT32),
             ("lifetime", self.lifetime, 0, MAX_LIFETIME),
             ("one_time_prekeys", self.one_time_prekeys, 0, MAX_ONE_TIME_PREKEYS),
             ("redelivery_window", self.redelivery_window, 0, MAX_REDELIVERY_WINDOW),

@@ -14,7 +14,6 @@ from connect_actor.protocol.primitives import KeyPair, KeyPairs, Random, Signing
 
 __all__ = [
     "DEFAULT_ONE_TIME_PREKEYS",
-    "MAX_ONE_TIME_PREKEYS",
     "ChannelKeys",
     "Identity",
     "PrekeyBundle",
@@ -23,8 +22,6 @@ __all__ = [
 
 # As many as the audited server puts into a bundle.
 DEFAULT_ONE_TIME_PREKEYS = 10
-# Bounds the work and memory that a stranger's bundle can cause; the lab goes up to 100.
-MAX_ONE_TIME_PREKEYS = 200
 
 
 def encode_parts(*parts: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """Protocol values as messages of the public interface, and back."""
 
 from connect_actor.errors import HandshakeRefusedError
-from connect_actor.protocol.keys import MAX_ONE_TIME_PREKEYS, PrekeyBundle
+from connect_actor.protocol.keys import PrekeyBundle
+from connect_actor.protocol.limits import MAX_ONE_TIME_PREKEYS
 from connect_actor.protocol.payload import Header, Payload
 from connect_actor.v1 import connect_pb2 as wire
 
