@@ -11,21 +11,24 @@ is replaced by the spelling in use.
 import os
 import re
 import tomllib
+from argparse import SUPPRESS, ArgumentError, ArgumentParser
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-from pydantic import SecretStr, ValidationError, ValidationInfo, field_validator
-from pydantic_core import ErrorDetails
-from pydantic_settings import (
-    BaseSettings,
-    CliApp,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
 )
-from pydantic_settings import SettingsError as _LibraryError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
 from connect_actor.files import AccessFileError, forbid_reading_by_others
 
@@ -51,16 +54,13 @@ class SettingsError(ValueError):
     """The configuration can't be used; the message is one line that says what to change."""
 
 
-class SourcedSettings(BaseSettings):
-    """Settings that flags, environment and file give, in falling order."""
+class SourcedSettings(BaseModel):
+    """Settings that flags, environment and file give, in falling order.
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        cli_kebab_case=True,
-        validate_default=False,
-    )
+    A field without a default is an argument without a flag.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     config: Path | None = None
 
@@ -82,19 +82,6 @@ class SourcedSettings(BaseSettings):
             raise ValueError("expected true or false")
         return value
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the environment win over the file, whose values come as init arguments."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return env_settings, init_settings
-
 
 def _is_whole(value: object) -> bool:
     if isinstance(value, str):
@@ -102,10 +89,25 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A setting as one source gives it."""
+
+    value: object
+    spelling: str
+    likewise: Callable[[str], str]
+    """Returns how that source would spell another setting."""
+
+
+_Source = Mapping[str, _Given]
+
+
 def read_settings(
     settings_type: type[_Settings],
     arguments: Sequence[str],
     *,
+    program: str,
+    prefix: str,
     environment: Mapping[str, str] | None = None,
     tables: Sequence[str] = (),
     table: str | None = None,
@@ -114,9 +116,11 @@ def read_settings(
     """Read settings from all sources.
 
     Args:
-        settings_type: what to read; its ``env_prefix`` is that of the variables.
+        settings_type: what to read.
         arguments: the flags, as on a command line.
-        environment: where misspelt variables are looked for; the process's own by default.
+        program: what ``--help`` calls the program.
+        prefix: that of the environment variables.
+        environment: where these are looked up; the process's own by default.
         tables: that the file may have; without any, settings stand at its top.
         table: the one that holds these settings.
         also_known: names of settings of other commands, which the environment may hold as well.
@@ -126,44 +130,112 @@ def read_settings(
         SystemExit: ``--help`` was asked for.
     """
     environment = os.environ if environment is None else environment
-    variables = _variables(settings_type, environment, also_known)
-    file = _file_named(arguments) or environment.get(variables.get("config", ""))
+    flags = _flags(settings_type, program, arguments)
+    known = {*settings_type.model_fields, *also_known}
+    given = {**_variables(known, prefix, environment), **flags}
     # An empty name is refused below, as that of any setting.
-    keys, content = _settings_in(Path(file), settings_type, tables, table) if file else ({}, {})
-    given = _Given(settings_type, arguments, variables, keys, file)
+    if "config" in given and (path := given["config"].value):
+        given = {**_settings_in(Path(str(path)), settings_type, tables, table), **given}
+    values = {name: one.value for name, one in given.items() if name in settings_type.model_fields}
     try:
-        return CliApp.run(
-            settings_type, cli_args=list(arguments), cli_exit_on_error=False, **content
-        )
+        return settings_type.model_validate(values)
     except ValidationError as error:
-        # Each once: a field of several types has a fault for each of these.
-        faults = {
-            str(fault["loc"][:1]): _described(fault, given)
-            for fault in reversed(error.errors(include_url=False))
-        }
-        raise SettingsError("; ".join(reversed(faults.values()))) from None
-    except _LibraryError as error:
-        raise SettingsError(_of_flags(str(error), settings_type)) from None
+        # Each setting once: a field of several types has a fault for each of these.
+        faults = {str(fault["loc"][:1]): fault for fault in reversed(error.errors())}
+        told = [_described(fault, settings_type, given) for fault in reversed(faults.values())]
+        raise SettingsError("; ".join(told)) from None
     except UnicodeEncodeError:
         raise SettingsError("a flag or environment variable is not UTF-8 text") from None
+
+
+# --- Flags ----------------------------------------------------------------------------------------
+
+
+def _flags(
+    settings_type: type[SourcedSettings], program: str, arguments: Sequence[str]
+) -> dict[str, _Given]:
+    """Return the settings that flags give, as text.
+
+    Raises:
+        SettingsError: there is no such flag, or its value is missing.
+        SystemExit: ``--help`` was asked for.
+    """
+    fields = settings_type.model_fields
+    required = [name.upper() for name, field in fields.items() if field.is_required()]
+    parser = ArgumentParser(
+        usage=" ".join([program, "[flags]", *required]),
+        description=settings_type.__doc__,
+        argument_default=SUPPRESS,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    for name, field in fields.items():
+        _add_flag(parser, name, field)
+    try:
+        parsed, rest = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        what = "needs a value" if "expected one" in error.message else "takes no value"
+        raise SettingsError(f"{error.argument_name}: {what}") from None
+    if rest:
+        # Only the first one, without a value, which might be a secret.
+        unknown = rest[0].partition("=")[0]
+        what = "no flag of this name" if unknown.startswith("-") else "is no flag"
+        raise SettingsError(f"{unknown}: {what}{_near(unknown, map(_flag, fields), str)}")
+    return {
+        # A flag of several values that stands there once may hold all of them.
+        name: _Given(
+            value[0] if isinstance(value, list) and len(value) == 1 else value,
+            _spelled(name, fields[name]),
+            _flag,
+        )
+        for name, value in vars(parsed).items()
+    }
+
+
+_METAVARS: Mapping[object, str] = {int: "int", float: "float", Path: "path"}
+
+
+def _add_flag(parser: ArgumentParser, name: str, field: FieldInfo) -> None:
+    kinds = get_args(field.annotation)
+    kind = kinds[0] if NoneType in kinds else field.annotation
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    metavar = f"{{{','.join(choices)}}}" if choices else _METAVARS.get(kind, "text")
+    default = "" if field.is_required() else f" (default: {field.default})"
+    text = f"{field.description}{default}".replace("%", "%%")
+    if field.is_required():
+        # Validation reports it if it is missing, with everything else.
+        parser.add_argument(name, metavar=name.upper(), nargs="?", help=text)
+    elif kind is bool:
+        parser.add_argument(_flag(name), metavar="bool", nargs="?", const="true", help=text)
+        parser.add_argument(
+            _flag(f"no_{name}"), dest=name, action="store_const", const="false", help=SUPPRESS
+        )
+    else:
+        action = "append" if get_origin(kind) is tuple else "store"
+        hidden = SUPPRESS if _is_secret(field) else text
+        parser.add_argument(_flag(name), metavar=metavar, action=action, help=hidden)
+
+
+def _flag(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
+
+
+def _spelled(setting: str, field: FieldInfo) -> str:
+    return setting.upper() if field.is_required() else _flag(setting)
 
 
 # --- The environment ------------------------------------------------------------------------------
 
 
 def _variables(
-    settings_type: type[SourcedSettings], environment: Mapping[str, str], also_known: Iterable[str]
-) -> dict[str, str]:
-    """Return the variable of each setting that has one, as it is spelt there.
-
-    Variables are read whatever their case.
+    known: Iterable[str], prefix: str, environment: Mapping[str, str]
+) -> dict[str, _Given]:
+    """Return the settings that variables give; these are read whatever their case.
 
     Raises:
         SettingsError: no setting is called like one, or two are of one setting.
     """
-    prefix = settings_type.model_config["env_prefix"] or ""
-    known = {*settings_type.model_fields, *also_known}
-    found: dict[str, str] = {}
+    found: dict[str, _Given] = {}
     for name, value in environment.items():
         if not name.upper().startswith(prefix):
             continue
@@ -175,9 +247,10 @@ def _variables(
             raise SettingsError(f"environment variable {name}: no setting of this name{near}")
         if key in found:
             raise SettingsError(
-                f"environment variables {found[key]} and {name} are the same setting: unset one"
+                f"environment variables {found[key].spelling} and {name} are the same setting:"
+                " unset one"
             )
-        found[key] = name
+        found[key] = _Given(value, name, lambda setting: f"{prefix}{setting.upper()}")
     return found
 
 
@@ -225,24 +298,17 @@ def _content_of(path: Path, named: str) -> bytes:
     return content
 
 
-def _file_named(arguments: Sequence[str]) -> str | None:
-    """Return the file that flags name; the last one counts."""
-    named = None
-    for index, argument in enumerate(arguments):
-        flag, equals, value = argument.partition("=")
-        if flag == "--config":
-            named = value if equals else "".join(arguments[index + 1 : index + 2])
-    # Without a value the parser of flags refuses it.
-    return named or None
-
-
 def _settings_in(
     path: Path,
     settings_type: type[SourcedSettings],
     tables: Sequence[str],
     table: str | None,
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """Return how a file writes the settings that it gives, in any case, and their values."""
+) -> dict[str, _Given]:
+    """Return the settings that a file gives; their names are read whatever their case.
+
+    Raises:
+        SettingsError: it can't be read, or holds what is no setting.
+    """
     content = read_toml(path)
     if table is not None:
         for name, value in content.items():
@@ -252,22 +318,23 @@ def _settings_in(
                     f" {', '.join(f'[{known}]' for known in tables)}"
                 )
         content = dict(content.get(table, {}))
-    keys: dict[str, str] = {}
-    for name in content:
+    found: dict[str, _Given] = {}
+    for name, value in content.items():
         key = name.lower()
         if key not in settings_type.model_fields:
             near = _near(key, settings_type.model_fields, str)
             raise SettingsError(f"configuration file {path}: {name}: no setting of this name{near}")
-        if key in keys:
+        if key in found:
             raise SettingsError(
-                f"configuration file {path}: {keys[key]} and {name} are the same setting: leave one"
+                f"configuration file {path}: {found[key].spelling.partition(' ')[0]} and {name} are"
+                " the same setting: leave one"
             )
         if key == "config":
             raise SettingsError(f"configuration file {path}: a file can't name another")
-        if _is_secret(settings_type.model_fields[key].annotation):
+        if _is_secret(settings_type.model_fields[key]):
             _require_private(path, name)
-        keys[key] = name
-    return keys, {key: content[name] for key, name in keys.items()}
+        found[key] = _Given(value, f"{name} in {path}", str)
+    return found
 
 
 def _require_private(path: Path, name: str) -> None:
@@ -282,76 +349,27 @@ def _require_private(path: Path, name: str) -> None:
 # --- Words ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """How the settings were written."""
-
-    settings_type: type[SourcedSettings]
-    arguments: Sequence[str]
-    variables: Mapping[str, str]
-    keys: Mapping[str, str]
-    """Of the file."""
-    file: str | None
-
-    def spelling(self, setting: str, like: str | None = None) -> str:
-        """Return a setting as it was written, or as it would be.
-
-        Args:
-            setting: its name.
-            like: a setting that was given: one that was not is written in the same way.
-        """
-        if not self._is_given(setting):
-            return self._unwritten(setting, like)
-        if self._is_flag(setting):
-            return _flag(setting)
-        return self.variables.get(setting) or f"{self.keys[setting]} in {self.file}"
-
-    def _unwritten(self, setting: str, like: str | None) -> str:
-        if self.settings_type.model_fields[setting].is_required():
-            return setting.upper()
-        if like is None or self._is_flag(like):
-            return _flag(setting)
-        if like in self.variables:
-            return f"{self.settings_type.model_config['env_prefix']}{setting.upper()}"
-        return setting
-
-    def spelt(self, message: str) -> str:
-        """Replace marked names by their spellings."""
-        marked = [
-            name for name in _MARKED.findall(message) if name in self.settings_type.model_fields
-        ]
-        like = next((name for name in marked if self._is_given(name)), None)
-        for name in marked:
-            message = message.replace(f"`{name}`", self.spelling(name, like))
-        return message
-
-    def _is_given(self, setting: str) -> bool:
-        return self._is_flag(setting) or setting in self.variables or setting in self.keys
-
-    def _is_flag(self, setting: str) -> bool:
-        written = {argument.partition("=")[0] for argument in self.arguments}
-        return not written.isdisjoint((_flag(setting), _flag(f"no_{setting}")))
-
-
-def _flag(setting: str) -> str:
-    return f"--{setting.replace('_', '-')}"
-
-
-def _described(fault: ErrorDetails, given: _Given) -> str:
+def _described(fault: ErrorDetails, settings_type: type[SourcedSettings], given: _Source) -> str:
     """Return what one fault says, in one line."""
+    fields = settings_type.model_fields
     reason = _reason(fault)
+    marked = [name for name in _MARKED.findall(reason) if name in fields]
+    # A setting that was not given is spelled as the source of another one would.
+    likewise = next((given[name].likewise for name in marked if name in given), _flag)
+    for name in marked:
+        spelling = given[name].spelling if name in given else likewise(name)
+        reason = reason.replace(f"`{name}`", spelling)
     if not fault["loc"]:
-        return given.spelt(reason)
-    setting = str(fault["loc"][0])
-    named = given.spelling(setting)
-    fields = given.settings_type.model_fields
-    if fault["type"] == "missing" or _is_secret(fields[setting].annotation):
-        return f"{named}: {given.spelt(reason)}"
-    return f"{named}: {given.spelt(reason)} (got {_shown(fault['input'])})"
+        return reason
+    name = str(fault["loc"][0])
+    if name not in given:
+        return f"{_spelled(name, fields[name])}: {reason}"
+    shown = "" if _is_secret(fields[name]) else f" (got {_shown(fault['input'])})"
+    return f"{given[name].spelling}: {reason}{shown}"
 
 
-def _is_secret(annotation: object) -> bool:
-    return annotation is SecretStr or SecretStr in getattr(annotation, "__args__", ())
+def _is_secret(field: FieldInfo) -> bool:
+    return SecretStr in (field.annotation, *get_args(field.annotation))
 
 
 def _shown(value: object) -> str:
@@ -360,6 +378,12 @@ def _shown(value: object) -> str:
 
 
 _REASONS = {
+    "value_error": "{error}",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected at least {ge}",
+    "less_than": "expected less than {lt}",
+    "less_than_equal": "expected at most {le}",
+    "literal_error": "expected one of {expected}",
     "int": "expected a whole number",
     "float": "expected a number",
     "finite": "expected a finite number",
@@ -370,50 +394,22 @@ _REASONS = {
     "missing": "is missing",
     "too_short": "expected at least one",
 }
-"""By pydantic's name of the fault, or the beginning of it."""
-
-_BOUNDS = {
-    "greater_than": ("gt", "more than"),
-    "greater_than_equal": ("ge", "at least"),
-    "less_than": ("lt", "less than"),
-    "less_than_equal": ("le", "at most"),
-}
+"""By pydantic's name of the fault, or the first word of it."""
 
 
 def _reason(fault: ErrorDetails) -> str:
-    kind, context = fault["type"], fault.get("ctx", {})
-    if kind in _BOUNDS:
-        name, words = _BOUNDS[kind]
-        bound = context[name]
-        return f"expected {words} {int(bound) if bound == int(bound) else bound:,}"
-    match kind:
-        case "value_error":
-            return str(context["error"])
-        case "literal_error":
-            choices = re.findall(r"'([^']*)'", str(context["expected"]))
-            return f"expected one of {', '.join(choices)}"
-    return _REASONS.get(kind) or _REASONS.get(kind.partition("_")[0], "can't be used")
+    kind = fault["type"]
+    template = _REASONS.get(kind) or _REASONS.get(kind.partition("_")[0], "can't be used")
+    return template.format_map(
+        {name: _plain(value) for name, value in fault.get("ctx", {}).items()}
+    )
 
 
-def _of_flags(message: str, settings_type: type[SourcedSettings]) -> str:
-    """Return in our words what the parser of flags has refused."""
-    message = message.removeprefix("error parsing CLI: ")
-    flags = list(map(_flag, settings_type.model_fields))
-    if message.startswith("unrecognized arguments: "):
-        # Only the first one, without a value, which might be a secret.
-        name = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
-        what = "no flag of this name" if name.startswith("-") else "is no flag"
-        return f"{name}: {what}{_near(name, flags, str)}"
-    if message.startswith("argument "):
-        # With the flag that denies it, if it is one that takes no value.
-        name, _, reason = message.removeprefix("argument ").partition(": ")
-        name = name.partition("/")[0]
-        if reason.startswith("ignored explicit argument"):
-            return f"{name}: takes no value"
-        return f"{name}: {'needs a value' if reason == 'expected one argument' else reason}"
-    if message.startswith("the following arguments are required: "):
-        return f"{message.partition(': ')[2]}: missing"
-    return message
+def _plain(value: object) -> str:
+    if isinstance(value, int | float):
+        return f"{int(value) if value == int(value) else value:,}"
+    # Of a list of choices, each in quotes.
+    return ", ".join(re.findall("'([^']*)'", value)) if isinstance(value, str) else str(value)
 
 
 def _near(name: str, known: Iterable[str], spelt: Callable[[str], str]) -> str:

@@ -17,7 +17,6 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import CliSuppress, SettingsConfigDict
 
 from connect_actor.network.addresses import UnixSocket, parse, parse_host_port
 from connect_actor.protocol.limits import (
@@ -47,10 +46,6 @@ _MAX_WORKERS = 64
 
 class Settings(SourcedSettings):
     """How the service runs. Every field is a flag, an environment variable and a TOML key."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=ENVIRONMENT_PREFIX, cli_prog_name="connect-actor serve"
-    )
 
     config: Path | None = Field(None, description="TOML file with any of these settings")
 
@@ -119,7 +114,7 @@ class Settings(SourcedSettings):
         description="file with the master keys of everything at rest: lines of 64 hex digits, the"
         " first one seals; default: sealing.key in data_dir, made at the first start",
     )
-    sealing_keys: CliSuppress[SecretStr | None] = Field(
+    sealing_keys: SecretStr | None = Field(
         None,
         description="the master keys themselves, in the environment; refused on a command line, and"
         " in a file that others may read",
@@ -323,4 +318,6 @@ def load_settings(arguments: Sequence[str]) -> Settings:
             names each.
         SystemExit: ``--help`` was asked for.
     """
-    return read_settings(Settings, arguments)
+    return read_settings(
+        Settings, arguments, program="connect-actor serve", prefix=ENVIRONMENT_PREFIX
+    )

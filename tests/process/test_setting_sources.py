@@ -141,11 +141,18 @@ def test_what_kubernetes_sets_for_a_service_of_this_name_is_no_setting(
 def test_a_value_that_is_missing_or_too_much_is_named() -> None:
     assert service_says("--workers") == "--workers: needs a value"
     assert loadgen_says("--channels") == "--channels: needs a value"
-    assert loadgen_says("--dry-run=maybe") == "--dry-run: takes no value"
+    assert loadgen_says("--dry-run=maybe") == "--dry-run: expected true or false (got 'maybe')"
+    assert loadgen_says("--no-dry-run=1") == "--no-dry-run: takes no value"
+
+
+@pytest.mark.parametrize("flags", [["--dry-run"], ["--dry-run=true"], ["--dry-run", "yes"]])
+def test_a_switch_needs_no_value(flags: list[str]) -> None:
+    assert loadgen_settings(RunSettings, flags).dry_run
+    assert not loadgen_settings(RunSettings, [*flags, "--no-dry-run"]).dry_run
 
 
 def test_what_is_missing_behind_a_command_is_named() -> None:
-    with pytest.raises(ConfigurationError, match="BEFORE, AFTER: missing"):
+    with pytest.raises(ConfigurationError, match=r"^BEFORE: is missing; AFTER: is missing$"):
         loadgen_settings(DiffSettings, [])
 
 
@@ -215,15 +222,9 @@ def test_each_setting_takes_a_value_or_says_in_our_words_why_not(
     match source:
         case "flags":
             spelt = {name: f"--{name.replace('_', '-')}" for name in names}
-            # Those of loadgen that are true or false take no value, which is told first of all.
-            takes_one = [
-                name
-                for name in names
-                if settings is Settings or settings.model_fields[name].annotation is not bool
-            ]
-            flags = [f"{spelt[name]}={plain}" for name in takes_one]
+            flags = [f"{flag}={plain}" for flag in spelt.values()]
         case "variables":
-            prefix = settings.model_config["env_prefix"]
+            prefix = "CONNECT_ACTOR_" if settings is Settings else "LOADGEN_"
             spelt = {name: f"{prefix}{name.upper()}" for name in names}
             for variable in spelt.values():
                 monkeypatch.setenv(variable, plain)

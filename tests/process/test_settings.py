@@ -30,6 +30,10 @@ def test_flags_win_over_the_environment_and_that_over_the_file(
     assert settings.max_skip == 1_000
 
 
+def test_the_last_one_of_two_flags_counts() -> None:
+    assert load_settings(["--workers=2", "--workers", "3"]).workers == 3
+
+
 def test_the_environment_can_name_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONNECT_ACTOR_CONFIG", str(file))
     assert load_settings([]).strategy == "full"

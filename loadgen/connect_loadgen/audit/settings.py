@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from connect_loadgen.settings.load import LoadSettings, fill_in_quick
 
@@ -22,7 +21,6 @@ _QUICK: Mapping[str, object] = {
 class AuditSettings(LoadSettings):
     """Measure every number that the audit states, and say which of them hold."""
 
-    model_config = SettingsConfigDict(cli_prog_name="loadgen audit")
     command: ClassVar[str] = "audit"
 
     quick: bool = Field(

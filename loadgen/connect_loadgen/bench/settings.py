@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
 
 from connect_loadgen.settings.load import CommandSettings, fill_in_quick
 from connect_loadgen.settings.types import comma_separated
@@ -28,10 +27,9 @@ _QUICK: Mapping[str, object] = {"rounds": 2, "values": 2}
 class BenchSettings(CommandSettings):
     """Time the parts of the service, and count what they allocate."""
 
-    model_config = SettingsConfigDict(cli_prog_name="loadgen bench")
     command: ClassVar[str] = "bench"
 
-    only: Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated)] = Field(
+    only: Annotated[tuple[str, ...], BeforeValidator(comma_separated)] = Field(
         (),
         description="parts of names, or whole names with * and ?, comma separated; all without it",
     )

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, get_args
 
 from pydantic import BeforeValidator, Field
-from pydantic_settings import NoDecode, SettingsConfigDict
 
 from connect_loadgen.settings.load import CommandSettings, StrategyName
 from connect_loadgen.settings.types import ShellCommand, comma_separated
@@ -22,14 +21,13 @@ def _each(value: object) -> object:
 class CrashSettings(CommandSettings):
     """Kill the service at random moments under load, and hold it to everything that it said."""
 
-    model_config = SettingsConfigDict(cli_prog_name="loadgen crash")
     command: ClassVar[str] = "crash"
 
     seed: int = Field(
         1, ge=0, description="same seed, same plan of kills; what they hit depends on timing"
     )
     kills: int = Field(200, ge=1, le=100_000, description="kills for each strategy")
-    strategy: Annotated[tuple[StrategyName, ...], NoDecode, BeforeValidator(_each)] = Field(
+    strategy: Annotated[tuple[StrategyName, ...], BeforeValidator(_each)] = Field(
         get_args(StrategyName),
         min_length=1,
         description="strategies to run, one after another; may be repeated",

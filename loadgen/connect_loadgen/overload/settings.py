@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from connect_loadgen.settings.load import JournalName, LoadSettings, StrategyName, fill_in_quick
 
@@ -29,7 +28,6 @@ _QUICK: Mapping[str, object] = {
 class OverloadSettings(LoadSettings):
     """Ask a service for three times what it can do, and hold it to what it promises."""
 
-    model_config = SettingsConfigDict(cli_prog_name="loadgen overload")
     command: ClassVar[str] = "overload"
 
     quick: bool = Field(default=False, description="shorter phases; flags still win")

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import NoDecode, SettingsConfigDict
 
 from connect_loadgen.settings.load import CommandSettings, LoadSettings, fill_in_quick
 from connect_loadgen.settings.types import PayloadSizes, ShellCommand, comma_separated
@@ -31,10 +30,9 @@ IN_FLIGHT = 1_024
 class ReachSettings(CommandSettings):
     """Measure how near the service comes to what is in reach, each row beside its peer."""
 
-    model_config = SettingsConfigDict(cli_prog_name="loadgen reach")
     command: ClassVar[str] = "reach"
 
-    only: Annotated[tuple[str, ...], NoDecode, BeforeValidator(comma_separated)] = Field(
+    only: Annotated[tuple[str, ...], BeforeValidator(comma_separated)] = Field(
         (),
         description="parts of names, or whole names with * and ?, comma separated; all without it",
     )

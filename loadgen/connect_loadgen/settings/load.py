@@ -14,7 +14,6 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_settings import CliPositionalArg, SettingsConfigDict
 
 from connect_actor.setting_sources import SettingsError, SourcedSettings, read_settings
 from connect_loadgen.settings.storms import parse_storms
@@ -59,12 +58,6 @@ class ConfigurationError(Exception):
 class CommandSettings(SourcedSettings):
     """What all commands have in common."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="LOADGEN_",
-        cli_avoid_json=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-    )
     command: ClassVar[str]
 
     config: Path | None = Field(
@@ -220,7 +213,6 @@ class LoadSettings(CommandSettings):
 class RunSettings(LoadSettings):
     """Put load on a service and say how it did."""
 
-    model_config = SettingsConfigDict(cli_prog_name="loadgen run")
     command: ClassVar[str] = "run"
 
     target: Target | None = Field(
@@ -334,7 +326,6 @@ _QUICK: Mapping[str, object] = {
 class CompareSettings(LoadSettings):
     """Put the same load on each strategy, in interleaved rounds, and compare what it cost."""
 
-    model_config = SettingsConfigDict(cli_prog_name="loadgen compare")
     command: ClassVar[str] = "compare"
 
     quick: bool = Field(
@@ -357,11 +348,10 @@ class CompareSettings(LoadSettings):
 class DiffSettings(CommandSettings):
     """Say how two saved results of loadgen run, or of loadgen compare, differ."""
 
-    model_config = SettingsConfigDict(cli_prog_name="loadgen diff")
     command: ClassVar[str] = "diff"
 
-    before: CliPositionalArg[Path] = Field(description="saved result, JSON: what is compared with")
-    after: CliPositionalArg[Path] = Field(description="saved result, JSON: what is compared")
+    before: Path = Field(description="saved result, JSON: what is compared with")
+    after: Path = Field(description="saved result, JSON: what is compared")
     threshold: float = Field(
         0.1, ge=0, le=10, description="share by which a figure may be worse, before it is a failure"
     )
@@ -380,7 +370,7 @@ def load_settings(
     Args:
         settings_type: the command's settings.
         arguments: the flags behind the command's name.
-        environment: what to look for misspelt variables in; the process's own if not given.
+        environment: where variables are looked up; the process's own if not given.
 
     Raises:
         ConfigurationError: names what is wrong.
@@ -390,6 +380,8 @@ def load_settings(
         return read_settings(
             settings_type,
             arguments,
+            program=f"loadgen {settings_type.command}",
+            prefix="LOADGEN_",
             environment=environment,
             tables=_TABLES,
             table=settings_type.command,

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
-from pydantic_settings import NoDecode
 
 from connect_actor.network.addresses import parse, parse_host_port, parse_target
 from connect_loadgen.settings.arrivals import Arrivals
@@ -114,5 +113,5 @@ Storms = Annotated[str, AfterValidator(_storms)]
 StopConditions = Annotated[str, AfterValidator(_stop_conditions)]
 """Bounds, as ``stops`` has them."""
 
-ShellCommand = Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_shell_words)]
+ShellCommand = Annotated[tuple[str, ...] | None, BeforeValidator(_shell_words)]
 """A command line, taken apart as a shell would."""

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_settings import SettingsConfigDict
 
 from connect_loadgen.settings.load import JournalName, LoadSettings, StrategyName
 
@@ -26,7 +25,6 @@ def _seconds(value: object) -> object:
 class SoakSettings(LoadSettings):
     """Load a service for long, with channels that come and go, and see that nothing grows."""
 
-    model_config = SettingsConfigDict(cli_prog_name="loadgen soak")
     command: ClassVar[str] = "soak"
 
     duration: Annotated[float, BeforeValidator(_seconds)] = Field(
