@@ -11,7 +11,7 @@ SEEDS  ?= 20000
 FIRST  ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-core test lint types unit simulate faults protos buf dashboards stack pictures compose-check docs fuzz lock clean
+.PHONY: help setup demo bench-core test lint types unit simulate faults protos buf dashboards stack compose-check docs fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -82,9 +82,6 @@ dashboards: $(READY) ## Generate the Grafana dashboards anew
 
 stack: $(READY) ## Run services, load and Prometheus without Docker, until Ctrl-C
 	@$(BIN)/python -m grafana.local
-
-pictures: $(READY) ## Run that stack for some minutes, and draw what the dashboards ask
-	@$(BIN)/python -m grafana.local.pictures
 
 compose-check: $(READY) ## Hold the compose stack to its promises, on a real Docker engine
 	@$(BIN)/python -m tests.images.compose_check

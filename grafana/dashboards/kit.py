@@ -1,22 +1,37 @@
-"""What the dashboards have in common: look, variables, annotations, links, and two kinds of panel.
+"""What the dashboards share: look, variables, annotations, links, and the kinds of panel.
 
-No panel chooses colours: lines take theirs from their name, so that a strategy has the same colour
-on every panel, and a figure turns bad at a limit that its description names.
+Titles are short nouns, which Grafana shows whole in a window of 1,280 pixels; what to conclude is
+in the description. No panel chooses colours: lines take theirs from their name, so that a strategy
+has the same colour on every panel, and a figure turns bad at a limit that its description names.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from grafana_foundation_sdk.builders import common, stat, timeseries
+from grafana_foundation_sdk.builders import common, heatmap, stat, timeseries
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.builders import prometheus as query
 from grafana_foundation_sdk.cog.builder import Builder
 from grafana_foundation_sdk.models import common as options
 from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models import heatmap as heatmaps
+from grafana_foundation_sdk.models import prometheus as queries
 
 from grafana.dashboards.queries import INTERVAL, STRATEGY, selector
 
-__all__ = ["DASHBOARDS", "WHOLE", "Limit", "Line", "Panel", "chart", "dashboard", "figure"]
+__all__ = [
+    "DASHBOARDS",
+    "WHOLE",
+    "Limit",
+    "Line",
+    "Panel",
+    "Section",
+    "chart",
+    "comparison",
+    "dashboard",
+    "figure",
+    "latency",
+]
 
 WHOLE = 24
 """Width of the grid."""
@@ -31,14 +46,19 @@ DASHBOARDS = {
 Panel: TypeAlias = Builder[models.Panel]
 
 _TAG = "connect-actor"
+
+# What only our jobs have. "All" of them are just these, whatever else Prometheus scrapes.
+_OURS = '{__name__=~"connect_service_info|loadgen_channels"}'
 _DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 
 # Grafana's names for what is meant, which follow its light and dark theme.
 _GOOD, _BAD = "green", "red"
 _RESTART, _CHANGE = "orange", "purple"
+_PARTS = {"equal load": ("open", "blue"), "at the limit": ("closed", "yellow")}
 
 _CHART_HEIGHT = 8
 _FIGURE_HEIGHT = 4
+_COMPARISON_HEIGHT = 6
 
 
 class Line(NamedTuple):
@@ -46,6 +66,15 @@ class Line(NamedTuple):
 
     query: str
     legend: str
+
+
+class Section(NamedTuple):
+    """A row of a dashboard."""
+
+    title: str
+    panels: Sequence[Panel]
+    collapsed: bool = False
+    """Whether it is opened by hand."""
 
 
 class Limit(NamedTuple):
@@ -69,8 +98,8 @@ def chart(
     """Return a panel with lines over time.
 
     Args:
-        title: what the reader should conclude, or where to look.
-        description: what is counted, and when to worry.
+        title: what is shown.
+        description: what is counted, what to conclude, and when to worry.
         unit: Grafana's id of the unit.
         lines: the queries.
         width: of 24.
@@ -126,7 +155,7 @@ def figure(
     """Return a panel with one number for now.
 
     Args:
-        title: what the reader should conclude.
+        title: what is shown.
         description: what is counted, and when to worry.
         unit: Grafana's id of the unit.
         line: the query; its legend names the values if there are several.
@@ -155,6 +184,81 @@ def figure(
         .with_target(_target(0, line).range())
     )
     return panel if decimals is None else panel.decimals(decimals)
+
+
+def comparison(
+    title: str,
+    description: str,
+    unit: str,
+    *lines: Line,
+    decimals: int = 2,
+    names_only: bool = False,
+) -> Panel:
+    """Return a panel with one number for each series, over the dashboard's time range.
+
+    Args:
+        title: what is compared.
+        description: what is counted, and what to conclude.
+        unit: Grafana's id of the unit.
+        lines: the queries, asked for one moment.
+        decimals: places behind the point.
+        names_only: whether to show which series there are, and no numbers.
+    """
+    shown = options.BigValueTextMode
+    by_name = builders.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME)
+    panel = (
+        stat.Panel()
+        .title(title)
+        .description(description)
+        .datasource(_DATASOURCE)
+        .unit(unit)
+        .no_value("no course yet")
+        .mappings([_nothing("no course yet")])
+        .height(_COMPARISON_HEIGHT)
+        .span(4)
+        .decimals(decimals)
+        .graph_mode(options.BigValueGraphMode.NONE)
+        .color_mode(options.BigValueColorMode.VALUE)
+        .color_scheme(by_name)
+        .orientation(options.VizOrientation.HORIZONTAL)
+        .text_mode(shown.NAME if names_only else shown.VALUE_AND_NAME)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(values=False))
+    )
+    for number, line in enumerate(lines):
+        panel.with_target(_target(number, line).instant())
+    return panel
+
+
+def latency(title: str, description: str, query_of_buckets: str, *, width: int = 8) -> Panel:
+    """Return a panel that shows how durations are distributed over time.
+
+    Args:
+        title: whose durations.
+        description: what is counted, and what to conclude.
+        query_of_buckets: rates of a histogram's buckets, by ``le``.
+        width: of 24.
+    """
+    target = _target(0, Line(query_of_buckets, "{{le}}")).range()
+    return (
+        heatmap.Panel()
+        .title(title)
+        .description(description)
+        .datasource(_DATASOURCE)
+        .no_value("No load in this time range.")
+        .height(_CHART_HEIGHT)
+        .span(width)
+        .color(
+            heatmap.HeatmapColorOptions()
+            .mode(heatmaps.HeatmapColorMode.SCHEME)
+            .scheme("Oranges")
+            .scale(heatmaps.HeatmapColorScale.EXPONENTIAL)
+            .exponent(0.5)
+            .steps(64)
+        )
+        .y_axis(heatmap.YAxisConfig().unit("s"))
+        .filter_values(heatmap.FilterValueRange().le(1e-9))
+        .with_target(target.format(queries.PromQueryFormat.HEATMAP))
+    )
 
 
 def _target(number: int, line: Line) -> query.Dataquery:
@@ -187,14 +291,14 @@ def _nothing(text: str = "none") -> models.SpecialValueMap:
 
 
 def dashboard(
-    name: str, description: str, sections: Mapping[str, Sequence[Panel]], *, by_operation: bool
+    name: str, description: str, *sections: Section, by_operation: bool
 ) -> builders.Dashboard:
     """Return a whole dashboard.
 
     Args:
         name: one of ``DASHBOARDS``.
         description: what it is for.
-        sections: titles of rows, and the panels below them.
+        sections: its rows.
         by_operation: whether there is something on it that can be asked for single operations.
     """
     made = (
@@ -210,7 +314,7 @@ def dashboard(
         .with_variable(
             builders.DatasourceVariable("datasource").label("Data Source").type("prometheus")
         )
-        .with_variable(_labels_of("job", "up"))
+        .with_variable(_labels_of("job", _OURS, all_value=None))
         .with_variable(_labels_of("instance", 'up{job=~"$job"}'))
         .with_variable(
             _labels_of("strategy", 'connect_service_info{job=~"$job", instance=~"$instance"}')
@@ -225,15 +329,25 @@ def dashboard(
         )
     for link in _links(name):
         made.link(link)
-    for title, panels in sections.items():
-        made.with_row(builders.Row(title))
-        for panel in panels:
-            made.with_panel(panel)
-    return made.annotation(_restarts()).annotation(_strategy_changes())
+    for section in sections:
+        row = builders.Row(section.title)
+        if section.collapsed:
+            for panel in section.panels:
+                row.with_panel(panel)
+            made.with_row(row.collapsed(collapsed=True))
+        else:
+            made.with_row(row)
+            for panel in section.panels:
+                made.with_panel(panel)
+    for event in (_restarts(), _strategy_changes(), *_parts()):
+        made.annotation(event)
+    return made
 
 
-def _labels_of(label: str, selector: str) -> builders.QueryVariable:
-    return (
+def _labels_of(
+    label: str, selector: str, *, all_value: str | None = ".+"
+) -> builders.QueryVariable:
+    variable = (
         builders.QueryVariable(label)
         .label(label)
         .datasource(_DATASOURCE)
@@ -242,9 +356,9 @@ def _labels_of(label: str, selector: str) -> builders.QueryVariable:
         .sort(models.VariableSort.ALPHABETICAL_ASC)
         .multi(multi=True)
         .include_all(include_all=True)
-        .all_value(".+")
         .current(models.VariableOption(selected=True, text=["All"], value=["$__all"]))
     )
+    return variable if all_value is None else variable.all_value(all_value)
 
 
 def _links(name: str) -> list[builders.DashboardLink]:
@@ -300,3 +414,9 @@ def _strategy_changes() -> _Event:
         f"({now} unless {before}) and on (job, instance) {before}",
         "{{instance}} now runs {{strategy}}",
     )
+
+
+def _parts() -> Iterator[_Event]:
+    for name, (loop, colour) in _PARTS.items():
+        loops = selector("loadgen_pacing", f'loop="{loop}"', STRATEGY)
+        yield _Event(name, colour, f"min by (job) ({loops}) == 1", name)

@@ -7,10 +7,21 @@ up before latency rises.
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import units
 
-from grafana.dashboards.kit import WHOLE, Limit, Line, Panel, chart, dashboard, figure
+from grafana.dashboards.kit import (
+    WHOLE,
+    Limit,
+    Line,
+    Panel,
+    Section,
+    chart,
+    dashboard,
+    figure,
+    latency,
+)
 from grafana.dashboards.queries import (
     OPERATION,
     STRATEGY,
+    buckets,
     increase,
     process_of_service,
     quantile,
@@ -35,12 +46,10 @@ def build() -> builders.Dashboard:
     return dashboard(
         "overview",
         "Whether channels are served, how fast, and what fills up first.",
-        {
-            "Is anything wrong? Nothing is while no figure here is red": _figures(),
-            "Rate, errors and duration of each operation, seen by the service": _operations(),
-            "The client's view beside the service's": _both_sides(),
-            "Saturation: what fills up before latency rises": _saturation(),
-        },
+        Section("Health", _figures()),
+        Section("Operations", _operations()),
+        Section("Client and service", _both_sides()),
+        Section("Saturation", _saturation()),
         by_operation=True,
     )
 
@@ -49,31 +58,32 @@ def _figures() -> list[Panel]:
     firing = selector("ALERTS", 'alertstate="firing"')
     return [
         figure(
-            "Targets down: some figures here are blind unless 0",
-            "Services and generators that Prometheus can't scrape, of those chosen.",
+            "Targets down",
+            "Services and generators that Prometheus can't scrape, of those chosen. Unless 0,"
+            " other figures are incomplete.",
             units.Short,
             Line(f"sum(1 - {selector('up')})", "down"),
             limit=Limit(1),
             empty="no target",
         ),
         figure(
-            "Alerts firing: each needs a person",
+            "Alerts firing",
             "Alerts of grafana/prometheus/rules/alerts.yml; docs/runbook.md says what to do.",
             units.Short,
             Line(f"count({firing}) or vector(0)", "firing"),
             limit=Limit(1),
         ),
         figure(
-            "Messages served: the load right now",
+            "Messages",
             "Messages encrypted or decrypted per second, all chosen services together.",
             units.MessagesPerSecond,
             Line(
-                rule("instance_strategy:connect_changes:rate1m", STRATEGY, by="", how="sum"),
+                rate("connect_changes_total", STRATEGY, by=""),
                 "messages",
             ),
         ),
         figure(
-            "Share of errors: 0 when clients and service are well",
+            "Error share",
             "Answers other than OK of all answers over a minute, of the worst service. Red from"
             " 0.1 %.",
             units.PercentUnit,
@@ -89,7 +99,7 @@ def _figures() -> list[Panel]:
             limit=Limit(0.001),
         ),
         figure(
-            "p99 of the slowest service: below 100 ms",
+            "Slowest p99",
             "99 of 100 operations were answered within this time over a minute. The objective, red"
             " from there on, is that of the alert ConnectOperationsSlow.",
             units.Seconds,
@@ -105,9 +115,9 @@ def _figures() -> list[Panel]:
             limit=Limit(P99_OBJECTIVE),
         ),
         figure(
-            "Wrong answers: one is one too many",
-            "Answers in this time range that were not what they had to be, as the generator, which"
-            " checks every byte, has found.",
+            "Wrong answers",
+            "Answers in this time range that were not what they had to be, as the generator,"
+            " which checks every byte, has found. Must be 0.",
             units.Short,
             Line(increase("loadgen_verification_failures_total", STRATEGY, by=""), "wrong"),
             limit=Limit(1),
@@ -120,7 +130,7 @@ def _figures() -> list[Panel]:
 def _operations() -> list[Panel]:
     return [
         chart(
-            "Rate: which operations make the load",
+            "Operations per second",
             "Answered operations per second, whatever the answer.",
             units.OpsPerSecond,
             Line(
@@ -131,8 +141,9 @@ def _operations() -> list[Panel]:
             width=_THIRD,
         ),
         chart(
-            "Errors: at 0, or the next panel says why",
-            "Operations per second that were answered with another status than OK.",
+            "Errors per second",
+            "Operations per second that were answered with another status than OK. If not 0,"
+            " the next panel shows why.",
             units.OpsPerSecond,
             Line(
                 rate(
@@ -147,7 +158,7 @@ def _operations() -> list[Panel]:
             width=_THIRD,
         ),
         chart(
-            "Refusals: whose fault errors are",
+            "Refusals by reason",
             "Refused operations per second by ErrorInfo.reason. OVERLOADED, WRITE_…, READ_FAILED,"
             " CHANNEL_DAMAGED and ACTOR_CRASHED are the service's own trouble, the rest the"
             " peers'.",
@@ -157,7 +168,7 @@ def _operations() -> list[Panel]:
             width=_THIRD,
         ),
         chart(
-            "Duration: the 99th percentile tells what users notice",
+            "p99 by operation",
             "From the operation's arrival at the servicer to its answer handed to gRPC; waits for"
             " mailbox and commit included. 99 of 100 operations take no longer than this.",
             units.Seconds,
@@ -173,21 +184,18 @@ def _operations() -> list[Panel]:
             ),
             width=_THIRD,
         ),
-        chart(
-            "Duration: the median tells what is usual",
-            "Half of the operations take no longer than this. Far below the 99th percentile:"
-            " operations wait for something now and then, such as a commit or a recovery.",
-            units.Seconds,
-            Line(
-                quantile(
-                    0.5, "connect_operation_duration_seconds", STRATEGY, OPERATION, by="operation"
-                ),
-                "{{operation}}",
-            ),
+        latency(
+            "Duration",
+            "Operations per second by how long they took, from the operation's arrival at the"
+            " servicer to its answer handed to gRPC. A second band above the first: operations wait"
+            " for something now and then, such as a commit or a recovery. The log says of each slow"
+            " one, by its request id, when it arrived, was recorded, durable and answered, at"
+            " `--log-level debug`.",
+            buckets("connect_operation_duration_seconds", STRATEGY, OPERATION),
             width=_THIRD,
         ),
         chart(
-            "Given again: what repeating a request has saved",
+            "Redeliveries",
             "Answers per second that were given once more, to a Decrypt or an Encrypt that was"
             " repeated since its answer got lost. Steady: something between peers and service"
             " loses answers.",
@@ -202,10 +210,11 @@ def _both_sides() -> list[Panel]:
     right = 'outcome="right"'
     return [
         chart(
-            "Load: below what is intended, the service can't keep up",
-            "Operations per second that the generators mean to send, and that end with the right"
-            " answer. A round trip is one operation here, and two for the service. In a closed"
-            " loop nothing is intended.",
+            "Intended and achieved",
+            "Operations per second that the generators mean to send, and that end with the"
+            " right answer. A round trip is one operation here, and two for the service. In a"
+            " closed loop nothing is intended. Achieved below intended: the service can't keep"
+            " up.",
             units.OpsPerSecond,
             Line(value("loadgen_intended_rate", STRATEGY), "intended, {{strategy}}"),
             Line(rate("loadgen_operations_total", STRATEGY, right), "achieved, {{strategy}}"),
@@ -213,9 +222,10 @@ def _both_sides() -> list[Panel]:
             width=_HALF,
         ),
         chart(
-            "Latency: what the client sees beyond the service is queueing and transport",
-            "99th percentile over a minute. The client counts from when an operation was due, the"
-            " service from its arrival; a round trip of the client is two operations.",
+            "p99, client and service",
+            "99th percentile over a minute. The client counts from when an operation was due,"
+            " the service from its arrival; a round trip of the client is two operations. The"
+            " difference is queueing and transport.",
             units.Seconds,
             Line(
                 rule("instance_strategy:loadgen_latency_seconds:p99_rate1m", STRATEGY, how="max"),
@@ -232,24 +242,31 @@ def _both_sides() -> list[Panel]:
             width=_HALF,
         ),
         chart(
-            "Messages: client and service count the same",
+            "Messages, client and service",
             "Messages per second, as the service has changed sessions and as the peers have got"
             " right answers. They part while operations fail or answers get lost.",
             units.MessagesPerSecond,
             Line(rate("loadgen_messages_total", STRATEGY), "client, {{strategy}}"),
             Line(rate("connect_changes_total", STRATEGY), "service, {{strategy}}"),
-            width=_HALF,
+            width=_THIRD,
         ),
         chart(
-            "Errors and skipped sends: both 0, or latency looks better than it is",
-            "Per second. Errors: operations that end with an error status, or without an answer."
-            " Skipped: operations that were due and not sent, because too many were in flight or"
-            " the generator itself was late; no latency counts them.",
+            "Errors and skipped sends",
+            "Per second. Errors: operations that end with an error status, or without an"
+            " answer. Skipped: operations that were due and not sent, because too many were in"
+            " flight or the generator itself was late; no latency counts them. Both must be 0,"
+            " or latency looks better than it is.",
             units.OpsPerSecond,
             Line(rate("loadgen_errors_total", STRATEGY), "errors, {{strategy}}"),
             Line(rate("loadgen_skipped_total", STRATEGY), "skipped, {{strategy}}"),
             empty=_NO_GENERATOR,
-            width=_HALF,
+            width=_THIRD,
+        ),
+        latency(
+            "Client latency",
+            "Operations per second by how long their client waited, from when they were due.",
+            buckets("loadgen_latency_seconds", STRATEGY),
+            width=_THIRD,
         ),
     ]
 
@@ -257,21 +274,23 @@ def _both_sides() -> list[Panel]:
 def _saturation() -> list[Panel]:
     return [
         chart(
-            "In flight: level, or work comes faster than it goes",
-            "Operations accepted and not yet answered, at each scrape.",
+            "In flight",
+            "Operations accepted and not yet answered, at each scrape. Growing: work comes"
+            " faster than it is done.",
             units.Short,
             Line(value("connect_operations_in_flight", STRATEGY), "{{strategy}}"),
             width=_THIRD,
         ),
         chart(
-            "Mailboxes: a depth above a few means busy channels",
-            "99th percentile of the messages that an actor finds waiting when it gets a turn.",
+            "Mailbox depth, p99",
+            "99th percentile of the messages that an actor finds waiting when it gets a turn."
+            " More than a few: single channels are busy.",
             units.Short,
             Line(quantile(0.99, "connect_mailbox_depth", STRATEGY), "{{strategy}}"),
             width=_THIRD,
         ),
         chart(
-            "Commit queue: what waits for the disk",
+            "Commit queue",
             "Writes that wait for the next commit, at each scrape; those of the commit under way do"
             " not count. Growing: the disk is the limit.",
             units.Short,
@@ -279,8 +298,9 @@ def _saturation() -> list[Panel]:
             width=_THIRD,
         ),
         chart(
-            "CPU: near one core for each service, the interpreter is the limit",
-            "Cores used by the services of each strategy together, all threads.",
+            "CPU cores",
+            "Cores used by the services of each strategy together, all threads. Near one core"
+            " for each service, the interpreter is the limit.",
             units.Short,
             Line(
                 process_of_service("rate({}[$__rate_interval])", "process_cpu_seconds_total"),
@@ -289,15 +309,15 @@ def _saturation() -> list[Panel]:
             width=_THIRD,
         ),
         chart(
-            "Event loop: whatever it is late with, all are late with",
-            "99th percentile of how late the loop wakes, sampled every 100 ms. Below the timers'"
-            " resolution of 1 ms it is on time.",
+            "Event loop lag, p99",
+            "99th percentile of how late the loop wakes, sampled every 100 ms. Below the"
+            " timers' resolution of 1 ms it is on time. All operations wait as long.",
             units.Seconds,
             Line(quantile(0.99, "connect_event_loop_lag_seconds", STRATEGY), "{{strategy}}"),
             width=_THIRD,
         ),
         chart(
-            "Recovery queue: channels that wait to be loaded",
+            "Recovery queue",
             "Actors that wait for one of the permits to load, at each scrape. Above 0 for long"
             " after a restart only.",
             units.Short,

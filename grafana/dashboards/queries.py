@@ -8,13 +8,15 @@ __all__ = [
     "INTERVAL",
     "OPERATION",
     "STRATEGY",
+    "against_full",
+    "buckets",
     "increase",
     "mean",
     "process_of_service",
     "quantile",
     "rate",
     "ratio",
-    "relative",
+    "resolve",
     "rule",
     "selector",
     "value",
@@ -22,6 +24,7 @@ __all__ = [
 
 INTERVAL = "$__rate_interval"
 STRATEGY = 'strategy=~"$strategy"'
+_FULL = 'strategy="full"'
 OPERATION = 'operation=~"$operation"'
 
 _TARGET = 'job=~"$job", instance=~"$instance"'
@@ -54,8 +57,12 @@ def rule(name: str, *matchers: str, by: str = "strategy", how: str = "avg") -> s
 
 def quantile(share: float, histogram: str, *matchers: str, by: str = "strategy") -> str:
     """Return a quantile of a histogram, merged before it is taken."""
-    buckets = rate(f"{histogram}_bucket", *matchers, by=f"le, {by}")
-    return f"histogram_quantile({share:g}, {buckets})"
+    return f"histogram_quantile({share:g}, {buckets(histogram, *matchers, by=f'le, {by}')})"
+
+
+def buckets(histogram: str, *matchers: str, by: str = "le") -> str:
+    """Return the increase per second of a histogram's buckets."""
+    return rate(f"{histogram}_bucket", *matchers, by=by)
 
 
 def mean(histogram: str, *matchers: str, by: str = "strategy") -> str:
@@ -83,6 +90,36 @@ def process_of_service(expression: str, metric: str, by: str = "strategy") -> st
     return f"sum by ({by}) ({what} * on (job, instance) group_left (strategy) {strategies})"
 
 
-def relative(name: str, baseline: str = 'strategy="full"') -> str:
-    """Return what a recording rule has computed, by strategy, as a multiple of the baseline's."""
-    return f"{rule(name, STRATEGY)} / scalar(avg({selector(name, baseline)}))"
+def against_full(what: str, loop: str, *, per_message: bool, inverse: bool = False) -> str:
+    """Return what a strategy's rate is in one part of the course, as a multiple of full's.
+
+    Args:
+        what: the metric of a ``strategy_loop`` recording rule.
+        loop: ``open``, the part with an equal load, or ``closed``, the part at the limit.
+        per_message: whether to divide by messages first.
+        inverse: whether to return full's as a multiple of the strategy's.
+    """
+
+    def mean_rate(metric: str, matcher: str) -> str:
+        series = f'strategy_loop:{metric}:rate15s{{loop="{loop}", {matcher}}}'
+        return f"avg by (strategy) (avg_over_time({series}[$__range]))"
+
+    def amount(matcher: str) -> str:
+        rate = mean_rate(what, matcher)
+        return f"{rate} / {mean_rate('connect_changes', matcher)}" if per_message else rate
+
+    full = f"scalar({amount(_FULL)})"
+    return f"{full} / ({amount(STRATEGY)})" if inverse else f"({amount(STRATEGY)}) / {full}"
+
+
+def resolve(expression: str, rate_interval: str, time_range: str) -> str:
+    """Return a query as Grafana sends it with everything chosen.
+
+    Args:
+        expression: as in the dashboard.
+        rate_interval: what ``$__rate_interval`` is, such as ``20s``.
+        time_range: what ``$__range`` is.
+    """
+    for name in ("job", "instance", "strategy", "operation"):
+        expression = expression.replace(f'=~"${name}"', '=~".+"')
+    return expression.replace(INTERVAL, rate_interval).replace("$__range", time_range)

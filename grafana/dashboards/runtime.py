@@ -3,7 +3,7 @@
 from grafana_foundation_sdk.builders import dashboard as builders
 from grafana_foundation_sdk.models import units
 
-from grafana.dashboards.kit import Limit, Line, Panel, chart, dashboard, figure
+from grafana.dashboards.kit import Limit, Line, Panel, Section, chart, dashboard, figure
 from grafana.dashboards.queries import (
     STRATEGY,
     increase,
@@ -31,14 +31,12 @@ def build() -> builders.Dashboard:
     return dashboard(
         "runtime",
         "What the services' interpreters, journals and actors are busy with.",
-        {
-            "What runs, and what must be 0": _figures(),
-            "Allocation and memory": _memory(),
-            "Garbage collection and event loop": _collector(),
-            "Journal and commits": _journal(),
-            "Actors and recovery": _actors(),
-            "Channels and streams": _streams(),
-        },
+        Section("Services and failures", _figures()),
+        Section("Allocation and memory", _memory(), collapsed=True),
+        Section("Garbage collection and event loop", _collector(), collapsed=True),
+        Section("Journal and commits", _journal(), collapsed=True),
+        Section("Actors and recovery", _actors(), collapsed=True),
+        Section("Channels and streams", _streams(), collapsed=True),
         by_operation=False,
     )
 
@@ -47,7 +45,7 @@ def _figures() -> list[Panel]:
     started = process_of_service("{}", "process_start_time_seconds", by="instance, worker")
     return [
         figure(
-            "Services: what runs, by strategy and version",
+            "Services",
             "Number of services, or of their workers, of each strategy and version.",
             units.Short,
             Line(
@@ -58,14 +56,14 @@ def _figures() -> list[Panel]:
             empty="no service",
         ),
         figure(
-            "Up for: small after a restart nobody ordered",
-            "Time since the youngest of the chosen services has started.",
+            "Uptime",
+            "Time since the youngest of the chosen services has started. Small after a restart.",
             units.Seconds,
             Line(f"time() - max({started})", "up"),
             empty="no service",
         ),
         figure(
-            "Failed commits: nobody knows what they left",
+            "Failed commits",
             "Commits of unknown outcome, and requests to the journal given up on, in this time"
             " range. Channels recover by themselves; see docs/runbook.md.",
             units.Short,
@@ -79,7 +77,7 @@ def _figures() -> list[Panel]:
             empty="no service",
         ),
         figure(
-            "Failed recoveries: channels lost to their peers",
+            "Failed loads",
             "Loads that ended with an error in this time range: journal unreadable, or damaged.",
             units.Short,
             Line(increase("connect_actor_recovery_failures_total", STRATEGY, by=""), "failed"),
@@ -88,8 +86,9 @@ def _figures() -> list[Panel]:
             empty="no service",
         ),
         figure(
-            "Crashes: each is a defect to report",
-            "Actors that met a defect in this time range; they restart from the journal.",
+            "Actor crashes",
+            "Actors that met a defect in this time range; they restart from the journal. Each"
+            " is a defect to report.",
             units.Short,
             Line(increase("connect_actor_crashes_total", STRATEGY, by=""), "crashed"),
             limit=Limit(1),
@@ -102,7 +101,7 @@ def _figures() -> list[Panel]:
 def _memory() -> list[Panel]:
     return [
         chart(
-            "Allocation: bytes a second, whatever is freed again",
+            "Allocation",
             "Bytes asked of Python's allocators. Gross, and of Python alone: the native heap"
             " (gRPC's core, OpenSSL, SQLite) is not in it. Scrapes are.",
             units.BytesPerSecondIEC,
@@ -110,15 +109,16 @@ def _memory() -> list[Panel]:
             empty=_NO_HOOK,
         ),
         chart(
-            "Allocation by domain: obj is Python's objects, mem and raw are buffers",
-            "Bytes asked of each of Python's allocators, all chosen services together.",
+            "Allocation by domain",
+            "Bytes asked of each of Python's allocators, all chosen services together. obj is"
+            " Python's objects, mem and raw are buffers.",
             units.BytesPerSecondIEC,
             Line(rate("connect_allocated_bytes_total", STRATEGY, by="domain"), "{{domain}}"),
             stacked=True,
             empty=_NO_HOOK,
         ),
         chart(
-            "Allocations per message: level, or messages have become dearer",
+            "Allocations per message",
             "Requests to Python's allocators over messages.",
             units.Short,
             Line(
@@ -128,21 +128,23 @@ def _memory() -> list[Panel]:
             empty=_NO_HOOK,
         ),
         chart(
-            "Blocks alive: growing without end is a leak",
-            "Blocks of up to 512 bytes alive in pymalloc. Net: what is allocated and freed between"
-            " two scrapes does not show.",
+            "Blocks alive",
+            "Blocks of up to 512 bytes alive in pymalloc. Net: what is allocated and freed"
+            " between two scrapes does not show. Growing without end: a leak.",
             units.Short,
             Line(value("connect_allocated_blocks", STRATEGY), "{{strategy}}"),
         ),
         chart(
-            "Resident memory: growing while blocks are level is outside Python",
-            "Resident set of the process, native heap included.",
+            "Resident memory",
+            "Resident set of the process, native heap included. Growing while blocks are level:"
+            " a leak outside Python.",
             units.BytesIEC,
             Line(process_of_service("{}", "process_resident_memory_bytes"), "{{strategy}}"),
         ),
         chart(
-            "Open files: at its limit, connections are refused",
-            "Open file descriptors as a share of what the process may have.",
+            "Open files",
+            "Open file descriptors as a share of what the process may have. At the limit,"
+            " connections are refused.",
             units.PercentUnit,
             Line(
                 f"{process_of_service('{}', 'process_open_fds')}"
@@ -156,8 +158,9 @@ def _memory() -> list[Panel]:
 def _collector() -> list[Panel]:
     return [
         chart(
-            "Collections: generation 0 often, 2 seldom",
-            "Collections per second by generation, all chosen services together.",
+            "Collections",
+            "Collections per second by generation, all chosen services together. Generation 0"
+            " often, 2 seldom.",
             units.CountsPerSecond,
             Line(
                 rate("connect_gc_pause_seconds_count", STRATEGY, by="generation"),
@@ -165,7 +168,7 @@ def _collector() -> list[Panel]:
             ),
         ),
         chart(
-            "Pauses: each stops every thread, older generations for longer",
+            "Pause, mean",
             "Mean time of a collection by generation. Operations that meet one wait for it.",
             units.Seconds,
             Line(
@@ -175,7 +178,7 @@ def _collector() -> list[Panel]:
             empty=_NO_COLLECTION,
         ),
         chart(
-            "GC: share of time in which nothing else runs",
+            "GC share of time",
             "Time of collections over time.",
             units.PercentUnit,
             Line(
@@ -183,7 +186,7 @@ def _collector() -> list[Panel]:
             ),
         ),
         chart(
-            "Garbage in cycles: what reference counts can't free",
+            "Garbage in cycles",
             "Objects per second that collections found unreachable, by strategy.",
             units.CountsPerSecond,
             Line(
@@ -195,14 +198,16 @@ def _collector() -> list[Panel]:
             ),
         ),
         chart(
-            "Event loop: late in the median, it is overloaded",
-            "How late the loop wakes, sampled every 100 ms: 50th percentile.",
+            "Event loop lag, median",
+            "How late the loop wakes, sampled every 100 ms: 50th percentile. Late: the loop is"
+            " overloaded.",
             units.Seconds,
             Line(quantile(0.5, "connect_event_loop_lag_seconds", STRATEGY), "{{strategy}}"),
         ),
         chart(
-            "Event loop: late in the 99th percentile, something blocks it",
-            "How late the loop wakes, sampled every 100 ms: 99th percentile.",
+            "Event loop lag, p99",
+            "How late the loop wakes, sampled every 100 ms: 99th percentile. Late here alone:"
+            " something blocks the loop.",
             units.Seconds,
             Line(quantile(0.99, "connect_event_loop_lag_seconds", STRATEGY), "{{strategy}}"),
         ),
@@ -212,14 +217,16 @@ def _collector() -> list[Panel]:
 def _journal() -> list[Panel]:
     return [
         chart(
-            "Commits: one at a time, so this times their duration is how busy it is",
-            "Transactions made durable per second.",
+            "Commits",
+            "Transactions made durable per second. One at a time: this times their duration is"
+            " how busy the journal is.",
             units.WritesPerSecond,
             Line(rate("connect_journal_commits_total", STRATEGY), "{{strategy}}"),
         ),
         chart(
-            "Commit duration: no answer leaves before it ends",
-            "50th and 99th percentile of the time in the journal, sealing and sync included.",
+            "Commit duration",
+            "50th and 99th percentile of the time in the journal, sealing and sync included. No"
+            " answer leaves before its commit ends.",
             units.Seconds,
             Line(
                 quantile(0.5, "connect_journal_commit_duration_seconds", STRATEGY),
@@ -231,13 +238,13 @@ def _journal() -> list[Panel]:
             ),
         ),
         chart(
-            "Records per commit: grows under load, and so bears it",
-            "Mean number of records in a commit.",
+            "Records per commit",
+            "Mean number of records in a commit. Grows under load.",
             units.Short,
             Line(mean("connect_journal_commit_records", STRATEGY), "{{strategy}}"),
         ),
         chart(
-            "Bytes written: to the journal, and by the process to disk",
+            "Bytes written",
             "Records and snapshots before sealing; and what the process made the kernel write,"
             " whole pages, log and checkpoints included.",
             units.BytesPerSecondIEC,
@@ -249,7 +256,7 @@ def _journal() -> list[Panel]:
             Line(rate("connect_disk_written_bytes_total", STRATEGY), "{{strategy}}, disk"),
         ),
         chart(
-            "Write amplification: disk bytes for each byte of change",
+            "Write amplification",
             "What the kernel wrote over the least that has to be written under any strategy.",
             units.Short,
             Line(
@@ -262,24 +269,24 @@ def _journal() -> list[Panel]:
             empty="The kernel doesn't tell what is written, or no load.",
         ),
         chart(
-            "Records made and deleted: equal in the long run",
-            "Records made durable and physically deleted per second. Deletion works in bulk, behind"
-            " snapshots.",
+            "Records made and deleted",
+            "Records made durable and physically deleted per second. Deletion works in bulk,"
+            " behind snapshots. Equal in the long run.",
             units.WritesPerSecond,
             Line(rate("connect_journal_records_total", STRATEGY), "{{strategy}}, made"),
             Line(rate("connect_journal_records_deleted_total", STRATEGY), "{{strategy}}, deleted"),
         ),
         chart(
-            "Journal on disk: level once deletion keeps up",
-            "Size of the journal's files at each scrape.",
+            "Journal on disk",
+            "Size of the journal's files at each scrape. Level once deletion keeps up.",
             units.BytesIEC,
             Line(value("connect_journal_disk_bytes", STRATEGY), "{{strategy}}"),
             width=_HALF,
         ),
         chart(
-            "What went wrong in the journal: all at 0",
-            "Per second, all chosen services together: commits of unknown outcome, requests given"
-            " up on, and writes refused, as those of a second writer are.",
+            "Journal errors",
+            "Per second, all chosen services together: commits of unknown outcome, requests"
+            " given up on, and writes refused, as those of a second writer are. All must be 0.",
             units.OpsPerSecond,
             Line(rate("connect_journal_commit_failures_total", STRATEGY, by=""), "failed"),
             Line(rate("connect_journal_timeouts_total", STRATEGY, by=""), "given up"),
@@ -292,13 +299,13 @@ def _journal() -> list[Panel]:
 def _actors() -> list[Panel]:
     return [
         chart(
-            "Live actors: what memory is spent on",
+            "Live actors",
             "Channels with an actor, at each scrape. Idle ones passivate and wait in the journal.",
             units.Short,
             Line(value("connect_actors_live", STRATEGY), "{{strategy}}"),
         ),
         chart(
-            "Coming and going: passivated channels come back when used",
+            "Passivation and recovery",
             "Actors per second that were told to stop as they were idle, and channels per second"
             " that came back from the journal, or were refused as too many were coming.",
             units.OpsPerSecond,
@@ -307,9 +314,9 @@ def _actors() -> list[Panel]:
             Line(rate("connect_recovery_permit_refusals_total", STRATEGY), "{{strategy}}, refused"),
         ),
         chart(
-            "Recovery: what the first message after a rest waits for",
-            "50th and 99th percentile of the time from the permit to the session, and the 99th of"
-            " the wait for the permit.",
+            "Recovery duration",
+            "50th and 99th percentile of the time from the permit to the session, and the 99th"
+            " of the wait for the permit. The first message after a rest waits as long.",
             units.Seconds,
             Line(
                 quantile(0.5, "connect_actor_recovery_duration_seconds", STRATEGY),
@@ -326,24 +333,25 @@ def _actors() -> list[Panel]:
             empty=_NO_RECOVERY,
         ),
         chart(
-            "Recovery permits: waiting for long, recoveries are the limit",
-            "Channels that are loading, and actors that wait to, at each scrape.",
+            "Recovery permits",
+            "Channels that are loading, and actors that wait to, at each scrape. Waiting for"
+            " long: recoveries are the limit.",
             units.Short,
             Line(value("connect_recovery_permits_in_use", STRATEGY), "{{strategy}}, loading"),
             Line(value("connect_recovery_permits_waiting", STRATEGY), "{{strategy}}, waiting"),
         ),
         chart(
-            "Mailboxes: 1 means that nobody waits for another",
-            "Mean number of messages that an actor finds when it gets a turn, the one that it then"
-            " handles included.",
+            "Mailbox depth, mean",
+            "Mean number of messages that an actor finds when it gets a turn, the one that it"
+            " then handles included. 1: no message waits for another.",
             units.Short,
             Line(mean("connect_mailbox_depth", STRATEGY), "{{strategy}}"),
         ),
         chart(
-            "What went wrong with actors: all at 0",
-            "Per second, all chosen services together: actors that met a defect, sessions thrown"
-            " away as a commit failed, channels that could not be loaded, and messages refused by a"
-            " full mailbox.",
+            "Actor errors",
+            "Per second, all chosen services together: actors that met a defect, sessions"
+            " thrown away as a commit failed, channels that could not be loaded, and messages"
+            " refused by a full mailbox. All must be 0.",
             units.OpsPerSecond,
             Line(rate("connect_actor_crashes_total", STRATEGY, by=""), "crashed"),
             Line(rate("connect_actor_discards_total", STRATEGY, by=""), "discarded"),
@@ -356,23 +364,24 @@ def _actors() -> list[Panel]:
 def _streams() -> list[Panel]:
     return [
         chart(
-            "Channels made: a burst is peers that come anew",
-            "Handshakes that made a channel, and channels ended durably, per second.",
+            "Channels made",
+            "Handshakes that made a channel, and channels ended durably, per second. A burst:"
+            " peers that come anew.",
             units.OpsPerSecond,
             Line(rate("connect_channels_established_total", STRATEGY), "{{strategy}}, made"),
             Line(rate("connect_channels_closed_total", STRATEGY), "{{strategy}}, ended"),
             width=_QUARTER,
         ),
         chart(
-            "Streams open: none means unary calls, or no client",
-            "Exchange streams open, at each scrape.",
+            "Streams open",
+            "Exchange streams open, at each scrape. None: unary calls, or no client.",
             units.Short,
             Line(value("connect_streams_open", STRATEGY), "{{strategy}}"),
             width=_QUARTER,
         ),
         chart(
-            "Frames: gRPC's work is paid by the frame",
-            "Frames per second on Exchange streams.",
+            "Frames per second",
+            "Frames per second on Exchange streams. gRPC's work is paid by the frame.",
             units.OpsPerSecond,
             Line(
                 rate("connect_stream_frames_total", STRATEGY, by="direction, strategy"),
@@ -382,8 +391,8 @@ def _streams() -> list[Panel]:
             empty=_NO_STREAM,
         ),
         chart(
-            "Operations per frame: the more, the cheaper each",
-            "Mean number of operations in a frame.",
+            "Operations / frame",
+            "Mean number of operations in a frame. The more, the cheaper each.",
             units.Short,
             Line(
                 mean("connect_stream_frame_operations", STRATEGY, by="direction, strategy"),

@@ -8,8 +8,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from connect_loadgen.service.process import ServiceError
+from grafana.dashboards.queries import resolve
+from grafana.dashboards.strategies import ANSWERS
 from grafana.local.listener import ListenerError
 from grafana.local.programs import InstallError, find_programs
+from grafana.local.prometheus import PrometheusApi
 from grafana.local.stack import STRATEGIES, LocalStack, StackOptions
 
 __all__ = ["main"]
@@ -22,9 +25,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m grafana.local", description=__doc__)
     parser.add_argument(
         "--rate",
-        type=float,
         default=_DEFAULTS.rate,
-        help="operations per second on each service (%(default)g)",
+        help="operations per second on each service in the first part (%(default)s)",
     )
     parser.add_argument(
         "--channels",
@@ -63,10 +65,36 @@ async def _run(options: StackOptions) -> None:
             _say(f"{strategy:<12} gRPC {service.listen}, metrics http://{service.metrics}/metrics")
             _say(f"{'':<12} its load: http://{stack.loads[strategy]}/metrics")
         _say("Ctrl-C ends everything")
+        _say(f"in turn, {options.part_seconds:g} s each: an equal load, and all that each can do")
         asked_to_stop.started()
-        await asked_to_stop.unless(stack.watch())
+        telling = asyncio.create_task(_tell_answers(stack, 2 * options.part_seconds))
+        try:
+            await asked_to_stop.unless(stack.watch())
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
         _say("stopping")
     _say("stopped")
+
+
+async def _tell_answers(stack: LocalStack, course_seconds: float) -> None:
+    """After each course say what the first row of the strategies' dashboard shows of it."""
+    while True:
+        await asyncio.sleep(course_seconds)
+        answers = await asyncio.to_thread(_answers, stack.prometheus, course_seconds)
+        for strategy, words in answers.items():
+            _say(f"{strategy:<12} {', '.join(words)}")
+
+
+def _answers(prometheus: PrometheusApi, course_seconds: float) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {strategy: [] for strategy in STRATEGIES}
+    for answer in ANSWERS:
+        query = resolve(answer.query, "", f"{course_seconds:.0f}s")
+        for series in prometheus.query(query):
+            found[series.labels["strategy"]].append(
+                f"{answer.title.lower()} {answer.say(series.value)}"
+            )
+    return found
 
 
 class _Stop:

@@ -43,14 +43,18 @@ _SERVING = re.compile(r"serving the generator's metrics at http://(\S+)/metrics"
 class StackOptions:
     """How much of a load, and how closely it is watched."""
 
-    rate: float = 200
-    """Operations per second on each service."""
-    channels: int = 500
+    rate: str = "batch:64:960"
+    """Operations per second on each service in the course's first part, as ``loadgen`` has it."""
+    concurrency: int = 128
+    """Operations in flight on each service in its second part."""
+    part_seconds: float = 90
+    """How long a part of the course lasts."""
+    channels: int = 1000
     """Channels of each service."""
     idle_timeout: float = 8
     """Seconds until an idle actor passivates. Channels are drawn evenly, so one rests this long
-    before an operation with probability exp(-idle_timeout * rate / channels): here 4 %, which gives
-    recovery something to show and hardly weighs on the rest."""
+    before an operation with probability exp(-idle_timeout * rate / channels): here 0.6 %, which
+    gives recovery something to show and hardly weighs on the rest."""
     scrape_seconds: float = 2
     """Seconds between two scrapes, and between two evaluations of the rules."""
     prometheus_listen: str = "127.0.0.1:0"
@@ -164,9 +168,9 @@ class LocalStack:
 
     def _service(self, strategy: StrategyName, data_dir: Path) -> ServiceProcess:
         timeout = f"CONNECT_ACTOR_IDLE_TIMEOUT={self._options.idle_timeout}"
-        options = ServiceOptions(
-            strategy, "sqlite", data_dir, command=("env", timeout, *DEFAULT_COMMAND)
-        )
+        # Behind the generators, so that at the limit all services share what these leave evenly.
+        command = ("nice", "-n", "5", "env", timeout, *DEFAULT_COMMAND)
+        options = ServiceOptions(strategy, "sqlite", data_dir, command=command)
         return ServiceProcess(options, _PATIENCE)
 
     def _load(self, service: ServiceProcess) -> Listener:
@@ -181,7 +185,8 @@ class LocalStack:
                 "--serve-metrics=127.0.0.1:0",
                 f"--channels={self._options.channels}",
                 f"--rate={self._options.rate}",
-                "--round-trip-weight=1",
+                f"--concurrency={self._options.concurrency}",
+                f"--alternate-seconds={self._options.part_seconds}",
                 "--warm-up-seconds=0",
                 f"--duration-seconds={_DURATION}",
             ),

@@ -9,10 +9,10 @@ import pytest
 from ruamel.yaml import YAML
 
 from grafana.dashboards.overview import P99_OBJECTIVE
-from grafana.local.panels import resolve
+from grafana.dashboards.queries import resolve
 from grafana.local.programs import Programs
 from grafana.local.stack import PROMETHEUS_DIR, configuration
-from tests.support.dashboards import asked, dashboards, rules
+from tests.support.dashboards import asked, dashboard_json, dashboards, rules
 from tests.support.process import PATIENCE
 
 RULE_FILES = sorted((PROMETHEUS_DIR / "rules").glob("*.yml"))
@@ -106,7 +106,8 @@ def test_restarts_and_strategy_changes_are_marked_when_they_happen(
     programs: Programs, tmp_path: Path
 ) -> None:
     events = {
-        event.name: resolve(event.expression, "20s", "15m") for event in dashboards()[0].annotations
+        event["name"]: resolve(event["expr"], "20s", "15m")
+        for event in dashboard_json("overview")["annotations"]["list"]
     }
     started = 'process_start_time_seconds{job="j", instance="a"}'
     info = 'connect_service_info{job="j", instance="a", journal="sqlite", version="1", strategy='
@@ -142,23 +143,102 @@ def test_restarts_and_strategy_changes_are_marked_when_they_happen(
     assert passed, said
 
 
+# --- The course, whose answers only a dashboard has -----------------------------------------------
+
+
+def test_the_answers_are_what_the_parts_of_the_course_showed(
+    programs: Programs, tmp_path: Path
+) -> None:
+    answers = {
+        query.where: resolve(query.expression, "20s", "4m")
+        for query in asked()
+        if "strategy_loop:" in query.expression
+    }
+
+    def counts(metric: str, strategy: str, equal: float, limit: float, labels: str = "") -> Any:  # noqa: ANN401 - promtool's form
+        # 5 s between samples: an equal load for two minutes, then the limit for two.
+        return {
+            "series": f'{metric}{{job="s", instance="{strategy}"{labels}}}',
+            "values": f"0+{equal * 5}x23 {equal * 120}+{limit * 5}x24",
+        }
+
+    series = []
+    for strategy, messages, cpu, journal, disk, allocated in (
+        ("full", 2500, 0.5, 3_000_000, 4000, 90_000),
+        ("differential", 4000, 0.2, 10_000, 1000, 30_000),
+    ):
+        of = f', strategy="{strategy}"'
+        info = f'connect_service_info{{job="s", instance="{strategy}"{of}, version="1"}}'
+        series += [
+            {
+                "series": f'loadgen_pacing{{job="l", instance="{strategy}"{of}, loop="{loop}"}}',
+                "values": f"{first}x23 {1 - first}x24",
+            }
+            for loop, first in (("open", 1), ("closed", 0))
+        ]
+        series += [
+            {"series": info, "values": "1x48"},
+            counts("connect_changes_total", strategy, 1000, messages, of),
+            counts("process_cpu_seconds_total", strategy, cpu, 0.9),
+            counts("connect_journal_record_bytes_total", strategy, journal, journal, of),
+            counts("connect_journal_snapshot_bytes_total", strategy, 0, 0, of),
+            counts("connect_disk_written_bytes_total", strategy, disk, 99, of),
+            counts("connect_allocated_bytes_total", strategy, allocated, 99, of),
+        ]
+    shown = {
+        "Messages": 1.6,
+        "CPU": 0.4,
+        "Allocation": 0.333,
+        "Disk bytes": 0.25,
+        "Journal bytes": 300,
+    }
+    assert set(answers) == {f"strategies: {title}" for title in shown}
+    test = {
+        "interval": "5s",
+        "input_series": series,
+        "promql_expr_test": [
+            {
+                "expr": f"round({answers[f'strategies: {title}']}, 0.001)",
+                "eval_time": "235s",
+                "exp_samples": [
+                    {"labels": '{strategy="full"}', "value": 1},
+                    {"labels": '{strategy="differential"}', "value": value},
+                ],
+            }
+            for title, value in shown.items()
+        ],
+    }
+    path = tmp_path / "course.yml"
+    rule_files = [str(PROMETHEUS_DIR / "rules" / "recording.yml")]
+    content = {"rule_files": rule_files, "evaluation_interval": "5s", "tests": [test]}
+    yaml.dump(content, path)
+    passed, said = promtool(programs, "test", "rules", path)
+    assert passed, said
+
+
 # --- What promtool can't know ---------------------------------------------------------------------
 
 
 def test_a_recording_rule_is_named_by_its_levels_metric_and_operations() -> None:
     for rule in rules():
         if not rule.is_alert:
-            assert re.fullmatch(r"[a-z_]+:[a-z0-9_]+:[a-z0-9_]+_rate1m|[\w]+:\w+:rate1m", rule.name)
-            assert "job, instance, strategy" in rule.expression
+            by, metric, how = rule.name.split(":")
+            assert re.fullmatch(r"[a-z0-9_]+", metric)
+            if by == "strategy_loop":
+                assert how in {"rate15s", "min20s"}
+            else:
+                assert by == "instance_strategy"
+                assert how.endswith("rate1m")
+                assert "job, instance, strategy" in rule.expression
 
 
 def test_every_recording_rule_is_shared() -> None:
-    used = [query.expression for query in asked()] + [
-        rule.expression for rule in rules() if rule.is_alert
-    ]
+    used = [query.expression for query in asked()] + [rule.expression for rule in rules()]
     for rule in rules():
+        # A part of the course is told from the others by a rule alone.
+        at_least = 1 if rule.name.startswith("strategy_loop:") else 2
         if not rule.is_alert:
-            assert sum(rule.name in expression for expression in used) >= 2, rule.name
+            assert sum(rule.name in expression for expression in used) >= at_least, rule.name
 
 
 def test_every_alert_says_how_bad_it_is_what_happened_and_what_to_do() -> None:
@@ -169,9 +249,7 @@ def test_every_alert_says_how_bad_it_is_what_happened_and_what_to_do() -> None:
             assert "{{ $labels." in notes["summary"]
             assert len(notes["description"]) > len(notes["summary"])
             assert notes["runbook_url"] == f"docs/runbook.md#{rule.name.lower()}"
-            assert notes["dashboard"] in {
-                f"/d/connect-actor-{dashboard.name}" for dashboard in dashboards()
-            }
+            assert notes["dashboard"] in {f"/d/connect-actor-{name}" for name in dashboards()}
 
 
 def test_the_runbook_has_a_section_for_every_alert_and_no_other() -> None:

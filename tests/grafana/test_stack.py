@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from grafana.local.panels import resolve
+from grafana.dashboards.queries import resolve
 from grafana.local.programs import Programs
 from grafana.local.prometheus import PrometheusApi, PrometheusError, Series
 from grafana.local.stack import STRATEGIES, LocalStack, StackOptions, enter_all
@@ -31,24 +31,35 @@ from tests.support.process import PATIENCE, none_left
 
 # Channels rest for 40 times as long as between two operations of one, on average, with probability
 # exp(-1 * 120 / 40) = 5 %: there is always something that passivates, and something that recovers.
-OPTIONS = StackOptions(rate=120, channels=40, idle_timeout=1, scrape_seconds=0.5)
+# A part lasts a little longer than its rates look back.
+OPTIONS = StackOptions(rate="120", channels=40, part_seconds=24, idle_timeout=1, scrape_seconds=0.5)
 RATE_INTERVAL = "4s"
 TIME_RANGE = "1m"
 
 # Until every query that has to have data has some, of every strategy.
-LONGEST_WAIT = 60
+LONGEST_WAIT = 120
 
 # What has no data in health, and why.
 EMPTY_IN_HEALTH = {
-    "overview: Refusals: whose fault errors are": "nothing is refused",
+    "overview: Refusals by reason": "nothing is refused",
 } | {
     f"{dashboard}: {event}": "nothing restarts; tested by promtool"
     for dashboard in ("overview", "runtime", "strategies")
     for event in ("restarts", "strategy changes")
 }
 
-# The collector runs after 20,000 containers: at the stack's load perhaps not within a test.
-MAY_BE_EMPTY = {"runtime: Pauses: each stops every thread, older generations for longer"}
+# The collector runs after 20,000 containers: at the stack's load perhaps not within a test. One
+# part of the course has nothing that is intended, and which it is depends on the clock.
+MAY_BE_EMPTY = {
+    "runtime: Pause, mean",
+    "overview: Intended and achieved",
+    "strategies: Course",
+    *(
+        f"{dashboard}: {part}"
+        for dashboard in ("overview", "runtime", "strategies")
+        for part in ("equal load", "at the limit")
+    ),
+}
 
 NEEDS_HOOK = re.compile(r"connect_allocat(ions|ed_bytes)_")
 
@@ -149,10 +160,8 @@ def by_strategy(seen: Seen, expression: str) -> dict[str, float]:
 
 
 def queries_of(panel: str) -> list[str]:
-    """Return the queries of the one panel whose dashboard and title begin so."""
-    found = [query for query in asked() if query.where.startswith(f"{panel}:")]
-    assert len({query.where for query in found}) == 1, panel
-    return [query.expression for query in found]
+    """Return the queries of a panel, by its dashboard and title."""
+    return [query.expression for query in asked() if query.where == panel]
 
 
 def values(seen: Seen, panel: str) -> dict[str, float]:
@@ -199,17 +208,14 @@ def test_prometheus_refuses_what_is_no_query(seen: Seen) -> None:
 
 
 def test_all_strategies_serve_messages(seen: Seen) -> None:
-    throughput = values(seen, "strategies: Throughput")
+    throughput = values(seen, "strategies: Messages per second")
     assert set(throughput) == set(STRATEGIES)
     assert all(value > 0 for value in throughput.values())
 
 
 def test_full_writes_several_times_what_differential_writes(seen: Seen) -> None:
-    journal = values(seen, "strategies: Journal bytes per message")
+    journal = values(seen, "strategies: Journal bytes / message")
     assert journal["full"] > 4 * journal["differential"]
-    multiples = values(seen, "strategies: Journal bytes")
-    assert multiples["full"] == pytest.approx(1)
-    assert multiples["differential"] < 0.25
 
 
 def test_the_disk_takes_more_than_had_to_be_written(seen: Seen) -> None:
@@ -217,43 +223,49 @@ def test_the_disk_takes_more_than_had_to_be_written(seen: Seen) -> None:
 
 
 def test_a_message_costs_time_and_collections_take_a_share_of_it(seen: Seen) -> None:
-    cpu = values(seen, "strategies: CPU per message")
+    cpu = values(seen, "strategies: CPU time / message")
     assert set(cpu) == set(STRATEGIES)
     assert all(0 < value < 1 for value in cpu.values())
     # In so short a run the collector may not have been called for.
-    collector = values(seen, "strategies: GC")
+    collector = values(seen, "strategies: GC share of time")
     assert set(collector) == set(STRATEGIES)
     assert all(0 <= value < 1 for value in collector.values())
 
 
 def test_channels_come_back_from_the_journal(seen: Seen) -> None:
-    recovery = values(seen, "strategies: Recovery")
+    recovery = values(seen, "strategies: Recovery, mean")
     assert set(recovery) == set(STRATEGIES)
     assert all(0 < value < 1 for value in recovery.values())
 
 
-@pytest.mark.parametrize("panel", ["overview: Messages", "overview: Latency"])
+@pytest.mark.parametrize(
+    "panel", ["overview: Messages, client and service", "overview: p99, client and service"]
+)
 def test_client_and_service_are_shown_side_by_side(seen: Seen, panel: str) -> None:
     both = [by_strategy(seen, query) for query in queries_of(panel)]
     assert [set(side) for side in both] == [set(STRATEGIES)] * 2
     assert all(value > 0 for side in both for value in side.values())
 
 
-def test_the_intended_rate_is_what_the_load_was_told(seen: Seen) -> None:
-    intended, achieved = [by_strategy(seen, query) for query in queries_of("overview: Load")]
-    assert intended == dict.fromkeys(STRATEGIES, OPTIONS.rate)
-    assert set(achieved) == set(STRATEGIES)
+def test_the_course_answers_how_the_strategies_differ(seen: Seen) -> None:
+    for panel in ("Messages", "CPU", "Disk bytes", "Journal bytes"):
+        answer = values(seen, f"strategies: {panel}")
+        assert set(answer) == set(STRATEGIES)
+        assert answer["full"] == pytest.approx(1)
+        assert all(value > 0 for value in answer.values())
+    # A fraction of full's: one in so many.
+    assert values(seen, "strategies: Journal bytes")["differential"] > 4
 
 
 @pytest.mark.parametrize(
     "panel",
     [
         "overview: Targets down",
-        "overview: Share of errors",
+        "overview: Error share",
         "overview: Wrong answers",
         "runtime: Failed commits",
-        "runtime: Failed recoveries",
-        "runtime: Crashes",
+        "runtime: Failed loads",
+        "runtime: Actor crashes",
     ],
 )
 def test_nothing_is_wrong_in_health(seen: Seen, panel: str) -> None:

@@ -1,5 +1,6 @@
 """The generated dashboards and Prometheus's rules, as tests look at them."""
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -7,10 +8,18 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from grafana.dashboards.generate import GENERATED
-from grafana.local.panels import DashboardView, read_dashboard
 from grafana.local.stack import PROMETHEUS_DIR
 
-__all__ = ["Asked", "Rule", "asked", "dashboards", "rules"]
+__all__ = [
+    "Asked",
+    "Rule",
+    "asked",
+    "dashboard_json",
+    "dashboards",
+    "every_panel",
+    "panels",
+    "rules",
+]
 
 
 @dataclass(frozen=True)
@@ -36,8 +45,31 @@ class Asked:
 
 
 @cache
-def dashboards() -> list[DashboardView]:
-    return [read_dashboard(path) for path in sorted(GENERATED.glob("*.json"))]
+def dashboards() -> list[str]:
+    """Return the names of the generated dashboards."""
+    return sorted(path.stem for path in GENERATED.glob("*.json"))
+
+
+@cache
+def dashboard_json(name: str) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((GENERATED / f"{name}.json").read_text())
+    return content
+
+
+def panels(name: str) -> list[dict[str, Any]]:
+    """Return rows and panels of a dashboard, those in collapsed rows included."""
+    return [
+        each
+        for panel in dashboard_json(name)["panels"]
+        for each in (panel, *panel.get("panels", ()))
+    ]
+
+
+def every_panel() -> list[tuple[str, dict[str, Any]]]:
+    """Return every panel that is no row, with its dashboard's name."""
+    return [
+        (name, panel) for name in dashboards() for panel in panels(name) if panel["type"] != "row"
+    ]
 
 
 @cache
@@ -45,15 +77,14 @@ def asked() -> list[Asked]:
     """Return every query of every dashboard."""
     return [
         *(
-            Asked(f"{dashboard.name}: {panel.title}", query.expression, query.legend)
-            for dashboard in dashboards()
-            for panel in dashboard.panels
-            for query in panel.queries
+            Asked(f"{name}: {panel['title']}", target["expr"], target["legendFormat"])
+            for name, panel in every_panel()
+            for target in panel["targets"]
         ),
         *(
-            Asked(f"{dashboard.name}: {annotation.name}", annotation.expression)
-            for dashboard in dashboards()
-            for annotation in dashboard.annotations
+            Asked(f"{name}: {annotation['name']}", annotation["expr"])
+            for name in dashboards()
+            for annotation in dashboard_json(name)["annotations"]["list"]
         ),
     ]
 

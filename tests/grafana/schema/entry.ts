@@ -7,6 +7,10 @@ import type {
   FieldConfig as TimeSeriesFieldConfig,
   Options as TimeSeriesOptions,
 } from '@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen';
+import type {
+  FieldConfig as HeatmapFieldConfig,
+  Options as HeatmapOptions,
+} from '@grafana/schema/dist/esm/raw/composable/heatmap/panelcfg/x/HeatmapPanelCfg_types.gen';
 import type { Options as StatOptions } from '@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen';
 
 // The Prometheus plugin's own types are not part of @grafana/schema: its query by hand.
@@ -16,6 +20,7 @@ type PrometheusQuery = Omit<DataQuery, 'datasource'> & {
   legendFormat: string;
   range: boolean;
   instant?: boolean;
+  format?: 'heatmap';
 };
 
 // And what it reads of an annotation.
@@ -41,11 +46,12 @@ type PanelOf<Type extends string, Options, Custom> = Omit<
   };
 };
 
+type Panel =
+  | PanelOf<'timeseries', TimeSeriesOptions, TimeSeriesFieldConfig>
+  | PanelOf<'heatmap', HeatmapOptions, HeatmapFieldConfig>
+  | PanelOf<'stat', StatOptions, Record<string, never>>;
+
 export type Dashboard = Omit<kinds.Dashboard, 'panels' | 'annotations'> & {
   annotations: { list: Array<PrometheusAnnotation> };
-  panels: Array<
-    | (Omit<kinds.RowPanel, 'panels'> & { panels: [] })
-    | PanelOf<'timeseries', TimeSeriesOptions, TimeSeriesFieldConfig>
-    | PanelOf<'stat', StatOptions, Record<string, never>>
-  >;
+  panels: Array<(Omit<kinds.RowPanel, 'panels'> & { panels: Array<Panel> }) | Panel>;
 };
