@@ -3,12 +3,14 @@
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from connect_actor.client import ConnectClient, Identity
@@ -20,7 +22,7 @@ from connect_actor.v1 import connect_pb2 as wire
 from tests.process.test_process import run_cli
 from tests.support.certificates import Certificate, Parts
 from tests.support.house import until
-from tests.support.process import PATIENCE, RunningService, Start
+from tests.support.process import PATIENCE, RunningService, Start, scrape
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,20 @@ def secured(start: Start, tmp_path: Path, authority: Certificate) -> Callable[..
         )
 
     return secured
+
+
+def test_the_metrics_tell_when_the_certificate_expires(
+    secured: Callable[..., RunningService], tmp_path: Path
+) -> None:
+    service = secured()
+    certificate = x509.load_pem_x509_certificate((tmp_path / "service.pem").read_bytes())
+    ends = certificate.not_valid_after_utc.timestamp()
+    (told,) = re.findall(
+        r"^connect_certificate_not_after_seconds\{.*\} (\S+)$",
+        scrape(service.ready["metrics"]),
+        re.MULTILINE,
+    )
+    assert float(told) == ends
 
 
 async def test_sighup_has_tokens_and_certificates_read_anew(

@@ -288,6 +288,24 @@ async def test_a_usable_certificate_takes_over(
     assert not await certificate.reload()
 
 
+async def test_the_end_of_a_certificate_is_that_of_the_first_of_its_chain_and_follows_it(
+    certificate_files: CertificateFiles, authority: Certificate
+) -> None:
+    def write(*days: int) -> list[float]:
+        """Write a chain whose certificates are valid for so many days."""
+        chain = [authority.issue("service", days=(-1, until)) for until in days]
+        chain[0].write(certificate_files.certificate.parent, "service")
+        certificate_files.certificate.write_bytes(b"".join(each.pem for each in chain))
+        return [each.certificate.not_valid_after_utc.timestamp() for each in chain]
+
+    service_ends, _ = write(3, 5)
+    certificate = await ServerCertificate.open(certificate_files)
+    assert certificate.ends_at == service_ends
+    _, intermediate_ends = write(9, 7)
+    assert await certificate.reload()
+    assert certificate.ends_at == intermediate_ends
+
+
 async def test_one_usable_root_among_others_is_enough(
     open_door: Open, mutual: CertificateFiles, authority: Certificate
 ) -> None:

@@ -1,5 +1,7 @@
 """A house's metrics, as Prometheus would see them."""
 
+from pathlib import Path
+
 from prometheus_client import CollectorRegistry
 from prometheus_client.registry import Collector
 
@@ -46,6 +48,8 @@ class Meter:
             journal=house.journal.statistics,
             probes=probes or Probes(None, GcPauses(), LoopLag(house.dispatcher.loop)),
             reloads_failing=dict,
+            data_dir=Path.cwd(),
+            certificate=None,
         )
         return cls(ServiceCollector(strategy="s", journal="j", router="r", sources=sources))
 

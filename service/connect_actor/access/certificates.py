@@ -54,6 +54,8 @@ class _Loaded:
 
     certificates: bytes = field(repr=False)
     private_key: bytes = field(repr=False)
+    ends_at: float
+    """When the first certificate of the chain expires, seconds since the epoch."""
     roots: bytes | None = field(repr=False)
     client_roots: list[x509.Certificate] = field(compare=False)
     """Those of the roots that can be used."""
@@ -85,6 +87,11 @@ class ServerCertificate:
         loaded = _load(files)
         await _try_out(files, loaded)
         return cls(files, loaded)
+
+    @property
+    def ends_at(self) -> float:
+        """When the first certificate of its chain expires, seconds since the epoch."""
+        return self._loaded.ends_at
 
     @property
     def paths(self) -> list[Path]:
@@ -150,6 +157,7 @@ def _load(files: CertificateFiles) -> _Loaded:
         if public.public_bytes(*form) != chain[0].public_key().public_bytes(*form):
             raise AccessFileError(f"{files.private_key} is not the key of {files.certificate}")
         fault = _fault_of_chain(chain, now)
+        ends_at = min(each.not_valid_after_utc for each in chain).timestamp()
     except PARSER_ERRORS:
         raise AccessFileError(f"{files.certificate} holds no readable certificate in PEM") from None
     if fault is not None:
@@ -157,7 +165,7 @@ def _load(files: CertificateFiles) -> _Loaded:
     client_roots: list[x509.Certificate] = []
     if files.client_ca is not None and roots is not None:
         client_roots = _client_roots(files.client_ca, roots, now)
-    return _Loaded(certificates, private_key, roots, client_roots)
+    return _Loaded(certificates, private_key, ends_at, roots, client_roots)
 
 
 def _fault_of_chain(chain: Sequence[x509.Certificate], now: datetime) -> str | None:

@@ -208,6 +208,8 @@ async def _serve_with(settings: Settings, member: Member, probes: Probes) -> Non
             journal=journal.statistics,
             probes=probes,
             reloads_failing=access.reloader.failing,
+            data_dir=settings.data_dir,
+            certificate=access.certificate,
         )
         access.reloader.follow("keys", [], key_reload.reload, retry=KEY_RETRY)
         started = _Started(access, routes, servicer, sources, identity.public_key, ends)

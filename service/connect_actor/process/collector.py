@@ -1,12 +1,16 @@
 """The collector: puts together what is published of the whole service."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
+from shutil import disk_usage
 
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
+from connect_actor.access.certificates import ServerCertificate
 from connect_actor.actors.dispatcher import MailboxStatistics
 from connect_actor.actors.environment import ActorStatistics
 from connect_actor.actors.metrics import actor_metrics
@@ -40,6 +44,8 @@ class Sources:
     journal: Callable[[], JournalStatistics]
     probes: Probes
     reloads_failing: Callable[[], Mapping[str, bool]]
+    data_dir: Path
+    certificate: ServerCertificate | None
 
 
 class ServiceCollector(Collector):
@@ -61,6 +67,15 @@ class ServiceCollector(Collector):
             ("what",),
             [((what,), int(failing)) for what, failing in sources.reloads_failing().items()],
         )
+        if sources.certificate is not None:
+            yield families.gauge(
+                "certificate_not_after_seconds",
+                "When the server's certificate expires.",
+                sources.certificate.ends_at,
+            )
+        with suppress(OSError):
+            free = disk_usage(sources.data_dir).free
+            yield families.gauge("data_free_bytes", "Room left for the data directory.", free)
         yield from request_metrics(families, sources.requests, sources.admission)
         yield from actor_metrics(
             families, sources.actors, sources.mailboxes, sources.permits, sources.live_actors()
