@@ -53,6 +53,8 @@ async def test_the_one_that_goes_is_the_least_recently_used(journal: Script) -> 
 async def test_a_newcomer_is_refused_only_if_all_are_busy(journal: Script) -> None:
     house = House(journal, max_live_actors=2)
     channels = [await house.establish(seed) for seed in (1, 2)]
+    for channel in channels:
+        channel.occupy()
     unanswered = [channel.ask(Encrypt(b"x")) for channel in channels]
     # Not a turn has been given since: both mailboxes hold something.
     _, request = establish_request(3)

@@ -367,6 +367,7 @@ async def test_an_establish_that_finds_no_room_gives_its_place_back_too(
         key = connect_id_of(request), ALICE
         reply: LoopFuture[Any] = LoopFuture()
         house.router._asked[key] = deque([(Establish(request), reply)])
+        busy.occupy()
         held.append(busy.ask(Encrypt(b"x")))
         house.router._found(key, Standing.UNKNOWN, None)
         with pytest.raises(OverloadedError):

@@ -89,6 +89,34 @@ def test_bytes_are_limited_too_and_the_longer_wait_is_told(clock: Clock) -> None
     assert refused_for(limited, 400) == 0.0
 
 
+@pytest.mark.parametrize(("count", "size"), [(5, 10), (4, 101), (17, 0)])
+def test_operations_are_let_in_together_only_if_each_of_them_would_be(
+    clock: Clock, count: int, size: int
+) -> None:
+    limited = account(clock, operations_per_second=4.0, bytes_per_second=100.0)
+    assert not limited.admit_all(count, size)
+    assert limited.in_flight == 0
+    # Nothing was taken: a burst is there still.
+    assert limited.admit_all(4, 100)
+    assert limited.in_flight == 4
+    assert refused_for(limited) == pytest.approx(0.25)
+    limited.leave(4)
+    assert limited.in_flight == 0
+
+
+def test_operations_together_do_not_go_beyond_the_bound_that_all_share(clock: Clock) -> None:
+    accounts = Accounts(Rates(), 10, clock)
+    one, other = (accounts.of(principal_named(name)) for name in ("one", "other"))
+    assert one.admit_all(8, 0)
+    assert not other.admit_all(3, 0)
+    assert (accounts.in_flight, accounts.active) == (8, 1)
+    assert other.admit_all(2, 0)
+    assert (accounts.in_flight, accounts.active) == (10, 2)
+    one.leave(8)
+    one.leave(0)
+    assert (accounts.in_flight, accounts.active) == (2, 1)
+
+
 def test_what_is_refused_by_one_limit_takes_nothing_from_the_other(clock: Clock) -> None:
     limited = account(clock, operations_per_second=2.0, bytes_per_second=10.0)
     assert refused_for(limited, 10) == 0.0

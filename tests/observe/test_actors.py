@@ -132,10 +132,14 @@ async def test_the_depth_of_a_mailbox_is_what_a_turn_finds(
     monkeypatch.setattr(dispatcher, "TURN_SECONDS", 0.0)  # of one message each
     channel = await house.establish()
     meter = Meter.of(house)
-    replies = [channel.ask(Encrypt(b"x")) for _ in range(70)]
+    await channel.encrypt(b"served at once")
+    depth = "connect_mailbox_depth"
+    assert meter.grown(f"{depth}_count") == meter.grown(f"{depth}_sum") == 1
+    meter = Meter.of(house)
+    channel.occupy()
+    replies = [channel.ask(Encrypt(b"x")) for _ in range(69)]
     for reply in replies:
         await answer(reply)
-    depth = "connect_mailbox_depth"
     assert meter.grown(f"{depth}_count") == 70
     assert meter.grown(f"{depth}_sum") == sum(range(71))
     assert meter.grown(f"{depth}_bucket", le="64.0") == 64
@@ -165,10 +169,11 @@ async def test_messages_beyond_a_mailboxs_capacity_count_as_rejected(
     monkeypatch.setattr(ConnectActor, "mailbox_capacity", 5)
     channel = await house.establish()
     meter = Meter.of(house)
-    replies = [channel.ask(Encrypt(b"x")) for _ in range(8)]
-    for reply in replies[:5]:
+    channel.occupy()
+    replies = [channel.ask(Encrypt(b"x")) for _ in range(7)]
+    for reply in replies[:4]:
         await answer(reply)
-    for reply in replies[5:]:
+    for reply in replies[4:]:
         with pytest.raises(OverloadedError):
             await answer(reply)
     assert meter.grown("connect_mailbox_rejections_total") == 3

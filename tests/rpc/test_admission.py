@@ -24,6 +24,18 @@ async def test_as_many_operations_are_admitted_as_the_bound_says_and_no_more() -
     full.admit(0)
 
 
+async def test_operations_are_admitted_together_or_none_of_them() -> None:
+    full = admission(operations=4, total_bytes=10_000)
+    assert not full.admit_all(5, 5)
+    assert not full.admit_all(2, 10_001)
+    assert (full.under_way, full.held_bytes) == (0, 0)
+    assert full.admit_all(4, 10_000)
+    assert (full.under_way, full.held_bytes) == (4, 10_000)
+    full.answered(4)
+    full.let_go(10_000)
+    assert (full.under_way, full.held_bytes) == (0, 0)
+
+
 async def test_bytes_count_until_they_are_let_go_though_the_operation_is_answered() -> None:
     full = admission(total_bytes=10_000)
     held = full.admit(8_000)

@@ -12,9 +12,10 @@ from connect_actor.actors import phases
 from connect_actor.actors.actor import ANSWER_LATER
 from connect_actor.actors.commands import CommitFailed, Reply
 from connect_actor.actors.connect import ConnectActor
+from connect_actor.actors.mailbox import Envelope, Mailbox
 from connect_actor.actors.permits import Permit, RecoveryPermits
 from connect_actor.actors.router import Router, _Waiting
-from connect_actor.errors import ConnectError, OverloadedError, StorageError
+from connect_actor.errors import ConnectError, OverloadedError, StorageError, WriteRejectedError
 from connect_actor.persistence import committer as committing
 from connect_actor.persistence import strategies
 from connect_actor.persistence.committer import Committer
@@ -22,7 +23,6 @@ from connect_actor.persistence.contract import (
     LATEST,
     Batch,
     Journal,
-    Record,
     RecordKind,
     Recovery,
     Rejection,
@@ -84,21 +84,14 @@ def discards_only_when_its_turn_comes() -> Iterator[None]:
 
 @_mutant
 def says_that_an_unknown_write_has_succeeded() -> Iterator[None]:
-    def settled(
-        self: phases.Running,
-        sender: Reply | None,
-        result: object,
-        record: Record | None,
-        error: StorageError | None,
-    ) -> None:
-        del record
-        self._unsettled -= 1
-        if sender is not None:
-            sender.set(result)
-        if error is not None:
-            self._actor.interrupt(CommitFailed(self))
+    settle = phases._Answer.settle
 
-    with _replacing(phases.Running, settled=settled):
+    def hopeful(self: phases._Answer, error: StorageError | None) -> None:
+        if error is not None:
+            self._running._actor.interrupt(CommitFailed(self._running))
+        settle(self, None)
+
+    with _replacing(phases._Answer, settle=hopeful):
         yield
 
 
@@ -150,6 +143,18 @@ def takes_a_rejected_write_for_a_written_one() -> Iterator[None]:
             write.settle(None)
 
     with _replacing(Committer, _answer_partly=blind):
+        yield
+
+
+@_mutant
+def answers_what_stands_behind_a_rejected_write() -> Iterator[None]:
+    def shortsighted(self: Committer, under_way: committing._Round) -> None:
+        del self
+        for write in under_way.writes:
+            rejected = write.record in under_way.rejected or write.snapshot in under_way.rejected
+            write.settle(WriteRejectedError("rejected") if rejected else None)
+
+    with _replacing(Committer, _answer_partly=shortsighted):
         yield
 
 
@@ -289,6 +294,31 @@ def replays_the_stash_in_reverse() -> Iterator[None]:
             actor.handle(command, sender)
 
     with _replacing(phases._Stash, replay=replay):
+        yield
+
+
+@_mutant
+def serves_at_once_though_others_wait() -> Iterator[None]:
+    def serve(self: Mailbox, message: object, reply: Reply) -> None:
+        if self._owner is None:
+            self.put(Envelope(message, reply))
+        else:
+            self._owner.take(message, reply)
+
+    with _replacing(Mailbox, serve=serve):
+        yield
+
+
+@_mutant
+def serves_behind_a_postponed_message_at_once() -> Iterator[None]:
+    def postpone(self: ConnectActor, message: object) -> object:
+        inbox = self.actor_inbox
+        if inbox.scheduled:
+            return None
+        self.dispatcher.loop.call_soon(inbox.put, Envelope(message, self.sender))
+        return ANSWER_LATER
+
+    with _replacing(ConnectActor, postpone=postpone):
         yield
 
 

@@ -69,6 +69,7 @@ class _Driver:
             (rng.choice((1.0, 4.0, 10.0)), self._journal),
             (rng.choice((0.05, 0.2, 1.0)), world.pass_time),
             (8.0, self._command),
+            (rng.choice((0.0, 1.0, 3.0)), self._frame),
             (1.0, lambda: world.open(self._slot(), self._position())),
             (swarm(0.05), world.crash),
             (swarm(0.03), world.stop),
@@ -121,6 +122,11 @@ class _Driver:
             self._rng.choice(
                 (self._encrypt, self._encrypt, self._decrypt, self._decrypt, self._rest)
             )(slot)
+
+    def _frame(self) -> None:
+        """Some commands at once, as a frame brings them: nothing runs between."""
+        for _ in range(self._rng.choice((2, 3, 8))):
+            self._command()
 
     def _encrypt(self, slot: int) -> None:
         self._world.encrypt(slot, late=self._late())

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from typing import Self
+from unittest.mock import patch
 
+from connect_actor.actors import phases
 from connect_actor.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore
 from connect_actor.actors.dispatcher import PASS_SECONDS
 from connect_actor.errors import ConnectError
@@ -94,6 +96,8 @@ class World:
         self._pass_time = 0.0
         self._peers_made = 0
         self._logs = _LogWatch(self._hear)
+        # So that messages which take a turn of their own, since they skip many, are no rarity.
+        self._free_work = patch.object(phases, "FREE_WORK", 0)
         self.journal = SimulatedJournal(self._violations.append)
         self.ledger = Ledger(self.journal, self.faults, self._violations.append, self._note)
         self.peers = [self._new_peer() for _ in range(shape.channels)]
@@ -102,12 +106,14 @@ class World:
 
     def __enter__(self) -> Self:
         self.process.kill()
+        self._free_work.start()
         for name in _LOGGERS:
             logging.getLogger(name).addHandler(self._logs)
             logging.getLogger(name).propagate = False
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._free_work.stop()
         for name in _LOGGERS:
             logging.getLogger(name).removeHandler(self._logs)
             logging.getLogger(name).propagate = True

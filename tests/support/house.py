@@ -13,7 +13,7 @@ from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.actors.environment import ActorStatistics, ConnectEnvironment
 from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.permits import RecoveryPermits
-from connect_actor.actors.router import Router, RouterSettings
+from connect_actor.actors.router import Router, RouterSettings, _Live
 from connect_actor.client.channel import wall_clock as real_clock
 from connect_actor.clock import ServiceClock
 from connect_actor.persistence.committer import Committer
@@ -43,6 +43,12 @@ class PeerEnd:
 
     def ask(self, command: Command) -> LoopFuture[Any]:
         return self.house.ask(self.connect_id, command, self.owner)
+
+    def occupy(self) -> None:
+        """Keep the channel's actor from serving at once: what comes next waits in its mailbox."""
+        live = self.house.router._channels[self.connect_id]
+        assert isinstance(live, _Live)
+        live.mailbox.put_signal(object())
 
     def seal(self, plaintext: bytes) -> Payload:
         return self.session.encrypt(plaintext, now=NOW, random=os.urandom)[0]

@@ -64,6 +64,11 @@ class TokenBucket:
         # Whoever comes back after just that time is not sent away for the last digit of a float.
         return missing / self._rate if missing > _ROUNDING else 0.0
 
+    def holds(self, units: float, now: float) -> bool:
+        """Say whether that many units are there now."""
+        self.wait_for(0, now)
+        return units <= self._left
+
     def take(self, units: float) -> None:
         """Take units that are there."""
         self._left -= units
@@ -107,17 +112,43 @@ class Account:
         if accounts.in_flight >= accounts.max_in_flight:
             accounts.require_share(self.in_flight)
         if self._operations is not None or self._bytes is not None:
-            self._require_rate(request)
-        self.in_flight += 1
-        accounts.in_flight += 1
-        if self.in_flight == 1:
-            accounts.active += 1
+            self._require_rate(0 if self._bytes is None else request.ByteSize())
+        self._enter(1)
 
-    def leave(self) -> None:
-        """Take note that an operation has its answer."""
+    def admit_all(self, operations: int, size: int) -> bool:
+        """Let operations of so many bytes in together, as ``admit`` does each of them.
+
+        Or return False, and let none in, if not all of them may come.
+        """
         accounts = self._accounts
-        self.in_flight -= 1
-        accounts.in_flight -= 1
+        if accounts.in_flight + operations > accounts.max_in_flight:
+            return False
+        asked = [
+            (bucket, units)
+            for bucket, units in ((self._operations, operations), (self._bytes, size))
+            if bucket is not None
+        ]
+        if not all(bucket.holds(units, accounts.monotonic()) for bucket, units in asked):
+            return False
+        for bucket, units in asked:
+            bucket.take(units)
+        self._enter(operations)
+        return True
+
+    def _enter(self, operations: int) -> None:
+        accounts = self._accounts
+        if not self.in_flight:
+            accounts.active += 1
+        self.in_flight += operations
+        accounts.in_flight += operations
+
+    def leave(self, operations: int = 1) -> None:
+        """Take note that operations have their answers."""
+        if not operations:
+            return
+        accounts = self._accounts
+        self.in_flight -= operations
+        accounts.in_flight -= operations
         if not self.in_flight:
             accounts.active -= 1
 
@@ -134,8 +165,7 @@ class Account:
             bucket.wait_for(0, self._accounts.monotonic())  # it fills up to now, and no further
             bucket.take(work)
 
-    def _require_rate(self, request: Sized) -> None:
-        size = 0 if self._bytes is None else request.ByteSize()
+    def _require_rate(self, size: int) -> None:
         now = self._accounts.monotonic()
         operations, octets = self._operations, self._bytes
         # Both are asked before anything is taken: what is refused costs nothing.

@@ -173,29 +173,45 @@ class DispatchedActor(Actor):
         """
         stopped = self.actor_stopped
         turn_over = self.dispatcher.turn_over
+        while waiting and not stopped.is_set():
+            envelope = waiting.popleft()
+            self.take(envelope.message, envelope.reply_to)
+            if waiting and turn_over():
+                break
+        return not stopped.is_set()
+
+    def take(self, message: Any, reply: Future[Any] | None) -> None:  # noqa: ANN401 - any message
+        """Handle one message, and answer it as Pykka does."""
+        self.sender = reply
         try:
-            while waiting and not stopped.is_set():
-                envelope = waiting.popleft()
-                message = envelope.message
-                self.sender = reply = envelope.reply_to
-                try:
-                    if type(message) in _FOR_PYKKA:
-                        answer = self._handle_receive(message)
-                    else:
-                        answer = self.on_receive(message)
-                    if reply is not None and answer is not ANSWER_LATER:
-                        reply.set(answer)
-                except (Exception, asyncio.CancelledError):  # noqa: BLE001 - as in Pykka
-                    self._fail(reply)
-                except BaseException as error:  # noqa: BLE001 - as in Pykka
-                    self._stop_all(error, reply)
-                if waiting and turn_over():
-                    break
+            try:
+                if type(message) in _FOR_PYKKA:
+                    answer = self._handle_receive(message)
+                else:
+                    answer = self.on_receive(message)
+                if reply is not None and answer is not ANSWER_LATER:
+                    reply.set(answer)
+            except (Exception, asyncio.CancelledError):  # noqa: BLE001 - as in Pykka
+                self._fail(reply)
+            except BaseException as error:  # noqa: BLE001 - as in Pykka
+                self._stop_all(error, reply)
         except BaseException:  # noqa: BLE001 - logged by _handle_failure
             # A hook raised what Pykka does not expect of it; with a thread it would end that.
             self._handle_failure(*sys.exc_info())
         self.sender = None
-        return not stopped.is_set()
+
+    def postpone(self, message: object) -> object:
+        """Put the message in hand into the mailbox, if it is being served at once.
+
+        For what may take longer than others should wait: it gets a turn of its caller's flow.
+
+        Returns:
+            ``ANSWER_LATER``; None if the message is in such a turn already.
+        """
+        if self.actor_inbox.scheduled:
+            return None
+        self.actor_inbox.put(Envelope(message, self.sender))
+        return ANSWER_LATER
 
     def _fail(self, reply: Future[Any] | None) -> None:
         """Do with the exception in hand what Pykka does: tell the asker, or end."""
@@ -216,6 +232,8 @@ class DispatchedActor(Actor):
     def _stop_all(self, error: BaseException, reply: Future[Any] | None) -> None:
         _log.critical("%r in %s: stopping all actors", error, self)
         self._stop()
+        # A turn, should this not be one, in which the mailbox ends.
+        self.actor_inbox.put_signal(None)
         # Pykka's own loop blocks here for each; this thread is the one they need for stopping.
         ActorRegistry.stop_all(block=False)
         if reply is not None:

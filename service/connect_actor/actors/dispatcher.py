@@ -12,7 +12,7 @@ Invariants:
 1. All turns of one dispatcher run on one thread, one after another. Turns of one flow run in the
    order asked for; flows take turns in rotation, a new one last.
 2. A turn is to end once ``turn_over`` says so, after ``TURN_SECONDS``, whatever its steps cost; a
-   single step is not interrupted.
+   single step is not interrupted. What is served without a turn (``may_serve``) is as little.
 3. Turns run in passes, one callback of the loop each. A pass ends after ``PASS_SECONDS``, so that
    I/O, timers and tasks get their share however many actors are busy.
 4. At most one wake-up of the loop is under way, however many turns are asked for meanwhile, from
@@ -129,6 +129,10 @@ class Dispatcher:
         # past all those taken before.)
         self._flows: OrderedDict[Hashable, deque[Runnable]] = OrderedDict()
         self._turn_ends = 0.0
+        self.in_turn = False
+        """Whether an actor is handling messages: no other may begin until it is done."""
+        self._turn_in_hand = False
+        self._at_once_until: float | None = None
         self._awake = False  # a pass is under way or on its way
         self._closed = False
         self._thread: int | None = None  # the loop's, known from the first pass on
@@ -168,6 +172,36 @@ class Dispatcher:
     def turn_over(self) -> bool:
         """Say whether the turn in hand has had its time. On the loop's thread."""
         return self._clock() >= self._turn_ends
+
+    def may_serve(self) -> bool:
+        """Say whether an idle actor may serve a message now, without asking for a turn.
+
+        It may within the turn of a flow, and otherwise, while no flow waits for a turn, for
+        ``TURN_SECONDS`` in each pass of the loop. On the loop's thread.
+        """
+        if self.in_turn:
+            return False
+        if self._turn_in_hand:
+            return True
+        if self._flows or self._asked:
+            return False
+        now = self._clock()
+        if self._at_once_until is None:
+            self._at_once_until = now + TURN_SECONDS
+            self._loop.call_soon(self._end_at_once)
+        return now < self._at_once_until
+
+    def _end_at_once(self) -> None:
+        self._at_once_until = None
+
+    def take_turn(self, function: Callable[[], _T]) -> _T:
+        """Call a function in a turn of its own, now that ``may_serve`` allows it."""
+        self._turn_ends = self._clock() + TURN_SECONDS
+        self._turn_in_hand = True
+        try:
+            return function()
+        finally:
+            self._turn_in_hand = False
 
     async def turn(self, function: Callable[[], _T], flow: Hashable) -> _T:
         """Call a function in one turn of a flow; return, or raise, what it does.
@@ -230,11 +264,13 @@ class Dispatcher:
             else:
                 del flows[flow]
             self._turn_ends = now + TURN_SECONDS
+            self._turn_in_hand = True
             try:
                 runnable.run()
             except BaseException:  # noqa: BLE001 - see the next line
                 # Out of here it would end the event loop, and with it everybody's work.
                 _log.critical("a turn failed: %r", runnable, exc_info=True)
+            self._turn_in_hand = False
             now = clock()
         self._awake = False
         if asked:  # another thread appended after the last look, and saw the dispatcher awake

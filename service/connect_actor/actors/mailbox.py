@@ -2,7 +2,8 @@
 
 Invariants:
 
-1. Messages are handled in the order put; Pykka's stop is one of them.
+1. Messages are handled in the order put; Pykka's stop is one of them. A message that is served at
+   once finds nothing before it: the mailbox is empty and no turn is coming.
 2. A mailbox that holds messages has, or has asked for, a turn; an empty one costs memory only. The
    turn belongs to the flow of whoever waits longest for an answer.
 3. It holds at most ``capacity`` messages when a message is put. Beyond, a told message raises
@@ -20,7 +21,7 @@ from collections import deque
 from collections.abc import Hashable
 from typing import Any, Protocol
 
-from pykka import ActorDeadError
+from pykka import ActorDeadError, Future
 from pykka._envelope import Envelope
 from pykka.messages import _ActorStop
 
@@ -46,6 +47,9 @@ class Owner(Protocol):
 
     def take_turn(self, waiting: deque[Envelope[Any]]) -> bool:
         """Handle some of what waits; return whether the actor lives on."""
+
+    def take(self, message: Any, reply: Future[Any] | None) -> None:  # noqa: ANN401 - any message
+        """Handle one message."""
 
     def abandon(self) -> None:
         """End without another turn."""
@@ -81,6 +85,11 @@ class Mailbox:
         """How many messages wait."""
         return len(self._waiting)
 
+    @property
+    def scheduled(self) -> bool:
+        """Whether the actor is in a turn of this mailbox, or one is coming."""
+        return self._scheduled
+
     def put(self, envelope: Envelope[Any], /) -> None:
         """Add a message, and ask for a turn if none is coming.
 
@@ -94,6 +103,23 @@ class Mailbox:
         # Appended first, looked second: a turn that ends just now looks in the other order.
         if not self._scheduled:
             self._schedule(envelope)
+
+    def serve(self, message: object, reply: Future[Any]) -> None:
+        """Have an idle actor handle a message at once; put it if the actor is busy.
+
+        On the dispatcher's thread. A message that may take long is to be put, since nobody else
+        gets a turn before it: see ``DispatchedActor.postpone``.
+        """
+        dispatcher, owner = self._dispatcher, self._owner
+        if self._scheduled or owner is None or not dispatcher.may_serve():
+            self.put(Envelope(message, reply))
+            return
+        dispatcher.mailboxes.depths[1] += 1
+        dispatcher.in_turn = True
+        try:
+            owner.take(message, reply)
+        finally:
+            dispatcher.in_turn = False
 
     def put_signal(self, message: object) -> None:
         """Add a message that is never refused; dropped if the actor has stopped."""
@@ -125,14 +151,15 @@ class Mailbox:
         """Take a turn: see ``Runnable``."""
         depth = len(self._waiting)
         self._dispatcher.mailboxes.depths[min(DEEPEST, depth)] += 1
+        self._dispatcher.in_turn = True
         try:
             if self._owner is not None and not self._owner.take_turn(self._waiting):
                 self._let_go()
             if self._owner is None:
                 self.refuse_all()
         finally:
-            # Whatever happened: a mailbox that keeps the flag up without a turn is dead for ever.
-            self._scheduled = False
+            # Whatever happened: a mailbox that keeps its flag up without a turn is dead for ever.
+            self._dispatcher.in_turn = self._scheduled = False
             if self._waiting:
                 self._schedule(self._waiting[0])
 

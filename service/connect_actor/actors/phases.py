@@ -371,14 +371,27 @@ class _Answer(Write):
         snapshot: Snapshot | None = None,
         owner: bytes = b"",
     ) -> None:
-        super().__init__(running.connect_id, record, snapshot, owner)
+        # As ``Write`` does; one is made for every message.
+        self.channel = running.connect_id
+        self.record = record
+        self.snapshot = snapshot
+        self.owner = owner
         self._running = running
         self._sender = sender
         self._result = result
 
     def settle(self, error: StorageError | None) -> None:
-        """See ``Write``."""
-        self._running.settled(self._sender, self._result, self.record, error)
+        """Let the result go, now that it is durable; or take note that it never may."""
+        running, sender, result = self._running, self._sender, self._result
+        running.settled(self.record, sender, error)
+        if sender is None:
+            return
+        if error is not None:
+            refuse(sender, error)
+        elif type(result) is _Refusal:
+            refuse(sender, result.error)
+        else:
+            sender.set(result)
 
 
 class Running:
@@ -512,33 +525,32 @@ class Running:
         if deadline is not None:
             _require_time(self._actor, deadline)
         environment.committer.require_room()
-        if self._session.deliveries is not None:
-            return self._decrypt_once(payload)
-        plaintext, change = self._decrypt_charged(payload, environment.clock())
-        return self._persist(change, plaintext)
-
-    def _decrypt_once(self, payload: Payload) -> object:
-        now, session = self._environment.clock(), self._session
+        session = self._session
+        work = session.ratchet.work_of(payload.header)
+        if work > FREE_WORK and self._actor.postpone(command) is ANSWER_LATER:
+            return ANSWER_LATER
+        now = environment.clock()
+        if session.deliveries is None:
+            plaintext, change = self._decrypt_charged(payload, work, now)
+            return self._persist(change, plaintext)
         again = session.decrypted_before(payload, now=now)
         if again is not None:
             return self._redeliver(again)
-        plaintext, change = self._decrypt_charged(payload, now)
+        plaintext, change = self._decrypt_charged(payload, work, now)
         return self._persist(change, Delivered(plaintext, session.last_delivery_number))
 
-    def _decrypt_charged(self, payload: Payload, now: int) -> tuple[bytes, Change]:
+    def _decrypt_charged(self, payload: Payload, work: int, now: int) -> tuple[bytes, Change]:
         """Decrypt a message, and charge whoever sent it with what it costs beyond an ordinary one.
 
         Raises:
             RateLimitedError: it demands more than is done for its caller, or on its channel, now.
             ConnectError: as ``Session.decrypt`` says.
         """
-        session = self._session
-        work = session.ratchet.work_of(payload.header)
         payer = payer_of(self._actor.sender)
         if work > FREE_WORK:
             self._require_credit(work, payer)
         try:
-            decrypted = session.decrypt(payload, now=now)
+            decrypted = self._session.decrypt(payload, now=now)
         except AuthenticationFailedError:
             self._environment.statistics.forged_work += work
             if work > FREE_WORK:
@@ -669,29 +681,16 @@ class Running:
         return {"connect_id": self.connect_id, "sequence_number": number}
 
     def settled(
-        self,
-        sender: Reply | None,
-        result: object,
-        record: Record | None,
-        error: StorageError | None,
+        self, record: Record | None, sender: Reply | None, error: StorageError | None
     ) -> None:
-        """Let a result go, now that it is durable; or take note that it never may."""
+        """Take note that a write is durable; or, before anyone else is told, that it is not."""
         self._unsettled -= 1
         if error is not None:
-            _fail(sender, error)
             self._actor.interrupt(CommitFailed(self))
-            return
-        environment = self._environment
-        if environment.tracing and record is not None:
-            round_number = environment.committer.statistics.rounds
+        elif self._environment.tracing and record is not None:
+            round_number = self._environment.committer.statistics.rounds
             step = self._step(record.sequence_number)
             note("durable", id_of(sender), **step, round=round_number)
-        if sender is None:
-            return
-        if type(result) is _Refusal:
-            _fail(sender, result.error)
-        else:
-            sender.set(result)
 
     def _discard(self) -> None:
         """Throw the session away, since it is ahead of the journal for good; load it anew."""

@@ -4,7 +4,8 @@ A command comes with its caller's *owner*: what stands for a principal, empty fo
 callers are not authenticated. A channel's actor and its memory exist for the channel's owner alone,
 who finds the channel in one of these places:
 
-- live: the command goes into its actor's mailbox;
+- live: its actor serves the command at once if it is idle, and finds it in its mailbox if it is
+  busy, or while a commit is being settled, which may fail for channels not yet told;
 - waiting (``_Waiting``): kept here, in order, until an actor that is passivating has stopped, or
   until there is room for another live actor; then to a new one;
 - crashed a moment ago: refused until its back-off is over;
@@ -16,8 +17,8 @@ unknown id, by the same way and after the same work.
 Live actors are bounded. A newcomer beyond makes the least recently used idle one passivate, and
 waits for its place; it is refused only if none of those looked at is idle.
 
-In ``awaiting`` mode one operation at a time is under way in the whole service, as behind the
-audited server's parent actor, so that the effect can be measured.
+In ``awaiting`` mode one operation at a time is under way in the whole service, and goes through
+a mailbox, as behind the audited server's parent actor, so that the effect can be measured.
 
 All of it runs on the event loop's thread.
 """
@@ -176,7 +177,16 @@ class Router(Guardian):
 
         Never raises.
         """
-        if self._serial is None:
+        channel = self._channels.get(connect_id)
+        if (
+            type(channel) is _Live
+            and channel.owner == owner
+            and self._serial is None
+            and not self._environment.committer.settling
+        ):
+            channel.last_used = self._sweep
+            channel.mailbox.serve(command, reply)
+        elif self._serial is None:
             self._forward(connect_id, command, owner, reply)
         else:
             self._serial.submit(partial(self._forward, connect_id, command, owner), reply)

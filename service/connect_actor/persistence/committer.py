@@ -331,6 +331,8 @@ class Committer:
         self._renewal = loop.call_later(renew_every, self._renew)
         self._round: _Round | None = None
         self._hangs = False  # the round under way has been given up
+        self.settling = False
+        """Whether writes of a round are being settled: some of what failed may not be told yet."""
         self._timer: asyncio.TimerHandle | None = None
         self._scheduled = False
         self._needs_upkeep = False
@@ -365,7 +367,7 @@ class Committer:
             self._loop.call_soon(_settle, (write,), self._hanging())
             return
         self._writes.append(write)
-        if not self._scheduled:
+        if not self._scheduled and self._round is None:
             self._schedule()
 
     def recover(
@@ -511,7 +513,9 @@ class Committer:
         if gave_up:
             _log.warning("the journal answers again")
         else:
+            self.settling = True
             self._answer(under_way)
+            self.settling = False
         if under_way.fenced and self._on_fenced is not None:
             on_fenced, self._on_fenced = self._on_fenced, None
             on_fenced()
@@ -557,7 +561,7 @@ class Committer:
 
     def _give_up(self, under_way: _Round) -> None:
         """Answer everyone for a journal that doesn't; what it may still do is fenced by numbers."""
-        self._hangs = True
+        self._hangs = self.settling = True
         self.statistics.timed_out_rounds += 1
         error = self._hanging()
         _log.error("the journal does not answer; giving up on one round")
@@ -567,6 +571,7 @@ class Committer:
         _settle(queued, error)
         for read in (*under_way.reads, *unread):
             read.answered(self._unreadable())
+        self.settling = False
 
     async def close(self) -> None:
         """Finish what was asked for, then release the journal.

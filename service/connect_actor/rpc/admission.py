@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from connect_actor.errors import OverloadedError
 
-__all__ = ["Admission", "Bounds"]
+__all__ = ["OVERHEAD_BYTES", "Admission", "Bounds"]
 
 # Streams are read on below this share of the operations; the rest is for the frames that are being
 # read already, and for unary calls, which can't be held up.
@@ -28,8 +28,8 @@ _READ_BELOW = 0.75
 _EXPECTED_FRAME = 64
 _MOMENT = 0.001
 
-# What an operation holds beside its own bytes: its slot, command, envelope and write.
-_OVERHEAD_BYTES = 1_024
+OVERHEAD_BYTES = 1_024
+"""What an operation holds beside its own bytes: its slot, command, record and answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class Admission:
                 f"{bounds.max_operations} operations are under way in the service:"
                 " try again after a pause"
             )
-        held = size + _OVERHEAD_BYTES
+        held = size + OVERHEAD_BYTES
         if self.held_bytes + held > bounds.max_bytes:
             raise OverloadedError(
                 f"the service holds {bounds.max_bytes} bytes of requests and of answers that nobody"
@@ -89,9 +89,25 @@ class Admission:
         self.held_bytes += held
         return held
 
-    def answered(self) -> None:
-        """Count an operation as done; whoever has waited longest for room may go on."""
-        self.under_way -= 1
+    def admit_all(self, operations: int, held: int) -> bool:
+        """Take operations on that hold so many bytes, ``OVERHEAD_BYTES`` each included.
+
+        As ``admit`` for each of them; or return False, and take none on, if there is not room for
+        all.
+        """
+        bounds = self.bounds
+        if (
+            self.under_way + operations > bounds.max_operations
+            or self.held_bytes + held > bounds.max_bytes
+        ):
+            return False
+        self.under_way += operations
+        self.held_bytes += held
+        return True
+
+    def answered(self, operations: int = 1) -> None:
+        """Count operations as done; whoever has waited longest for room may go on."""
+        self.under_way -= operations
         if self._waiting and not self._pumping:
             self._pumping = True
             asyncio.get_running_loop().call_soon(self._pump)

@@ -24,7 +24,6 @@ import grpc
 from pykka import Future
 
 from connect_actor.access.gate import Caller
-from connect_actor.access.quotas import Account
 from connect_actor.actors.router import Routes
 from connect_actor.errors import (
     CallerError,
@@ -35,7 +34,7 @@ from connect_actor.errors import (
     UnauthenticatedError,
 )
 from connect_actor.observe.tracing import note, tracing
-from connect_actor.rpc.admission import Admission
+from connect_actor.rpc.admission import OVERHEAD_BYTES, Admission
 from connect_actor.rpc.entrance import Visit, parse, pushed_out
 from connect_actor.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
 from connect_actor.rpc.status import public_error, status_of, tell_refusal
@@ -70,9 +69,9 @@ class _Slot(Future[Any]):
     """One operation, and where its answer goes: an ask's future without the waiting."""
 
     __slots__ = (
-        "account",
         "answer",
         "arrival",
+        "counted",
         "error",
         "held",
         "operation_id",
@@ -88,8 +87,8 @@ class _Slot(Future[Any]):
     def __init__(self, exchange: "Exchange", operation_id: int, arrival: Arrival) -> None:
         # Pykka's own state is for futures that are waited for; nobody can wait for this one.
         self.payer = exchange
-        self.account: Account | None = None
-        """Whoever counts it until it is answered."""
+        self.counted = False
+        """Whether the caller's account counts it until it is answered."""
         self.operation_id = operation_id
         self.arrival = arrival
         self.held = 0
@@ -174,6 +173,8 @@ class Exchange:
         """Bytes of the answers that are being written."""
         self._active_at = 0.0
         self._answered: list[_Slot] = []
+        self._done = self._leaving = 0
+        """Operations answered in this pass of the loop; and those that the account counts."""
         self._ready = asyncio.Event()
         self._room = asyncio.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -337,17 +338,49 @@ class Exchange:
         """Submit operations from the one with this number on; return that of the next one."""
         end = begin
         while end < len(operations):
-            self._submit(operations[end], arrivals)
-            end += 1
-            over = (end - begin) % _AT_ONCE == 0 and self._dispatcher.turn_over()
-            if over or self._owing or self._full:
+            count = min(_AT_ONCE, self._max_in_flight - self._in_flight)
+            end += self._submit_together(operations[end : end + count], arrivals)
+            if self._owing or self._full or self._dispatcher.turn_over():
                 break
         return end
 
+    def _submit_together(self, operations: Sequence[wire.Operation], arrivals: Arrivals) -> int:
+        """Submit a few operations, as far as there is room for their bytes; return how many.
+
+        Service and caller's account admit them as one, or else each on its own.
+        """
+        room = self._admission.bounds.max_stream_bytes - self._held_bytes
+        held = []
+        for operation in operations:
+            size = operation.ByteSize() + OVERHEAD_BYTES
+            held.append(size)
+            room -= size
+            if room <= 0:
+                break
+        count = len(held)
+        self._in_flight += count
+        self._statistics.stream_in_flight += count
+        account = self.caller.account
+        admitted = self._admission.admit_all(count, sum(held))
+        counted = (
+            admitted
+            and account is not None
+            and account.admit_all(count, sum(held) - count * OVERHEAD_BYTES)
+        )
+        for operation, size in zip(operations, held, strict=False):
+            name = operation.WhichOneof("request") or UNKNOWN_OPERATION
+            slot = _Slot(self, operation.operation_id, arrivals[name])
+            slot.counted = counted
+            if admitted:
+                self._held_bytes += size
+                slot.held = size
+            self._submit(operation, slot)
+        return count
+
     async def _in_turn(self, size: int, work: Callable[[], _T]) -> _T:
-        """Do work for so many operations, in a turn if that is much."""
-        if size <= _AT_ONCE:
-            return work()
+        """Do work for so many operations: at once if it is little and nobody waits for a turn."""
+        if size <= _AT_ONCE and self._dispatcher.may_serve():
+            return self._dispatcher.take_turn(work)
         return await self._dispatcher.turn(work, self.flow)
 
     # --- Payer ------------------------------------------------------------------------------------
@@ -367,36 +400,33 @@ class Exchange:
 
     # --- Operations and their answers -------------------------------------------------------------
 
-    def _submit(self, operation: wire.Operation, arrivals: Arrivals) -> None:
-        self._in_flight += 1
-        self._statistics.stream_in_flight += 1
-        name = operation.WhichOneof("request") or UNKNOWN_OPERATION
-        arrival = arrivals[name]
-        slot = _Slot(self, operation.operation_id, arrival)
+    def _submit(self, operation: wire.Operation, slot: _Slot) -> None:
         if self._tracing:
             slot.request_id = self._request_id(slot)
-        try:
-            slot.held = held = self._admission.admit(operation.ByteSize())
-        except OverloadedError:
-            slot.error = public_error()
-            self._answer(slot)
-            return
-        self._held_bytes += held
+        if not slot.held:
+            try:
+                slot.held = self._admission.admit(operation.ByteSize())
+            except OverloadedError:
+                slot.error = public_error()
+                self._answer(slot)
+                return
+            self._held_bytes += slot.held
+        kind = slot.arrival.kind
         try:
             account = self.caller.account
-            if account is not None:
+            if account is not None and not slot.counted:
                 account.admit(operation)
-                slot.account = account
-            if arrival.kind is None:
+                slot.counted = True
+            if kind is None:
                 raise MalformedRequestError("the operation holds no request this service knows")
-            connect_id, command = arrival.kind.command(
-                getattr(operation, name), self._deadline, self._max_message_bytes
+            connect_id, command = kind.command(
+                getattr(operation, kind.name), self._deadline, self._max_message_bytes
             )
         except ConnectError:
             slot.set_exception()
         else:
             if self._tracing:
-                note("received", slot.request_id, operation=name, connect_id=connect_id)
+                note("received", slot.request_id, operation=kind.name, connect_id=connect_id)
             self._router.route(connect_id, command, slot, self.caller.owner)
 
     def _request_id(self, slot: _Slot) -> str:
@@ -404,10 +434,19 @@ class Exchange:
 
     def done(self, slot: _Slot) -> None:
         """Take an admitted operation that has its answer, whether the stream lives or not."""
-        if slot.account is not None:
-            slot.account.leave()
-        self._admission.answered()
+        # What is answered in one pass of the loop is counted as one.
+        if not self._done:
+            self._dispatcher.loop.call_soon(self._count_answered)
+        self._done += 1
+        self._leaving += slot.counted
         self._answer(slot)
+
+    def _count_answered(self) -> None:
+        done, self._done = self._done, 0
+        leaving, self._leaving = self._leaving, 0
+        self._admission.answered(done)
+        if self.caller.account is not None:
+            self.caller.account.leave(leaving)
 
     def _answer(self, slot: _Slot) -> None:
         # Behind the first, whoever writes the answers is awake.
