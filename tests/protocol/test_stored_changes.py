@@ -8,8 +8,8 @@ from connect_actor.protocol.changes import (
     InconsistentChangeError,
     Received,
     Sent,
-    change_to_stored,
     decode_changes,
+    encode_change,
 )
 from connect_actor.stored.v1 import session_pb2 as stored
 
@@ -17,7 +17,7 @@ from connect_actor.stored.v1 import session_pb2 as stored
 def encode(*runs: tuple[Change, int]) -> bytes:
     message = stored.ChangeRuns()
     for first, further in runs:
-        message.runs.add(first=change_to_stored(first), further=further)
+        message.runs.add(first=stored.Change.FromString(encode_change(first)), further=further)
     return message.SerializeToString()
 
 

@@ -62,7 +62,7 @@ from connect_actor.persistence.contract import (
     Snapshot,
 )
 from connect_actor.persistence.recovery import rebuild
-from connect_actor.protocol.changes import Change, change_size
+from connect_actor.protocol.changes import Change, encode_change
 from connect_actor.protocol.delivery import Delivered
 from connect_actor.protocol.handshake import encode_request, respond
 from connect_actor.protocol.payload import Payload
@@ -637,7 +637,7 @@ class Running:
         kind, payload = self._strategy.record(self._session, change)
         # Such a record is the change and nothing else.
         is_change = kind is RecordKind.CHANGE
-        statistics.change_bytes += len(payload) if is_change else change_size(change)
+        statistics.change_bytes += len(payload if is_change else encode_change(change))
         self._append(kind, payload, result)
         return ANSWER_LATER
 

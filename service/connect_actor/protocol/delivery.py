@@ -34,8 +34,8 @@ from connect_actor.protocol.changes import (
     PLAINTEXT_DIGEST_SIZE,
     IdempotentSend,
     InconsistentChangeError,
+    encode_idempotent_send,
     idempotent_send_from_stored,
-    idempotent_send_to_stored,
 )
 from connect_actor.protocol.payload import Header, Payload
 from connect_actor.protocol.primitives import KEY_SIZE
@@ -264,7 +264,7 @@ class DeliveryWindow:
                 kept.digest = delivery.digest
             else:
                 kept.previous_chain_length = delivery.previous_chain_length
-                idempotent_send_to_stored(delivery.once, kept.sent)
+                kept.sent.MergeFromString(encode_idempotent_send(delivery.once))
         return window
 
     @classmethod
