@@ -2,10 +2,10 @@
 # The base is pinned by release; pin it by digest where your registry is at hand.
 FROM python:3.11-slim-bookworm AS build
 
-# For the allocation hook, the one thing that is compiled. (python3-dev is for bases whose Python is
+# For the two extensions, all that is compiled. (python3-dev is for bases whose Python is
 # Debian's; the official image brings its own headers.)
 RUN apt-get update \
- && apt-get install -y --no-install-recommends gcc libc6-dev python3-dev \
+ && apt-get install -y --no-install-recommends gcc libc6-dev libssl-dev python3-dev \
  && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src

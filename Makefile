@@ -22,7 +22,7 @@ setup: $(READY) $(PACKAGES) ## Make the virtual environment, and the JavaScript 
 $(shell test -x $(BIN)/python && test "$$(cat $(READY) 2>&1)" = "$$(pwd)" || rm -f $(READY))
 
 # The mark is removed first, so that what an interruption leaves behind is made anew, too.
-$(READY): requirements-dev.lock pyproject.toml hatch_build.py service/connect_actor/observe/_allocation_hook.c
+$(READY): requirements-dev.lock pyproject.toml hatch_build.py service/connect_actor/observe/_allocation_hook.c service/connect_actor/protocol/_message_step.c
 	@echo "==> virtual environment in $(VENV) (once)"
 	@test -e $@ || rm -rf $(VENV)
 	@rm -f $@

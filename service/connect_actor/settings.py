@@ -236,6 +236,10 @@ class Settings(SourcedSettings):
     shutdown_grace: _Seconds = Field(
         20.0, description="seconds for finishing what was accepted when stopped"
     )
+    native_message_step: bool = Field(
+        default=True,
+        description="do the cryptography of a message in one native call, where that is built",
+    )
     allow_debugger: bool = Field(
         default=False,
         description="let cores be written and debuggers attach: they see every key",

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import ClassVar, Protocol
 from unittest.mock import patch
 
-from connect_actor.protocol import primitives
+from connect_actor.protocol import message_step, primitives
 
 __all__ = ["FaultError", "Target", "Work", "require", "traced_peak"]
 
@@ -67,6 +67,8 @@ class Work:
             return skip(chain_key, messages)
 
         with (
+            # Nothing can look into a native call.
+            patch.object(message_step, "_active", message_step.PYTHON),
             patch.object(primitives, "step_chain", step_chain),
             patch.object(primitives, "skip_chain", skip_chain),
         ):

@@ -280,9 +280,11 @@ async def test_what_the_image_holds_serves_as_another_user_and_keeps_its_channel
 
 
 @needs_hook
-def test_the_image_holds_the_load_generator_and_the_allocation_hook(installed: Installed) -> None:
+def test_the_image_holds_the_load_generator_and_both_extensions(installed: Installed) -> None:
     code, told = installed.run(installed.python, "-m", "connect_loadgen.cli", "--help")
     assert code == 0
     assert "compare" in told
     assert list((installed.prefix / "connect_actor" / "observe").glob("_allocation_hook*.so"))
+    step = "import connect_actor.protocol._message_step"
+    assert installed.run(installed.python, "-c", step) == (0, "")
     assert not (installed.prefix / "tests").exists()

@@ -12,7 +12,8 @@ from connect_actor.observe.allocation import AllocationProbe
 from connect_actor.observe.gc_pauses import GcPauses
 from connect_actor.observe.loop_lag import SAMPLE_SECONDS, LoopLag
 from connect_actor.observe.runtime import Probes
-from tests.support.compiler import needs_hook
+from connect_actor.protocol import message_step
+from tests.support.compiler import needs_hook, needs_native_step
 from tests.support.house import House
 from tests.support.meter import Meter
 from tests.support.process import PATIENCE
@@ -158,3 +159,20 @@ async def test_without_the_hook_allocation_is_absent_and_said_to_be(house: House
         meter.value("connect_allocated_bytes_total", domain="obj")
     with pytest.raises(KeyError):
         meter.value("connect_allocations_total", domain="obj")
+
+
+@pytest.mark.parametrize(
+    ("native", "implementation"),
+    [(False, "python"), pytest.param(True, "native", marks=needs_native_step)],
+)
+async def test_what_does_the_cryptography_of_a_message_is_told(
+    house: House,
+    native: bool,  # noqa: FBT001
+    implementation: str,
+) -> None:
+    message_step.use(native=native)
+    try:
+        meter = Meter.of(house)
+        assert meter.value("connect_message_step_info", implementation=implementation) == 1
+    finally:
+        message_step.use(native=True)

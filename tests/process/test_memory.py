@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.compiler import needs_native_step
+
 _CHANNELS = 20
 _ENDS = 2 * _CHANNELS
 
@@ -17,7 +19,7 @@ _ENDS = 2 * _CHANNELS
 _TALK = """
 import hashlib, itertools, os, signal, sys
 from connect_actor.v1 import connect_pb2 as wire
-from connect_actor.protocol import primitives
+from connect_actor.protocol import message_step, primitives
 from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
 from connect_actor.protocol.keys import Identity
 
@@ -36,7 +38,10 @@ def step_and_note(key):
     return message_key, following
 
 if tells:
+    message_step.use(native=False)
     primitives.step_chain = step_and_note
+else:
+    message_step.use(native=sys.argv[3] == "native")
 limits, ends = ChannelLimits(redelivery_window=0), []
 for _ in range(channels):
     initiation = Initiation.begin(Identity.generate(random), random)
@@ -82,10 +87,10 @@ def old_keys(messages: int) -> dict[str, set[bytes]]:
 
 
 @contextmanager
-def stopped(messages: int) -> Iterator[tuple[int, bytes]]:
+def stopped(messages: int, step: str) -> Iterator[tuple[int, bytes]]:
     """Yield a process that has talked, and a key that it still holds."""
     with subprocess.Popen(  # noqa: S603 - our own script
-        _arguments(messages, "keep"), stdout=subprocess.PIPE
+        _arguments(messages, step), stdout=subprocess.PIPE
     ) as process:
         try:
             assert process.stdout is not None
@@ -125,8 +130,9 @@ def found_in(process: int, keys: set[bytes]) -> set[bytes]:
     return found
 
 
+@pytest.mark.parametrize("step", ["python", pytest.param("native", marks=needs_native_step)])
 @pytest.mark.parametrize("messages", [20, 100])
-def test_what_is_left_of_old_keys_does_not_grow_with_the_messages(messages: int) -> None:
+def test_what_is_left_of_old_keys_does_not_grow_with_the_messages(messages: int, step: str) -> None:
     """Python wipes nothing: a freed key stays until its place is used again, which is soon.
 
     The bound that ``docs/threat-model.md`` states: one chain key for each end, whatever has been
@@ -136,7 +142,7 @@ def test_what_is_left_of_old_keys_does_not_grow_with_the_messages(messages: int)
     padded = {
         bytes(byte ^ pad for byte in key): key for key in keys["chain"] for pad in (0x36, 0x5C)
     }
-    with stopped(messages) as (process, live):
+    with stopped(messages, step) as (process, live):
         found = found_in(process, {live, *padded, *keys["chain"], *keys["message"]})
     assert live in found  # the search finds what is there
     chain = {padded.get(key, key) for key in found} & keys["chain"] - {live}

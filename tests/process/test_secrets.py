@@ -250,6 +250,8 @@ _PUBLIC = {
     "ClientTls.certificate",
     "Epoch.key_id",  # of the one that it seals under
     "ConnectEnvironment.random",  # a function that returns bytes
+    "MessageStep.open",  # and two more
+    "MessageStep.seal",
     "_Started.identity",  # the public half
 }
 

@@ -38,6 +38,7 @@ class Checkout:
             "pyproject.toml",
             "hatch_build.py",
             "service/connect_actor/observe/_allocation_hook.c",
+            "service/connect_actor/protocol/_message_step.c",
         ):
             (self.place / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, self.place / name)

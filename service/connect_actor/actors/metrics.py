@@ -8,6 +8,7 @@ from connect_actor.actors.dispatcher import MailboxStatistics
 from connect_actor.actors.environment import ActorStatistics
 from connect_actor.actors.permits import RecoveryPermits
 from connect_actor.observe.families import Families
+from connect_actor.protocol import message_step
 
 __all__ = ["actor_metrics"]
 
@@ -21,6 +22,11 @@ def actor_metrics(
 ) -> Iterator[Metric]:
     """Yield the metrics of the actors' lives, their recovery and their mailboxes."""
     counter, gauge = families.counter, families.gauge
+    yield families.info(
+        "message_step",
+        "What does the cryptography of a message.",
+        {"implementation": message_step.active().name},
+    )
     yield gauge("actors_live", "Actors alive.", live_actors)
     yield counter("actor_starts", "Actors started.", actors.started)
     yield counter("actor_recoveries", "Channels recovered.", actors.recovered)

@@ -35,6 +35,7 @@ from connect_actor.process.key_reload import KEY_RETRY, KeyReload
 from connect_actor.process.limits import channel_limits, connection_bounds, work_bounds
 from connect_actor.process.paths import IDENTITY_FILE, journal_file, key_source, make_private
 from connect_actor.process.shares import require_layout
+from connect_actor.protocol import message_step
 from connect_actor.rpc.server import ConnectionBounds, RpcServer
 from connect_actor.rpc.servicer import ConnectServicer
 from connect_actor.settings import Settings
@@ -101,6 +102,7 @@ async def serve(settings: Settings, member: Member | None = None) -> None:
     loop = asyncio.get_running_loop()
     # First of all: what is allocated before its hook is in place is not counted.
     probes = Probes.start(loop)
+    message_step.use(native=settings.native_message_step)
     try:
         await _serve_with(settings, member or Member(), probes)
     finally:

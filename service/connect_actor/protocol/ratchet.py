@@ -33,7 +33,7 @@ from connect_actor.errors import (
     MessageReplayedError,
     SkipLimitExceededError,
 )
-from connect_actor.protocol import primitives
+from connect_actor.protocol import message_step, primitives
 from connect_actor.protocol.changes import InconsistentChangeError, Received, ReceivedSkipped, Sent
 from connect_actor.protocol.payload import Header, Payload
 from connect_actor.protocol.primitives import KeyPair, KeyPairs, Random, WeakKeyError
@@ -51,6 +51,7 @@ __all__ = [
 MAX_SKIPPED_CHAINS = 5
 # Indexes, and the count of turns, are uint32 where they are written.
 MAX_CHAIN_LENGTH = 2**32 - 1
+_BAD_TAG = "the message's tag does not fit: it is forged, damaged or of another channel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +104,18 @@ class _SendingTurn:
     chain: Chain
 
 
-def _advance(chain: Chain, index: int) -> _Advance:
-    """Derive the message key of ``index`` and those before it, leaving the chain as it is."""
+def _skip(chain: Chain, index: int) -> tuple[dict[int, bytes], bytes]:
+    """Derive the message keys before ``index``, and its chain key; the chain stays as it is."""
     key = chain.chain_key
     skipped: dict[int, bytes] = {}
     for missing in range(chain.next_index, index):
         skipped[missing], key = primitives.step_chain(key)
+    return skipped, key
+
+
+def _advance(chain: Chain, index: int) -> _Advance:
+    """Derive the message key of ``index`` and those before it, leaving the chain as it is."""
+    skipped, key = _skip(chain, index)
     message_key, key = primitives.step_chain(key)
     return _Advance(message_key, key, index + 1, skipped)
 
@@ -239,16 +246,17 @@ class Ratchet:
         if number >= MAX_CHAIN_LENGTH:
             raise ChannelExpiredError("the sending chain has no number left: establish anew")
         header = Header(sending.ratchet_key, previous_chain_length, number, request_id, created_at)
-        message_key, chain_key = primitives.step_chain(sending.chain_key)
         nonce = random(primitives.NONCE_SIZE)
-        payload = self.seal(header, nonce, plaintext, message_key)
+        ciphertext, message_key, chain_key = message_step.active().seal(
+            sending.chain_key, self.associated_data, header, nonce, plaintext
+        )
         # From here on nothing can fail.
         if turn is not None:
             self._turn_sending(turn)
         sending.chain_key = chain_key
         sending.next_index = number + 1
         private_key = b"" if turn is None else turn.own_key.private_key
-        return payload, Sent(number, private_key), message_key
+        return Payload(header, nonce, ciphertext), Sent(number, private_key), message_key
 
     def decrypt(self, payload: Payload) -> tuple[bytes, Received | ReceivedSkipped, bytes]:
         """Decrypt one message, in any order of arrival.
@@ -340,9 +348,7 @@ class Ratchet:
             self.associated_data + payload.header.encode(),
         )
         if plaintext is None:
-            raise AuthenticationFailedError(
-                "the message's tag does not fit: it is forged, damaged or of another channel"
-            )
+            raise AuthenticationFailedError(_BAD_TAG)
         return plaintext
 
     # --- Decrypting, by where the message's key comes from ---------------------------------------
@@ -392,14 +398,19 @@ class Ratchet:
 
     def _open_ahead(self, payload: Payload, chain: Chain) -> tuple[bytes, _Advance]:
         """Return the plaintext of a message of a chain, and the chain moved on to behind it."""
-        index = payload.header.message_number
-        if index == chain.next_index:
-            advance = _advance(chain, index)
-            return self.open(payload, advance.message_key), advance
+        header = payload.header
+        index = header.message_number
+        ahead = index - chain.next_index
         # Chain keys alone take half as long: the skipped messages' keys are for what is authentic.
-        chain_key = primitives.skip_chain(chain.chain_key, index - chain.next_index)
-        message_key, _ = primitives.step_chain(chain_key)
-        return self.open(payload, message_key), _advance(chain, index)
+        chain_key = primitives.skip_chain(chain.chain_key, ahead) if ahead else chain.chain_key
+        opened = message_step.active().open(
+            chain_key, self.associated_data, header, payload.nonce, payload.ciphertext
+        )
+        if opened is None:
+            raise AuthenticationFailedError(_BAD_TAG)
+        plaintext, message_key, chain_key = opened
+        skipped = _skip(chain, index)[0] if ahead else {}
+        return plaintext, _Advance(message_key, chain_key, index + 1, skipped)
 
     def _derive_turn(self, own_key: KeyPair, peer_key: bytes) -> _SendingTurn:
         root_key, chain_key = primitives.step_root(self.root_key, own_key.exchange(peer_key))
