@@ -309,7 +309,7 @@ def test_strategies_are_told_apart_on_every_panel_of_the_comparison() -> None:
 def selectors(expression: str) -> Iterator[tuple[str, str, str]]:
     """Yield each name of a series, what stands before it, and what stands behind it."""
     names = (
-        r"\b((?:instance_strategy|strategy_loop):[\w:]+"
+        r"\b((?:instance_strategy(?:_operation)?|strategy_loop):[\w:]+"
         r"|(?:connect|loadgen|process|python)_\w+|up|ALERTS)\b"
     )
     for found in re.finditer(names, expression):
