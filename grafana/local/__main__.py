@@ -7,10 +7,9 @@ import sys
 from collections.abc import Coroutine
 from typing import Any
 
-from connect_loadgen.service.process import ServiceError
+from connect_loadgen.program.running import ProgramError
 from grafana.dashboards.queries import resolve
 from grafana.dashboards.strategies import ANSWERS
-from grafana.local.listener import ListenerError
 from grafana.local.programs import InstallError, find_programs
 from grafana.local.prometheus import PrometheusApi
 from grafana.local.stack import STRATEGIES, LocalStack, StackOptions
@@ -48,7 +47,7 @@ def main() -> int:
     except asyncio.CancelledError:
         sys.stderr.write("stack: given up while starting; what was started is stopped\n")
         return 1
-    except (InstallError, ListenerError, ServiceError) as error:
+    except (InstallError, ProgramError) as error:
         sys.stderr.write(f"stack: {error}\n")
         return 1
     return 0

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from connect_actor.network.connections import http_get
-from grafana.local.listener import Listener
+from connect_loadgen.program.running import RunningProgram
 from grafana.local.programs import Programs
 
 __all__ = ["PrometheusApi", "PrometheusError", "Series", "prometheus_process"]
@@ -100,9 +100,9 @@ def _series(data: Any) -> list[Series]:  # noqa: ANN401 - JSON of two shapes
 
 def prometheus_process(
     programs: Programs, configuration: Path, data_dir: Path, listen: str
-) -> Listener:
+) -> RunningProgram[str]:
     """Return a Prometheus to be started, with this configuration file, at HOST:PORT."""
-    return Listener(
+    return RunningProgram(
         "Prometheus",
         (
             str(programs.prometheus),
@@ -110,5 +110,12 @@ def prometheus_process(
             f"--storage.tsdb.path={data_dir}",
             f"--web.listen-address={listen}",
         ),
-        _READY,
+        _address,
+        _PATIENCE,
+        says_on_stderr=True,
     )
+
+
+def _address(said: str) -> str | None:
+    found = _READY.search(said)
+    return found and found[1]

@@ -8,7 +8,7 @@ import asyncio
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any, Self, get_args
 
 from ruamel.yaml import YAML
 
+from connect_loadgen.program.exits import Exit
+from connect_loadgen.program.running import RunningProgram
 from connect_loadgen.service.process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
 from connect_loadgen.settings.load import StrategyName
-from grafana.local.listener import Listener
 from grafana.local.programs import Programs
 from grafana.local.prometheus import PrometheusApi, prometheus_process
 
@@ -106,15 +107,14 @@ class LocalStack:
         self.loads: dict[str, str] = {}
         self._programs = programs
         self._options = options
-        self._listeners: list[Listener] = []
+        self._others: list[RunningProgram[str]] = []
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         """Start services, loads and Prometheus, each kind once the one before it is ready.
 
         Raises:
-            ServiceError: a service did not start.
-            ListenerError: a load or Prometheus did not.
+            ProgramError: one of them did not start.
         """
         async with AsyncExitStack() as exits:
             directory = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="stack-")))
@@ -124,16 +124,16 @@ class LocalStack:
             await enter_all(exits, self.services.values())
             loads = {name: self._load(service) for name, service in self.services.items()}
             await enter_all(exits, loads.values())
-            self._listeners += loads.values()
-            self.loads = {name: load.address for name, load in loads.items()}
+            self._others += loads.values()
+            self.loads = {name: load.ready for name, load in loads.items()}
             config = directory / "prometheus.yml"
             metrics = {strategy: service.metrics for strategy, service in self.services.items()}
             _YAML.dump(configuration(metrics, self.loads, self._options.scrape_seconds), config)
             prometheus = prometheus_process(
                 self._programs, config, directory / "prometheus", self._options.prometheus_listen
             )
-            self._listeners.append(await exits.enter_async_context(prometheus))
-            self.prometheus = PrometheusApi(prometheus.address)
+            self._others.append(await exits.enter_async_context(prometheus))
+            self.prometheus = PrometheusApi(prometheus.ready)
             self._exits = exits.pop_all()
         return self
 
@@ -146,24 +146,23 @@ class LocalStack:
         """End everything in order, or by force if we leave because of an error.
 
         Raises:
-            ServiceError: a service did not stop in order; by now it is killed.
-            ListenerError: a load or Prometheus did not.
+            ProgramError: one of them did not stop in order; by now it is killed.
         """
         async with self._exits:
             if kind is None:
-                await asyncio.gather(*(listener.stop() for listener in self._listeners))
+                await asyncio.gather(*(other.stop() for other in self._others))
                 await asyncio.gather(*(service.stop() for service in self.services.values()))
 
     async def watch(self) -> None:
         """Wait until a part of the stack ends, which none should.
 
         Raises:
-            ServiceError: a service has.
-            ListenerError: a load or Prometheus has.
+            ProgramError: one has.
         """
-        work = _first_end(self._listeners)
-        for service in self.services.values():
-            work = service.while_alive(work)
+        work: Coroutine[None, None, None] = _for_ever()
+        programs: list[RunningProgram[Any]] = [*self._others, *self.services.values()]
+        for program in programs:
+            work = program.while_alive(work)
         await work
 
     def _service(self, strategy: StrategyName, data_dir: Path) -> ServiceProcess:
@@ -173,8 +172,8 @@ class LocalStack:
         options = ServiceOptions(strategy, "sqlite", data_dir, command=command)
         return ServiceProcess(options, _PATIENCE)
 
-    def _load(self, service: ServiceProcess) -> Listener:
-        return Listener(
+    def _load(self, service: ServiceProcess) -> RunningProgram[str]:
+        return RunningProgram(
             f"the load on {service.options.strategy}",
             (
                 sys.executable,
@@ -190,7 +189,10 @@ class LocalStack:
                 "--warm-up-seconds=0",
                 f"--duration-seconds={_DURATION}",
             ),
-            _SERVING,
+            _address,
+            _PATIENCE,
+            says_on_stderr=True,
+            ends_with=Exit.INTERRUPTED,
         )
 
 
@@ -209,14 +211,10 @@ async def enter_all(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _first_end(listeners: list[Listener]) -> None:
-    ends = [asyncio.create_task(listener.ended()) for listener in listeners]
-    try:
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        for end in ends:
-            if end.done():
-                end.result()
-    finally:
-        for end in ends:
-            end.cancel()
-        await asyncio.gather(*ends, return_exceptions=True)
+def _address(said: str) -> str | None:
+    found = _SERVING.search(said)
+    return found and found[1]
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()

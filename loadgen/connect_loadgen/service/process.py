@@ -1,22 +1,12 @@
-"""The service as a process of ours: started, watched, stopped, killed; never left behind.
+"""The service as a process of ours."""
 
-Its end is bound to ours in three ways: ``async with`` kills it on any way out, the command line
-turns SIGINT and SIGTERM into such a way out, and should we be killed outright, the kernel kills it.
-"""
-
-import asyncio
 import json
-import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
-from connect_loadgen.program.child import end_child, how_ended, kill_child, start_child
+from connect_loadgen.program.running import ProgramError, RunningProgram
 from connect_loadgen.service.endpoint import Endpoint
 from connect_loadgen.settings.load import JournalName, RouterName, RunSettings, StrategyName
 
@@ -24,17 +14,8 @@ __all__ = ["DEFAULT_COMMAND", "ServiceError", "ServiceOptions", "ServiceProcess"
 
 DEFAULT_COMMAND = (sys.executable, "-m", "connect_actor.cli")
 
-# What a user needs to see of a log to know why it ended.
-_TAIL_LINES = 15
-_TAIL_BYTES = 16_384
 
-# How long the kernel may take to report an end that has already broken a connection.
-_MOMENT = 0.5
-
-_Result = TypeVar("_Result")
-
-
-class ServiceError(Exception):
+class ServiceError(ProgramError):
     """The service did not start, or ended when it should not have; the message holds its log."""
 
 
@@ -111,7 +92,7 @@ class _Ready:
     identity: bytes | None
 
 
-class ServiceProcess:
+class ServiceProcess(RunningProgram[_Ready]):
     """A running service, as an async context manager; leaving it kills what still runs.
 
     Attributes:
@@ -120,21 +101,17 @@ class ServiceProcess:
         metrics: HOST:PORT of its metrics.
         pid: its process id.
         identity: its Ed25519 identity key, to pin; nothing if it did not tell.
-        spawned: set once there is a process, ready or not.
     """
+
+    error = ServiceError
 
     def __init__(self, options: ServiceOptions, patience: float) -> None:
         """Prepare to start; ``patience`` bounds both start and stop, in seconds."""
+        super().__init__("the service", options.command_line(), _parse_ready, patience)
         self.options = options
         self.listen = self.metrics = ""
         self.pid = 0
         self.identity: bytes | None = None
-        self.spawned = asyncio.Event()
-        self._patience = patience
-        self._process: asyncio.subprocess.Process | None = None
-        self._reader: asyncio.Task[None] | None = None
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __aexit__
-        self._stopping = False
 
     @property
     def endpoint(self) -> Endpoint:
@@ -147,130 +124,14 @@ class ServiceProcess:
         Raises:
             ServiceError: it ended, or was not ready in time.
         """
-        try:
-            self._process = await start_child(
-                *self.options.command_line(), stdout=subprocess.PIPE, stderr=self._log
-            )
-            self.spawned.set()
-            ready = await self._wait_until_ready(self._process)
-        except BaseException:
-            await self._clean_up()
-            raise
+        await super().__aenter__()
+        ready = self.ready
         self.listen, self.metrics = ready.listen, ready.metrics
         self.pid, self.identity = ready.pid, ready.identity
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Kill what still runs."""
-        await self._clean_up()
 
-    async def stop(self) -> None:
-        """Ask the service to end, and wait until it has.
-
-        Raises:
-            ServiceError: it did not end in time, or not with exit code 0.
-        """
-        process = self._running()
-        self._stopping = True
-        try:
-            code = await end_child(process, self._patience)
-        except TimeoutError:
-            raise ServiceError(
-                f"the service did not stop within {self._patience:g} s of SIGTERM\n{self._tail()}"
-            ) from None
-        if code != 0:
-            raise ServiceError(
-                f"the service did not stop in order: {how_ended(code)}\n{self._tail()}"
-            )
-
-    async def kill(self) -> None:
-        """End the service as a power cut would end its process: kill -9."""
-        process = self._running()
-        self._stopping = True
-        kill_child(process)
-        await process.wait()
-
-    async def while_alive(self, work: Coroutine[None, None, _Result]) -> _Result:
-        """Do ``work``, and give it up as soon as the service ends unbidden.
-
-        Raises:
-            ServiceError: the service ended though nobody told it to.
-        """
-        body = asyncio.create_task(work)
-        watch = asyncio.create_task(self._watch())
-        try:
-            await asyncio.wait({body, watch}, return_when=asyncio.FIRST_COMPLETED)
-            if body.done() and not body.cancelled() and body.exception() is not None:
-                # A service that dies takes its connections down first; its end is the better news.
-                await asyncio.wait({watch}, timeout=_MOMENT)
-            if watch.done():
-                watch.result()
-            return await body
-        finally:
-            body.cancel()
-            watch.cancel()
-            await asyncio.gather(body, watch, return_exceptions=True)
-
-    async def _watch(self) -> None:
-        code = await self._running().wait()
-        if not self._stopping:
-            raise ServiceError(f"the service died: {how_ended(code)}\n{self._tail()}")
-
-    def _running(self) -> asyncio.subprocess.Process:
-        if self._process is None:
-            raise RuntimeError("the service was not started")
-        return self._process
-
-    async def _wait_until_ready(self, process: asyncio.subprocess.Process) -> _Ready:
-        if process.stdout is None:
-            raise RuntimeError("the service's standard output is not ours")
-        try:
-            line = await asyncio.wait_for(process.stdout.readline(), self._patience)
-        except ValueError:
-            # More than the stream's limit without an end of line.
-            raise ServiceError("the service said something else than that it is ready") from None
-        except TimeoutError:
-            raise ServiceError(
-                f"the service was not ready within {self._patience:g} s\n{self._tail()}"
-            ) from None
-        if not line:
-            code = await process.wait()
-            raise ServiceError(f"the service did not start: {how_ended(code)}\n{self._tail()}")
-        ready = _parse_ready(line)
-        self._reader = asyncio.create_task(_discard(process.stdout))
-        return ready
-
-    async def _clean_up(self) -> None:
-        process = self._process
-        if process is not None:
-            self._stopping = True
-            kill_child(process)
-            await process.wait()
-        if self._reader is not None:
-            self._reader.cancel()
-        self._log.close()
-
-    def _tail(self) -> str:
-        size = self._log.seek(0, os.SEEK_END)
-        self._log.seek(max(size - _TAIL_BYTES, 0))
-        lines = self._log.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
-        if not lines:
-            return "(it wrote nothing to its standard error)"
-        return "end of its standard error:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-async def _discard(output: asyncio.StreamReader) -> None:
-    # Unread, a full pipe would stop the service at its next print.
-    while await output.read(_TAIL_BYTES):
-        pass
-
-
-def _parse_ready(line: bytes) -> _Ready:
+def _parse_ready(line: str) -> _Ready:
     try:
         fields = json.loads(line)
         if fields["event"] == "ready":
