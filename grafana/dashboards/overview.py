@@ -189,9 +189,9 @@ def _operations() -> list[Panel]:
             "Duration",
             "Operations per second by how long they took, from the operation's arrival at the"
             " servicer to its answer handed to gRPC. A second band above the first: operations wait"
-            " for something now and then, such as a commit or a recovery. The log says of each slow"
-            " one, by its request id, when it arrived, was recorded, durable and answered, at"
-            " `--log-level debug`.",
+            " for something now and then, such as a commit or a recovery. The log has a line `slow`"
+            " with the request id of what took a second or longer; at `--log-level debug` grep for"
+            " that id shows when it arrived, was recorded, durable and answered.",
             buckets("connect_operation_duration_seconds", STRATEGY, OPERATION),
             width=_THIRD,
         ),

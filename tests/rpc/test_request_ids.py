@@ -1,6 +1,7 @@
 """What fails for the service's own reasons is told at any level, with the ids that it concerns."""
 
 import logging
+import math
 import os
 
 import grpc
@@ -10,6 +11,7 @@ from connect_actor.client import Channel, ConnectClient, Identity
 from connect_actor.errors import ChannelDamagedError
 from connect_actor.persistence.contract import CorruptRecordError
 from connect_actor.protocol.session import Session
+from connect_actor.rpc import status
 from connect_actor.v1 import connect_pb2 as wire
 from tests.support.journals import Script
 
@@ -56,6 +58,39 @@ async def test_a_crashed_actor_names_the_request_and_the_channel(
     assert told(caplog, connect_id=channel.connect_id) == [
         ("ERROR", f"connect-{channel.connect_id} met a defect and stops")
     ]
+
+
+async def test_a_slow_operation_is_told_of_with_its_request_id(
+    client: ConnectClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    channel = await client.establish(Identity.generate(os.urandom))
+    operation = wire.EncryptRequest(connect_id=channel.connect_id)
+
+    async def unary(request_id: str) -> None:
+        await client.stub.Encrypt(operation, metadata=(("x-request-id", request_id),))
+
+    async def stream(request_id: str) -> None:
+        frame = wire.OperationFrame(
+            operations=[
+                wire.Operation(operation_id=7),
+                wire.Operation(operation_id=8, encrypt=operation),
+            ]
+        )
+        metadata = (("x-request-id", request_id),)
+        async for _ in client.stub.Exchange(iter([frame]), metadata=metadata):
+            pass
+
+    monkeypatch.setattr(status, "SLOW_SECONDS", 0.0)
+    await unary("slow-call")
+    await stream("slow-stream")
+    monkeypatch.setattr(status, "SLOW_SECONDS", math.inf)
+    await unary("quick-call")
+    await stream("quick-stream")
+    slow = [record for record in caplog.records if record.getMessage() == "slow"]
+    assert {(record.levelname, record.operation) for record in slow} == {("WARNING", "encrypt")}  # type: ignore[attr-defined] # of extra
+    assert [record.request_id for record in slow] == ["slow-call", "slow-stream/8"]  # type: ignore[attr-defined] # of extra
+    assert all(record.milliseconds >= 0 for record in slow)  # type: ignore[attr-defined] # of extra
 
 
 async def test_a_damaged_channel_is_named(

@@ -53,4 +53,5 @@ def note(event: str, request_id: str | None, **fields: str | int | None) -> None
 
 def tell(event: str, request_id: str | None, **fields: str | int | None) -> None:
     """Tell of a failure, at warning."""
-    _log.warning(event, extra={"request_id": request_id, **fields})
+    # Of each kind of failure so many lines, not of all together.
+    _log.warning(event, extra={"request_id": request_id, **fields}, stacklevel=2)

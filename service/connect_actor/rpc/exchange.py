@@ -37,7 +37,7 @@ from connect_actor.observe.tracing import note, tracing
 from connect_actor.rpc.admission import OVERHEAD_BYTES, Admission
 from connect_actor.rpc.entrance import Visit, parse, pushed_out
 from connect_actor.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
-from connect_actor.rpc.status import public_error, status_of, tell_refusal
+from connect_actor.rpc.status import public_error, status_of, tell_if_slow, tell_refusal
 from connect_actor.v1 import connect_pb2 as wire
 
 __all__ = ["MAX_OPERATIONS", "Exchange", "StreamLimits"]
@@ -472,5 +472,8 @@ class Exchange:
                 del answers[taken:]
                 break
         del self._answered[: len(answers)]
-        self._statistics.frame_answered(answers)
+        if (earliest := self._statistics.frame_answered(answers)) is not None:
+            arrival, seconds = earliest
+            slot = next(each for each in answers if each.arrival is arrival and not each.error)
+            tell_if_slow(arrival.operation, self._request_id(slot), seconds)
         return frame, answers

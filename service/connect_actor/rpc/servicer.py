@@ -31,7 +31,7 @@ from connect_actor.rpc.entrance import Context, Entrance, parse
 from connect_actor.rpc.exchange import Exchange, StreamLimits
 from connect_actor.rpc.operations import OPERATIONS, OperationKind
 from connect_actor.rpc.statistics import RequestStatistics
-from connect_actor.rpc.status import public_error, tell_refusal
+from connect_actor.rpc.status import public_error, tell_if_slow, tell_refusal
 from connect_actor.v1 import connect_pb2 as wire
 
 __all__ = ["ConnectServicer"]
@@ -207,7 +207,7 @@ class ConnectServicer:
         finally:
             visit.leave()
             statistics.call_ended()
-        statistics.call_answered(name, accepted_at)
+        tell_if_slow(name, request_id, statistics.call_answered(name, accepted_at))
         if self._tracing:
             note("answered", request_id, operation=name)
         return response

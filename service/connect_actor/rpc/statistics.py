@@ -113,9 +113,9 @@ class RequestStatistics:
         self.unary_in_flight += 1
         return perf_counter()
 
-    def call_answered(self, operation: str, accepted_at: float) -> None:
-        """Count a unary call's result."""
-        self._count_call(operation, accepted_at, _OK)
+    def call_answered(self, operation: str, accepted_at: float) -> float:
+        """Count a unary call's result; return how many seconds it took."""
+        return self._count_call(operation, accepted_at, _OK)
 
     def call_refused(self, operation: str, accepted_at: float, refusal: ConnectError) -> None:
         """Count a unary call's refusal."""
@@ -138,8 +138,12 @@ class RequestStatistics:
         self.frames_in.add(operations)
         return Arrivals(perf_counter())
 
-    def frame_answered(self, answers: Sequence[Answer]) -> None:
-        """Count the answers of a frame that is about to go."""
+    def frame_answered(self, answers: Sequence[Answer]) -> tuple[Arrival, float] | None:
+        """Count the answers of a frame that is about to go.
+
+        Returns:
+            The earliest arrival that was granted, and how many seconds ago that was.
+        """
         now = perf_counter()
         self.frames_out.add(len(answers))
         # By arrival, not one by one: most of a frame's answers have arrived together.
@@ -153,11 +157,17 @@ class RequestStatistics:
                 operation = self.operations[answer.arrival.operation]
                 operation.duration.add(now - answer.arrival.accepted_at)
                 operation.stream[self._count_refusal(answer.error)] += 1
+        if not granted:
+            return None
+        earliest = min(granted, key=lambda arrival: arrival.accepted_at)
+        return earliest, now - earliest.accepted_at
 
-    def _count_call(self, operation: str, accepted_at: float, code: str) -> None:
+    def _count_call(self, operation: str, accepted_at: float, code: str) -> float:
         statistics = self.operations[operation]
-        statistics.duration.add(perf_counter() - accepted_at)
+        seconds = perf_counter() - accepted_at
+        statistics.duration.add(seconds)
         statistics.unary[code] += 1
+        return seconds
 
     def _count_refusal(self, refusal: ConnectError) -> str:
         """Count a refusal and return the name of its code."""

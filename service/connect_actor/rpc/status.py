@@ -28,10 +28,14 @@ __all__ = [
     "public_error",
     "rule_of",
     "status_of",
+    "tell_if_slow",
     "tell_refusal",
 ]
 
 DOMAIN = "connect-actor"
+
+SLOW_SECONDS = 1.0
+"""An operation that took so long is worth a line in the log: ten times what an objective allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +134,12 @@ def tell_refusal(operation: str, request_id: str, refusal: ConnectError) -> None
     rule = rule_of(refusal)
     say = tell if isinstance(refusal, _FAILURES) else note
     say("refused", request_id, operation=operation, reason=rule.reason)
+
+
+def tell_if_slow(operation: str, request_id: str, seconds: float) -> None:
+    """Tell the log, at warning, of an operation that took ``SLOW_SECONDS`` or longer."""
+    if seconds >= SLOW_SECONDS:
+        tell("slow", request_id, operation=operation, milliseconds=round(seconds * 1_000))
 
 
 def _milliseconds(millis: int) -> Duration:
