@@ -39,7 +39,7 @@ from connect_actor.protocol.session import Session
 from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.allocation import Allocation, measure, measure_each
 from connect_loadgen.drive.load import Progress
-from connect_loadgen.run import execute_run
+from connect_loadgen.experiments.run import run_load
 from connect_loadgen.service.process import ServiceOptions, ServiceProcess
 from connect_loadgen.settings.load import RunSettings, StrategyName, load_settings
 
@@ -221,10 +221,11 @@ async def whole_service(strategy: StrategyName) -> Count:
                 [f"--target={service.listen}", "--warm-up-seconds=1", "--duration-seconds=4"],
             )
             reading = Reading(service.metrics)
-            result = await execute_run(settings, reading)
+            result = await run_load(settings, reading)
             after = reading.read()
             await service.stop()
-    messages = result.load.messages
+    (turn,) = result.sides["run"].rounds
+    messages = 0 if turn.load is None else turn.load.messages
     return Count(
         (after.blocks - reading.before.blocks) / messages,
         (after.bytes - reading.before.bytes) / messages,

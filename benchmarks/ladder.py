@@ -17,34 +17,29 @@ import argparse
 import shlex
 import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks.checkouts import checked_out, find_revision, package_of, python_of, require_own
-from benchmarks.ladder_table import (
-    PACED_SHARE,
-    LadderResult,
-    StepResult,
-    figures_of,
-    markdown_of,
-)
+from benchmarks.ladder_table import PACED, PACED_SHARE, LadderDetail, StepTold, markdown_of
 from connect_actor.process.program import run_program
-from connect_loadgen.compare import run_in_order, summarise, warnings_of
-from connect_loadgen.experiment.environment import describe_environment
-from connect_loadgen.experiment.results import Round
-from connect_loadgen.probes.trial import Variant
+from connect_loadgen.experiment.conduct import Conduct
+from connect_loadgen.experiment.model import Probe
+from connect_loadgen.experiment.numbers import spread_of
+from connect_loadgen.experiment.results import Result, Side
+from connect_loadgen.experiment.turns import Turns
+from connect_loadgen.experiments.compare import (
+    CompareSettings,
+    faults_of,
+    warnings_of,
+    withheld_of,
+)
+from connect_loadgen.probes.trial import Variant, trial_probe
 from connect_loadgen.program.ending import Ended, ending
 from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.runner import Command, Render, run_command
-from connect_loadgen.settings.load import (
-    CompareSettings,
-    ConfigurationError,
-    LoadSettings,
-    load_settings,
-)
+from connect_loadgen.settings.load import ConfigurationError, LoadSettings, load_settings
 
 __all__ = ["Step", "main", "parse_steps", "rotated"]
 
@@ -106,16 +101,15 @@ def _words(flags: str) -> tuple[str, ...]:
         raise ConfigurationError(f"{flags.strip()}: {error}") from None
 
 
-def rotated(variants: Sequence[Variant], rounds: int) -> list[list[Variant]]:
+def rotated(probes: Sequence[Probe], rounds: int) -> list[list[Probe]]:
     """Return each round's order: that of the round before, begun one later."""
-    starts = (number % len(variants) for number in range(rounds))
-    return [[*variants[start:], *variants[:start]] for start in starts]
+    starts = (number % len(probes) for number in range(rounds))
+    return [[*probes[start:], *probes[:start]] for start in starts]
 
 
-async def _climb(asked: "_Asked", progress: CommandProgress) -> LadderResult:
+async def _climb(asked: "_Asked", progress: CommandProgress) -> Result[LadderDetail]:
     arguments, settings, steps = asked.arguments, asked.settings, asked.steps
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    begun = time.monotonic()
+    conduct, turns = Conduct(settings), Turns(settings.seed, progress)
     serve = _words(arguments.serve)
     progress.step("checking the revisions out")
     with checked_out([step.commit for step in steps]) as trees:
@@ -134,49 +128,45 @@ async def _climb(asked: "_Asked", progress: CommandProgress) -> LadderResult:
             )
             for step in steps
         ]
-        saturated = await _measure(variants, settings.rounds, settings, progress)
-        if not saturated[steps[0].label]:
+        await _measure(turns, "", variants, settings)
+        if not turns.sides:
             raise Ended(ending().reason)
-        paced_rate, paced = None, None
+        rate = None
         if arguments.paced:
-            paced_rate = PACED_SHARE * _throughput(saturated[steps[0].label])
-            at_rate = settings.model_copy(update={"rate": str(paced_rate)})
-            with progress.within("paced, "):
-                paced = await _measure(variants, settings.rounds, at_rate, progress)
-    of_saturated, of_paced = figures_of(saturated), figures_of(paced) if paced else {}
-    return LadderResult(
-        started_at=started_at,
-        seconds=time.monotonic() - begun,
-        settings={**settings.model_dump(mode="json", exclude=_NOT_OF_LADDER), "serve": serve},
-        environment=describe_environment(Path(tempfile.gettempdir())),
-        cut_short=ending().reason,
-        paced_rate=paced_rate,
-        steps=[
-            StepResult(
-                label=step.label,
-                commit=step.commit,
-                flags=list(step.flags),
-                saturated=of_saturated[step.label],
-                paced=of_paced.get(step.label),
-            )
-            for step in steps
-        ],
-        warnings=[
-            *warnings_of(saturated),
-            *(f"paced, {warning}" for warning in warnings_of(paced or {})),
-        ],
+            rate = PACED_SHARE * _throughput(turns.sides[steps[0].label])
+            await _measure(turns, PACED, variants, settings.model_copy(update={"rate": str(rate)}))
+    result = conduct.result(
+        Path(tempfile.gettempdir()),
+        sides=turns.sides,
+        left_out=turns.left_out,
+        warnings=warnings_of(turns.sides),
+        faults=faults_of(turns.sides),
+        withheld=withheld_of(turns.sides),
+        detail=LadderDetail(
+            paced_rate=rate,
+            steps=[
+                StepTold(label=step.label, commit=step.commit, flags=list(step.flags))
+                for step in steps
+            ],
+        ),
     )
+    told = settings.model_dump(mode="json", exclude=_NOT_OF_LADDER)
+    return result.model_copy(update={"command": "ladder", "settings": {**told, "serve": serve}})
 
 
 async def _measure(
-    variants: Sequence[Variant], rounds: int, settings: LoadSettings, progress: CommandProgress
-) -> dict[str, list[Round]]:
-    return await run_in_order(rotated(variants, rounds), settings, progress, recovers=False)
+    turns: Turns, prefix: str, variants: Sequence[Variant], settings: CompareSettings
+) -> None:
+    probes = [
+        trial_probe(f"{prefix}{each.name}", each, settings, recovers=False) for each in variants
+    ]
+    orders = rotated(probes, settings.rounds)
+    await turns.take(prefix.strip(": "), probes, settings.rounds, orders)
 
 
-def _throughput(rounds: Sequence[Round]) -> float:
-    median = summarise(rounds, rounds).figures["messages_per_second"]
-    # Nothing was answered at all: the warnings say why, and any rate will do.
+def _throughput(side: Side) -> float:
+    median = spread_of([each.figures["messages_per_second"] for each in side.valid])
+    # Without an answer the warnings say why, and any rate will do.
     return 1.0 if median is None else max(median.median, 1.0)
 
 
@@ -240,12 +230,12 @@ def _read(flags: Sequence[str]) -> _Asked:
     return _Asked(arguments, _settings(arguments), parse_steps(arguments.steps))
 
 
-def _files(asked: _Asked) -> Mapping[Path, Render[LadderResult]]:
+def _files(asked: _Asked) -> Mapping[Path, Render[Result[LadderDetail]]]:
     output = asked.arguments.output
     return {} if output is None else {output: lambda result: result.model_dump_json(indent=2)}
 
 
-def _markdown(result: LadderResult) -> Sequence[str]:
+def _markdown(result: Result[LadderDetail]) -> Sequence[str]:
     return markdown_of(result).splitlines()
 
 

@@ -1,100 +1,66 @@
-"""The commands: of each its settings, its work, its files, and what it shows."""
+"""The commands: of each its settings, its work, and what it shows."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from connect_loadgen.audit.command import execute_audit
-from connect_loadgen.audit.report import audit_blocks, audit_page
-from connect_loadgen.audit.settings import AuditSettings
 from connect_loadgen.bench.command import execute_bench, select
 from connect_loadgen.bench.report import bench_blocks, bench_page
 from connect_loadgen.bench.settings import BenchSettings
-from connect_loadgen.compare import execute_compare
-from connect_loadgen.crash.command import execute_crash
-from connect_loadgen.crash.report import crash_blocks
+from connect_loadgen.crash.command import LOOK as CRASH
+from connect_loadgen.crash.command import run_crash
 from connect_loadgen.crash.settings import CrashSettings
-from connect_loadgen.experiment.difference import execute_diff
-from connect_loadgen.experiment.results import Result, RunResult
-from connect_loadgen.overload.command import execute_overload
-from connect_loadgen.overload.report import overload_blocks, overload_page
-from connect_loadgen.overload.settings import OverloadSettings
+from connect_loadgen.experiment.results import Result
+from connect_loadgen.experiments import audit, compare, diff, overload, reach, run, soak
 from connect_loadgen.plan import plan_of_compare, plan_of_run
-from connect_loadgen.reach.command import execute_reach, rows_chosen
-from connect_loadgen.reach.report import reach_blocks, reach_page
-from connect_loadgen.reach.results import ReachResult
-from connect_loadgen.reach.settings import ReachSettings
-from connect_loadgen.report.blocks import Page
-from connect_loadgen.report.compare_page import compare_page
-from connect_loadgen.report.diff_tables import diff_blocks
+from connect_loadgen.program.progress import CommandProgress
+from connect_loadgen.report.html import render
 from connect_loadgen.report.markdown import render_markdown
-from connect_loadgen.report.run_blocks import compare_blocks, run_blocks
-from connect_loadgen.report.run_page import run_page
-from connect_loadgen.run import execute_run
-from connect_loadgen.runner import Command, Render, html, with_notices
-from connect_loadgen.settings.load import (
-    CompareSettings,
-    ConfigurationError,
-    DiffSettings,
-    RunSettings,
-    load_settings,
-)
-from connect_loadgen.soak.command import execute_soak
-from connect_loadgen.soak.picture import picture
-from connect_loadgen.soak.report import soak_blocks, soak_page
-from connect_loadgen.soak.settings import SoakSettings
+from connect_loadgen.report.page import Look, csv_of, junit_of, page_of, terminal_blocks
+from connect_loadgen.runner import Command
+from connect_loadgen.settings.load import CommandSettings, DiffSettings, RunSettings, load_settings
 
-__all__ = ["COMMANDS"]
+__all__ = ["COMMANDS", "completion"]
 
-_Result = TypeVar("_Result", bound=Result)
+_Settings = TypeVar("_Settings", bound=CommandSettings)
 
 
-class _HasOutput(Protocol):
-    @property
-    def output(self) -> Path:
-        """Directory of the files."""
+def _json(result: Any) -> str:  # noqa: ANN401 - of any command
+    return str(result.model_dump_json(indent=2))
 
 
-def _json(result: Result) -> str:
-    return result.model_dump_json(indent=2)
-
-
-def _in_directory(
-    name: str,
-    page_of: Callable[[_Result], Page] | None = None,
-    **others: Render[_Result],
-) -> Callable[[_HasOutput], Mapping[Path, Render[_Result]]]:
-    """Return where ``NAME.json``, ``NAME.html`` and others go, and what makes them."""
-    renders: dict[str, Render[_Result]] = {"json": _json}
-    if page_of is not None:
-        renders["html"] = html(page_of)
-    renders |= others
-    return lambda settings: {
-        settings.output / f"{name}.{kind}": render for kind, render in renders.items()
+def _command(
+    settings: type[_Settings],
+    work: Callable[[_Settings, CommandProgress], Coroutine[Any, Any, Result[Any]]],
+    look: Look,
+    preview: Callable[[_Settings], Sequence[str] | None] = lambda _: None,
+) -> Command[_Settings, Result[Any]]:
+    """Return a command; all of them write the same files, the figures first."""
+    kinds: Mapping[str, Callable[[Result[Any]], str]] = {
+        "json": _json,
+        "csv": csv_of,
+        "xml": junit_of,
+        "md": lambda result: render_markdown(page_of(result, look)),
+        "html": lambda result: render(page_of(result, look)),
     }
-
-
-def _files_of_run(settings: RunSettings) -> Mapping[Path, Render[RunResult]]:
-    files: dict[Path, Render[RunResult]] = {}
-    if settings.output is not None:
-        files[settings.output] = _json
-    if settings.report is not None:
-        if settings.report in files:
-            raise ConfigurationError(f"--output and --report are both {settings.report}")
-        files[settings.report] = html(run_page)
-    return files
-
-
-def _markdown(result: ReachResult) -> str:
-    return render_markdown(with_notices(reach_page(result), result))
+    return Command(
+        partial(load_settings, settings),
+        work,
+        lambda result: terminal_blocks(result, look),
+        lambda told: (
+            {}
+            if told.directory is None
+            else {told.directory / f"{told.command}.{kind}": made for kind, made in kinds.items()}
+        ),
+        preview,
+    )
 
 
 def _plan_of_run(settings: RunSettings) -> Sequence[str] | None:
     return plan_of_run(settings) if settings.dry_run else None
 
 
-def _plan_of_compare(settings: CompareSettings) -> Sequence[str] | None:
+def _plan_of_compare(settings: compare.CompareSettings) -> Sequence[str] | None:
     return plan_of_compare(settings) if settings.dry_run else None
 
 
@@ -102,62 +68,62 @@ def _benchmarks(settings: BenchSettings) -> Sequence[str] | None:
     return [benchmark.name for benchmark in select(settings)] if settings.list else None
 
 
-def _rows(settings: ReachSettings) -> Sequence[str] | None:
-    return [row.name for row in rows_chosen(settings)] if settings.list else None
+def _rows(settings: reach.ReachSettings) -> Sequence[str] | None:
+    return [row.name for row in reach.rows_chosen(settings)] if settings.list else None
 
 
 COMMANDS: Mapping[str, Command[Any, Any]] = {
-    "run": Command(
-        partial(load_settings, RunSettings),
-        execute_run,
-        run_blocks,
-        _files_of_run,
-        preview=_plan_of_run,
-        # Where the metrics are is told in a pipe, too: the system may have chosen the port.
-        lines_in_pipe=lambda settings: settings.serve_metrics is not None,
+    "run": _command(RunSettings, run.run_load, run.LOOK, _plan_of_run),
+    "compare": _command(
+        compare.CompareSettings, compare.run_compare, compare.LOOK, _plan_of_compare
     ),
-    "compare": Command(
-        partial(load_settings, CompareSettings),
-        execute_compare,
-        compare_blocks,
-        _in_directory("compare", compare_page),
-        preview=_plan_of_compare,
-    ),
-    "diff": Command(partial(load_settings, DiffSettings), execute_diff, diff_blocks),
-    "audit": Command(
-        partial(load_settings, AuditSettings),
-        execute_audit,
-        audit_blocks,
-        _in_directory("audit", audit_page),
-    ),
+    "diff": _command(DiffSettings, diff.run_diff, diff.LOOK),
+    "audit": _command(audit.AuditSettings, audit.run_audit, audit.LOOK),
+    "reach": _command(reach.ReachSettings, reach.run_reach, reach.LOOK, _rows),
+    "overload": _command(overload.OverloadSettings, overload.run_overload, overload.LOOK),
+    "soak": _command(soak.SoakSettings, soak.run_soak, soak.LOOK),
+    "crash": _command(CrashSettings, run_crash, CRASH),
     "bench": Command(
         partial(load_settings, BenchSettings),
         execute_bench,
         bench_blocks,
-        _in_directory("bench", bench_page),
-        preview=_benchmarks,
-        lines_in_pipe=lambda _: False,
-    ),
-    "crash": Command(
-        partial(load_settings, CrashSettings), execute_crash, crash_blocks, _in_directory("crash")
-    ),
-    "overload": Command(
-        partial(load_settings, OverloadSettings),
-        execute_overload,
-        overload_blocks,
-        _in_directory("overload", overload_page),
-    ),
-    "soak": Command(
-        partial(load_settings, SoakSettings),
-        execute_soak,
-        soak_blocks,
-        _in_directory("soak", soak_page, png=picture),
-    ),
-    "reach": Command(
-        partial(load_settings, ReachSettings),
-        execute_reach,
-        reach_blocks,
-        _in_directory("reach", reach_page, md=_markdown),
-        preview=_rows,
+        lambda told: {
+            told.directory / "bench.json": _json,
+            told.directory / "bench.html": lambda result: render(bench_page(result)),
+        },
+        _benchmarks,
     ),
 }
+
+_SETTINGS: Mapping[str, type[CommandSettings]] = {
+    each.command: each
+    for each in (
+        *(RunSettings, compare.CompareSettings, DiffSettings, audit.AuditSettings),
+        *(reach.ReachSettings, overload.OverloadSettings, soak.SoakSettings, CrashSettings),
+        BenchSettings,
+    )
+}
+
+_COMPLETION = """\
+type compdef >/dev/null 2>&1 && autoload -U +X bashcompinit && bashcompinit
+_loadgen() {{
+  local words="{commands}"
+  if ((COMP_CWORD > 1)); then case ${{COMP_WORDS[1]}} in
+{cases}
+  esac; fi
+  COMPREPLY=($(compgen -W "$words" -- "${{COMP_WORDS[COMP_CWORD]}}"))
+}}
+complete -o default -F _loadgen loadgen
+"""
+
+
+def completion() -> str:
+    """Return a script for bash and zsh that completes commands and flags."""
+    flags = {
+        name: " ".join(f"--{field.replace('_', '-')}" for field in settings.model_fields)
+        for name, settings in _SETTINGS.items()
+    }
+    return _COMPLETION.format(
+        commands=" ".join(flags),
+        cases="\n".join(f'    {name}) words="{words}" ;;' for name, words in flags.items()),
+    )

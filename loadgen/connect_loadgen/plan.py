@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator
 
-from connect_loadgen.compare import order_of_rounds
 from connect_loadgen.drive.fleet import split
+from connect_loadgen.experiment.turns import shuffled_rounds
+from connect_loadgen.experiments.compare import VARIANTS, CompareSettings
 from connect_loadgen.settings.arrivals import Arrivals
-from connect_loadgen.settings.load import CompareSettings, LoadSettings, RunSettings
+from connect_loadgen.settings.load import LoadSettings, RunSettings
 from connect_loadgen.settings.storms import parse_storms
 
 __all__ = ["plan_of_compare", "plan_of_run"]
@@ -28,7 +29,7 @@ def plan_of_run(settings: RunSettings) -> list[str]:
 
 def plan_of_compare(settings: CompareSettings) -> list[str]:
     """Return what ``loadgen compare`` would do."""
-    orders = order_of_rounds(settings.rounds, settings.seed)
+    orders = shuffled_rounds(VARIANTS, settings.rounds, settings.seed)
     runs = sum(len(order) for order in orders)
     seconds = runs * (settings.warm_up_seconds + settings.duration_seconds)
     return [

@@ -21,14 +21,13 @@ from connect_loadgen.program.ending import Ended, Ending, heeding_signals
 from connect_loadgen.program.exits import Exit
 from connect_loadgen.program.files import ReportError, require_writable, write_whole
 from connect_loadgen.program.progress import CommandProgress
-from connect_loadgen.report.blocks import Block, Bullets, Page, Section
-from connect_loadgen.report.html import render
+from connect_loadgen.report.blocks import Block
 from connect_loadgen.report.terminal import show_all
 from connect_loadgen.service.cost import MetricsError
 from connect_loadgen.service.process import ServiceError
 from connect_loadgen.settings.load import ConfigurationError
 
-__all__ = ["Command", "Outcome", "Render", "html", "run_command", "with_notices"]
+__all__ = ["Command", "Outcome", "Render", "run_command"]
 
 
 class Outcome(Protocol):
@@ -37,10 +36,6 @@ class Outcome(Protocol):
     @property
     def exit(self) -> Exit:
         """What the exit code says of it."""
-
-    @property
-    def notices(self) -> Sequence[str]:
-        """What stands above every answer, in sentences."""
 
 
 _Settings = TypeVar("_Settings")
@@ -64,25 +59,6 @@ class Command(Generic[_Settings, _Outcome]):
     """Returns the files that are written, first the one that matters most."""
     preview: Callable[[_Settings], Sequence[str] | None] = lambda _: None
     """Returns lines to show instead of working, or nothing."""
-    lines_in_pipe: Callable[[_Settings], bool] = lambda _: True
-    """Whether progress is told in lines where standard error is no terminal."""
-
-
-def html(page_of: Callable[[_Outcome], Page]) -> Render[_Outcome]:
-    """Return what makes the HTML file of a page, with the outcome's notices above all else."""
-
-    def render_outcome(outcome: _Outcome) -> str:
-        return render(with_notices(page_of(outcome), outcome))
-
-    return render_outcome
-
-
-def with_notices(page: Page, outcome: Outcome) -> Page:
-    """Return the page with the outcome's notices above all else."""
-    if not outcome.notices:
-        return page
-    notices = Section("notices", "Read this first", (_alarm(outcome),))
-    return Page(page.title, page.subtitle, (notices, *page.sections))
 
 
 def run_command(name: str, command: Command[_Settings, _Outcome], flags: Sequence[str]) -> Exit:
@@ -133,7 +109,7 @@ def _run(
     except ReportError as error:
         # Told before the load, not after minutes of it.
         raise ConfigurationError(str(error)) from None
-    with CommandProgress(lines_in_pipe=command.lines_in_pipe(settings)) as progress:
+    with CommandProgress() as progress:
         outcome = uvloop.run(ending.part(command.execute(settings, progress)))
     return _deliver(name, command, files, outcome, ending)
 
@@ -161,11 +137,6 @@ def _deliver(
             f"{name}: {ending.reason}; the result holds what was measured until then\n"
         )
     with suppress(Ended):
-        notices = [_alarm(outcome)] if outcome.notices else []
-        show_all(Console(), [*notices, *command.blocks(outcome), *written])
+        show_all(Console(), [*command.blocks(outcome), *written])
         return code
     return Exit.INTERRUPTED
-
-
-def _alarm(outcome: Outcome) -> Bullets:
-    return Bullets(tuple(outcome.notices), is_alarm=True)

@@ -192,21 +192,22 @@ def _flags(
     }
 
 
-_METAVARS: Mapping[object, str] = {int: "int", float: "float", Path: "path"}
+_METAVARS: Mapping[object, str] = {int: "N", float: "X", Path: "PATH"}
 
 
 def _add_flag(parser: ArgumentParser, name: str, field: FieldInfo) -> None:
     kinds = get_args(field.annotation)
     kind = kinds[0] if NoneType in kinds else field.annotation
     choices = get_args(kind) if get_origin(kind) is Literal else ()
-    metavar = f"{{{','.join(choices)}}}" if choices else _METAVARS.get(kind, "text")
-    default = "" if field.is_required() else f" (default: {field.default})"
+    metavar = f"{{{','.join(choices)}}}" if choices else _METAVARS.get(kind, "TEXT")
+    is_told = not field.is_required() and field.default is not None
+    default = f" (default: {_written(field.default)})" if is_told else ""
     text = f"{field.description}{default}".replace("%", "%%")
     if field.is_required():
         # Validation reports it if it is missing, with everything else.
         parser.add_argument(name, metavar=name.upper(), nargs="?", help=text)
     elif kind is bool:
-        parser.add_argument(_flag(name), metavar="bool", nargs="?", const="true", help=text)
+        parser.add_argument(_flag(name), metavar="{true,false}", nargs="?", const="true", help=text)
         parser.add_argument(
             _flag(f"no_{name}"), dest=name, action="store_const", const="false", help=SUPPRESS
         )
@@ -214,6 +215,12 @@ def _add_flag(parser: ArgumentParser, name: str, field: FieldInfo) -> None:
         action = "append" if get_origin(kind) is tuple else "store"
         hidden = SUPPRESS if _is_secret(field) else text
         parser.add_argument(_flag(name), metavar=metavar, action=action, help=hidden)
+
+
+def _written(default: object) -> str:
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or "none"
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _flag(setting: str) -> str:

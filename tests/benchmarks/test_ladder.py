@@ -1,19 +1,19 @@
 """``python -m benchmarks.ladder``: its steps, its table, and a real run."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks.checkouts import REPOSITORY, find_revision
 from benchmarks.ladder import main, parse_steps, rotated
-from benchmarks.ladder_table import LadderResult, StepResult, figures_of, markdown_of
-from connect_loadgen.experiment.results import Round
-from connect_loadgen.probes.trial import Variant
-from connect_loadgen.settings.load import CompareSettings, ConfigurationError, load_settings
-from tests.support.results import cost, environment, load
+from benchmarks.ladder_table import PACED, LadderDetail, StepTold, markdown_of
+from connect_loadgen.experiment.figures import round_of
+from connect_loadgen.experiment.model import Probe
+from connect_loadgen.experiment.results import Result, Round
+from connect_loadgen.experiments.compare import CompareSettings
+from connect_loadgen.settings.load import ConfigurationError, load_settings
+from tests.support.results import WHEN, cost, environment, load, read, sides_of
 
 in_git = pytest.mark.skipif(not (REPOSITORY / ".git").exists(), reason="no checkout of git's")
 
@@ -51,58 +51,55 @@ def test_steps_that_can_not_be_told_apart_or_read_are_refused(
         parse_steps(texts)
 
 
+async def never(_: object) -> Round:
+    raise AssertionError("measured")
+
+
 def test_every_step_has_every_place_once_in_as_many_rounds() -> None:
-    variants = [Variant(name, "differential") for name in "abc"]
-    orders = ["".join(variant.name for variant in order) for order in rotated(variants, 4)]
+    probes = [Probe(name, never) for name in "abc"]
+    orders = ["".join(probe.name for probe in order) for order in rotated(probes, 4)]
     assert orders == ["abc", "bca", "cab", "abc"]
 
 
 # --- The table ------------------------------------------------------------------------------------
 
 
-def made_up(*, paced: bool = False, allocated: int | None = 20_000_000) -> LadderResult:
+def made_up(*, paced: bool = False, allocated: int | None = 20_000_000) -> Result[LadderDetail]:
     def rounds(throughput: Sequence[float], milliseconds: float, cpu: float) -> list[Round]:
         spent = cost().model_copy(update={"cpu_seconds": cpu, "allocated_bytes": allocated})
         return [
-            Round(
-                number=number,
-                position=1,
-                load=load(value, milliseconds=[milliseconds]),
-                cost=spent,
-                recovery=None,
-            )
-            for number, value in enumerate(throughput, 1)
+            round_of(load(value, milliseconds=[milliseconds]), spent, None) for value in throughput
         ]
 
-    figures = figures_of(
-        {
-            "before": rounds((1000, 2000, 4000), 40, 0.4),
-            "a|b": rounds((2000, 6000, 8000), 20, 0.2),
-            "both": rounds((3000, 6000, 16_000), 10, 0.1),
-        }
-    )
-    settings = load_settings(CompareSettings, [], {}).model_dump(mode="json")
-    return LadderResult(
-        started_at="2026-01-02T03:04:05+00:00",
+    done = {
+        "before": rounds((1000, 2000, 4000), 40, 0.4),
+        "a|b": rounds((2000, 6000, 8000), 20, 0.2),
+        "both": rounds((3000, 6000, 16_000), 10, 0.1),
+    }
+    also = {f"{PACED}{name}": turns for name, turns in done.items()} if paced else {}
+    return Result[LadderDetail](
+        command="ladder",
+        started_at=WHEN,
         seconds=60.0,
-        settings=settings,
+        settings=load_settings(CompareSettings, [], {}).model_dump(mode="json"),
         environment=environment(),
-        paced_rate=1400.0 if paced else None,
-        steps=[
-            StepResult(
-                label=label,
-                commit="0123456789abcdef",
-                flags=["--x=a b"] if label == "both" else [],
-                saturated=figures[label],
-                paced=figures[label] if paced else None,
-            )
-            for label in figures
-        ],
+        sides=sides_of({**done, **also}),
         warnings=["before, round 1: too slow"],
+        detail=LadderDetail(
+            paced_rate=1400.0 if paced else None,
+            steps=[
+                StepTold(
+                    label=label,
+                    commit="0123456789abcdef",
+                    flags=["--x=a b"] if label == "both" else [],
+                )
+                for label in done
+            ],
+        ),
     )
 
 
-def rows_of(result: LadderResult) -> list[str]:
+def rows_of(result: Result[LadderDetail]) -> list[str]:
     return [line for line in markdown_of(result).splitlines() if line.startswith("|")][2:]
 
 
@@ -144,7 +141,7 @@ def test_what_was_run_and_what_to_doubt_is_said_around_the_table() -> None:
 def test_a_figure_that_can_not_be_had_is_left_out_with_its_reason() -> None:
     result = made_up(allocated=None)
     assert rows_of(result)[10] == "|  | a\\|b | - | - | - |"
-    assert "- a|b, Allocated, B/message: the service was built without" in markdown_of(result)
+    assert "- a|b, Allocated, B/message: not known" in markdown_of(result)
 
 
 # --- A run ----------------------------------------------------------------------------------------
@@ -166,18 +163,17 @@ def test_a_run_measures_each_step_with_its_flags_in_each_round(
     output = tmp_path / "ladder.json"
     steps = ("HEAD=seldom", "HEAD=often --snapshot-interval=2")
     assert main([*steps, *TINY, "--workload=encrypt", f"--output={output}"]) == 0
-    result: dict[str, Any] = json.loads(output.read_text())
-    seldom, often = (step["saturated"]["rounds"] for step in result["steps"])
-    assert [[round_["position"] for round_ in each] for each in (seldom, often)] == [[1, 2], [2, 1]]
-    for round_ in (*seldom, *often):
-        assert round_["cost"]["records"] == round_["cost"]["messages"] > 10
-        assert list(round_["load"]["latency"]) == ["encrypt"]
-    # An end's flags win over those of every variant.
-    for round_ in often:
-        assert round_["cost"]["snapshots"] > round_["cost"]["messages"] / 4
-    for round_ in seldom:
-        assert round_["cost"]["snapshots"] < round_["cost"]["messages"] / 4
-    assert result["steps"][1]["flags"] == ["--snapshot-interval=2"]
+    result = read(output)
+    seldom, often = (result.sides[name].rounds for name in ("seldom", "often"))
+    assert [[turn.position for turn in each] for each in (seldom, often)] == [[1, 2], [2, 1]]
+    for turn in (*seldom, *often):
+        assert turn.cost is not None
+        assert turn.cost.records == turn.cost.messages > 10
+        assert turn.load is not None
+        assert list(turn.load.latency) == ["encrypt"]
+        # An end's flags win over those of every variant.
+        assert (turn.cost.snapshots > turn.cost.messages / 4) == (turn in often)
+    assert result.detail["steps"][1]["flags"] == ["--snapshot-interval=2"]
     assert "| **Throughput, messages/s** | seldom |" in capsys.readouterr().out
 
 

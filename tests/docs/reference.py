@@ -10,13 +10,14 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from connect_actor.settings import Settings
-from connect_loadgen.audit.settings import AuditSettings
 from connect_loadgen.bench.settings import BenchSettings
 from connect_loadgen.crash.settings import CrashSettings
-from connect_loadgen.overload.settings import OverloadSettings
-from connect_loadgen.reach.settings import ReachSettings
-from connect_loadgen.settings.load import CompareSettings, DiffSettings, RunSettings
-from connect_loadgen.soak.settings import SoakSettings
+from connect_loadgen.experiments.audit import AuditSettings
+from connect_loadgen.experiments.compare import CompareSettings
+from connect_loadgen.experiments.reach import ReachSettings
+from connect_loadgen.settings.load import CommandSettings, DiffSettings, LoadSettings, RunSettings
+from connect_loadgen.settings.overload import OverloadSettings
+from connect_loadgen.settings.soak import SoakSettings
 
 __all__ = ["REFERENCE", "reference"]
 
@@ -45,10 +46,23 @@ A flag `--idle-timeout 30` is `CONNECT_ACTOR_IDLE_TIMEOUT=30` in the environment
 
 _LOADGEN = """\
 
-## The load generator: `loadgen {command}`
+## The load generator: all commands
 
 A flag `--frame-operations 64` is `LOADGEN_FRAME_OPERATIONS=64` in the environment and
-`frame_operations = 64` in the file's table `[{command}]`.
+`frame_operations = 64` in the file's table of the command's name, such as `[run]`. Commands below
+list only what is theirs: settings of their own, and defaults that differ.
+
+"""
+_LOAD = """\
+
+## The load: `loadgen run`, `compare`, `audit`, `overload` and `soak`
+
+"""
+_COMMAND = """\
+
+## `loadgen {command}`
+
+{about}
 
 """
 
@@ -78,13 +92,26 @@ def _name(name: str, field: FieldInfo) -> str:
     return name.upper() if field.is_required() else f"--{name.replace('_', '-')}"
 
 
-def _table(settings: type[BaseModel]) -> str:
+def _table(settings: type[BaseModel], beyond: type[BaseModel] | None = None) -> str:
+    """Return the settings, but those that ``beyond`` has with the same default and meaning."""
+    known = {} if beyond is None else beyond.model_fields
     rows = [
         f"| `{_name(name, field)}` | {_default(field)}"
         f" | {(field.description or '').replace('|', '/')}{_choices(field)} |"
         for name, field in settings.model_fields.items()
+        if name not in known or _said(field) != _said(known[name])
     ]
+    if not rows:
+        return "No settings of its own.\n"
     return "\n".join(["| flag | default | meaning |", "|---|---|---|", *rows]) + "\n"
+
+
+def _said(field: FieldInfo) -> tuple[str, str | None]:
+    return _default(field), field.description
+
+
+def _beyond(settings: type[CommandSettings]) -> type[CommandSettings]:
+    return LoadSettings if issubclass(settings, LoadSettings) else CommandSettings
 
 
 def reference() -> str:
@@ -93,18 +120,23 @@ def reference() -> str:
         _HEAD
         + _SERVICE
         + _table(Settings)
+        + _LOADGEN
+        + _table(CommandSettings)
+        + _LOAD
+        + _table(LoadSettings, CommandSettings)
         + "".join(
-            _LOADGEN.format(command=settings.command) + _table(settings)
+            _COMMAND.format(command=settings.command, about=settings.__doc__)
+            + _table(settings, _beyond(settings))
             for settings in (
                 RunSettings,
                 CompareSettings,
                 DiffSettings,
                 AuditSettings,
-                BenchSettings,
-                CrashSettings,
+                ReachSettings,
                 OverloadSettings,
                 SoakSettings,
-                ReachSettings,
+                CrashSettings,
+                BenchSettings,
             )
         )
     )

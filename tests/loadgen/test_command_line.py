@@ -14,12 +14,11 @@ import psutil
 import pytest
 
 from connect_actor.access.tokens import new_token, token_line
-from connect_loadgen.experiment.results import RunResult
 from connect_loadgen.program.exits import Exit
 from tests.support.certificates import make_authority
 from tests.support.plain_user import as_plain_user, plain_users_directory
 from tests.support.process import PATIENCE, Start, child_of, none_left
-from tests.support.results import require_sound
+from tests.support.results import read, require_sound
 
 # A load that is over in a moment.
 SMALL = (
@@ -87,9 +86,9 @@ def service_of(run: subprocess.Popen[str]) -> psutil.Process:
 )
 def test_a_run_verifies_every_answer(tmp_path: Path, how: tuple[str, ...]) -> None:
     output = tmp_path / "run.json"
-    done = loadgen("run", *SMALL, *how, f"--output={output}")
-    require_sound(done.returncode, RunResult.model_validate_json(output.read_text()))
-    result = json.loads(output.read_text())
+    done = loadgen("run", *SMALL, *how, f"--output={output.parent}")
+    require_sound(done.returncode, read(output))
+    result = json.loads(output.read_text())["sides"]["run"]["rounds"][0]
     load = result["load"]
     assert load["messages"] > 10
     assert load["operations_finished"] == load["operations_sent"]
@@ -106,9 +105,9 @@ def test_the_same_load_reaches_a_service_that_runs(start: Start, tmp_path: Path)
         f"--target={service.ready['listen']}",
         f"--target-metrics={service.ready['metrics']}",
     )
-    done = loadgen("run", *SMALL, *target, f"--output={output}")
-    require_sound(done.returncode, RunResult.model_validate_json(output.read_text()))
-    result = json.loads(output.read_text())
+    done = loadgen("run", *SMALL, *target, f"--output={output.parent}")
+    require_sound(done.returncode, read(output))
+    result = json.loads(output.read_text())["sides"]["run"]["rounds"][0]
     assert result["cost"]["records"] == result["load"]["messages"]
     told = {name: result["cost"][name] for name in USED}
     assert all(figure > 0 for figure in told.values()), told
@@ -124,7 +123,7 @@ def test_a_plain_user_learns_what_the_service_used(workers: int) -> None:
         ran = subprocess.run(  # noqa: S603 - our own command
             as_plain_user(
                 *(sys.executable, "-m", "connect_loadgen.cli", "run", *SMALL),
-                *(f"--workers={workers}", f"--output={output}"),
+                *(f"--workers={workers}", f"--output={output.parent}"),
             ),
             capture_output=True,
             text=True,
@@ -133,7 +132,7 @@ def test_a_plain_user_learns_what_the_service_used(workers: int) -> None:
             env={**os.environ, "HOME": str(directory)},
         )
         assert ran.returncode == 0, ran.stderr
-        cost = json.loads(output.read_text())["cost"]
+        cost = json.loads(output.read_text())["sides"]["run"]["rounds"][0]["cost"]
     told = {name: cost[name] for name in (*USED, "file_growth_bytes")}
     assert all(figure > 0 for figure in told.values()), told
 
@@ -163,9 +162,9 @@ def test_the_same_load_reaches_a_service_that_wants_to_know_who_calls(
     )
     output = tmp_path / "run.json"
     beside = (f"--processes={processes}", "--churn-rate=20", "--storms=reconnect@0.1")
-    done = loadgen("run", *SMALL, *beside, *target, *shown, f"--output={output}")
-    require_sound(done.returncode, RunResult.model_validate_json(output.read_text()))
-    load = json.loads(output.read_text())["load"]
+    done = loadgen("run", *SMALL, *beside, *target, *shown, f"--output={output.parent}")
+    require_sound(done.returncode, read(output))
+    load = json.loads(output.read_text())["sides"]["run"]["rounds"][0]["load"]
     assert load["errors"] == {}
     assert load["lifecycle"].keys() == {"establish", "close", "reconnect"}
     assert token not in output.read_text()
@@ -178,16 +177,16 @@ def test_the_same_load_reaches_a_service_that_wants_to_know_who_calls(
     assert "is the service running there, and by TLS?" in refused.stderr
 
 
-def test_a_run_in_a_pipe_tells_where_it_serves_metrics_and_else_nothing() -> None:
-    quiet = loadgen("run", *SMALL, "--journal=memory")
-    assert quiet.returncode in {Exit.RIGHT, Exit.INVALID}
-    assert quiet.stderr == ""
+def test_a_run_in_a_pipe_tells_its_course_and_where_it_serves_metrics() -> None:
     telling = loadgen("run", *SMALL, "--journal=memory", "--serve-metrics=127.0.0.1:0")
     assert re.search(
         r"^serving the generator's metrics at http://127\.0\.0\.1:\d+/metrics$",
         telling.stderr,
         re.MULTILINE,
     )
+    assert telling.returncode in {Exit.RIGHT, Exit.INVALID}
+    steps = ["starting the service, strategy differential", "measuring, 0.3 s"]
+    assert all(step in telling.stderr.splitlines() for step in steps)
 
 
 # --- Failures -------------------------------------------------------------------------------------
@@ -203,7 +202,7 @@ def test_a_run_in_a_pipe_tells_where_it_serves_metrics_and_else_nothing() -> Non
         (("run", "--target=127.0.0.1:1", "--strategy=full"), "--strategy can't be obeyed"),
         (
             ("run", "--target=127.0.0.1:1", "--target-token-file=/no/token"),
-            "what --target wants to see can't be read: [Errno 2]",
+            "what --target requires can't be read: [Errno 2]",
         ),
         (("run", "--concurrency=1"), "can't fill a frame"),
         (("run", "--no-such-flag=1"), "no-such-flag"),
@@ -270,6 +269,9 @@ def test_a_wrong_answer_fails_the_run(tmp_path: Path) -> None:
     )
     output = tmp_path / "run.json"
     command = f"--service-command={shlex.join((sys.executable, str(liar)))}"
-    caught = loadgen("run", *SMALL, command, f"--output={output}")
+    caught = loadgen("run", *SMALL, command, f"--output={output.parent}")
     assert caught.returncode == 1
-    assert json.loads(output.read_text())["load"]["verification_failures"] > 0
+    assert (
+        json.loads(output.read_text())["sides"]["run"]["rounds"][0]["load"]["verification_failures"]
+        > 0
+    )

@@ -60,7 +60,7 @@ def test_an_honest_service_keeps_its_promises_over_kills_in_every_phase(
     done, result = crash(tmp_path, *SMALL, f"--strategy={strategy}")
     assert done.returncode == 0, done.stdout
     assert "No fault" in done.stdout
-    (figures,) = result["strategies"]
+    (figures,) = result["detail"]
     assert figures["strategy"] == strategy
     assert figures["faults"] == {}
     assert sum(figures["kills"].values()) == 4
@@ -80,7 +80,7 @@ def test_a_service_that_is_as_slow_as_the_cheat_and_honest_passes(tmp_path: Path
     flags = ("--strategy=differential", f"--data-dir={data}")
     done, result = crash(tmp_path, *SMALL, *flags, service="slow")
     assert done.returncode == 0, done.stdout
-    assert result["strategies"][0]["faults"] == {}
+    assert result["detail"][0]["faults"] == {}
     # What was named is kept.
     assert (data / "differential" / "journal.db").exists()
 
@@ -89,7 +89,7 @@ def test_a_service_that_replies_before_its_commit_is_caught(tmp_path: Path) -> N
     flags = ("--strategy=differential", HANG_LIMIT)
     done, result = crash(tmp_path, *SMALL, *flags, service="early")
     assert done.returncode == 1
-    faults = result["strategies"][0]["faults"]
+    faults = result["detail"][0]["faults"]
     assert faults["lost"] > 0
     assert faults["decrypted twice"] > 0
     assert f"differential: {faults['lost']} x lost" in done.stdout
@@ -99,7 +99,7 @@ def test_a_service_that_uses_an_index_again_is_caught(tmp_path: Path) -> None:
     flags = ("--strategy=full", HANG_LIMIT)
     done, result = crash(tmp_path, *SMALL, *flags, service="rewinding")
     assert done.returncode == 1
-    assert result["strategies"][0]["faults"]["reused"] > 0
+    assert result["detail"][0]["faults"]["reused"] > 0
 
 
 def test_a_service_that_does_not_come_back_is_a_fault(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_service_that_does_not_come_back_is_a_fault(tmp_path: Path) -> None:
     command = shlex.join((sys.executable, "-c", "import sys; sys.exit('no')"))
     done, result = crash(tmp_path, *SMALL, "--strategy=full", f"--service-command={command}")
     assert done.returncode == 1
-    assert result["strategies"][0]["faults"] == {"down": 1}
+    assert result["detail"][0]["faults"] == {"down": 1}
     assert "did not start: exit code 1" in done.stdout
 
 

@@ -2,37 +2,38 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from connect_loadgen.cli import main
-from connect_loadgen.experiment.difference import Change, diff_results, read_result
-from connect_loadgen.experiment.results import CompareResult
+from connect_loadgen.experiment.bounds import Verdict
+from connect_loadgen.experiment.difference import diff_results, read_result
+from connect_loadgen.experiment.results import Result, Row
 from connect_loadgen.program.exits import Exit
 from connect_loadgen.settings.load import ConfigurationError
-from tests.support.results import THROUGHPUT, make_compare, make_run
+from tests.support.results import THROUGHPUT, cost, load, make_compare, make_run
 
 
-def with_throughput(*full: float) -> CompareResult:
+def with_throughput(*full: float) -> Result[None]:
     return make_compare(throughput={**THROUGHPUT, "full": full})
 
 
 def throughput_of_full(
     before: Sequence[float], after: Sequence[float], threshold: float = 0.1
-) -> Change:
+) -> Row:
     diff = diff_results(with_throughput(*before), with_throughput(*after), threshold)
-    return next(
-        change
-        for change in diff.changes
-        if (change.variant, change.figure.name) == ("full", "messages_per_second")
-    )
+    return next(row for row in diff.rows if row.name == "full.messages_per_second")
+
+
+def worse(diff: Result[Any]) -> set[str]:
+    return {row.name.partition(".")[2] or row.name for row in diff.rows if row.is_broken}
 
 
 def test_a_result_does_not_differ_from_itself() -> None:
     diff = diff_results(make_compare(), make_compare(), 0.0)
-    assert (diff.settings, diff.environment, diff.notes) == ([], [], [])
-    assert {change.ratio.median for change in diff.changes if change.ratio is not None} == {1.0}
-    assert {change.variant for change in diff.changes} == set(THROUGHPUT)
+    assert (diff.detail.settings, diff.detail.environment, diff.rows) == ([], [], [])
+    assert diff.answer == ["Nothing differs: the two results are the same"]
     assert diff.exit is Exit.RIGHT
 
 
@@ -45,7 +46,7 @@ def test_a_ratio_goes_from_the_worst_to_the_best_that_two_rounds_give() -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "threshold", "worse"),
+    ("before", "after", "threshold", "is_worse"),
     [
         ((100, 101, 102), (80, 81, 82), 0.1, True),
         # Better.
@@ -58,21 +59,17 @@ def test_a_ratio_goes_from_the_worst_to_the_best_that_two_rounds_give() -> None:
     ],
 )
 def test_worse_is_beyond_the_threshold_and_beyond_the_rounds_own_spread(
-    before: Sequence[float], after: Sequence[float], threshold: float, *, worse: bool
+    before: Sequence[float], after: Sequence[float], threshold: float, *, is_worse: bool
 ) -> None:
-    assert throughput_of_full(before, after, threshold).is_worse is worse
+    assert throughput_of_full(before, after, threshold).is_broken is is_worse
 
 
 def test_what_more_is_better_of_is_told_from_what_less_is_better_of() -> None:
-    before = make_compare().model_dump(mode="json")
-    for variant in before["variants"]:
-        for round_ in variant["rounds"]:
-            round_["cost"]["cpu_seconds"] /= 2
-    faster = CompareResult.model_validate(before)
-    diff = diff_results(faster, make_compare(), 0.1)
-    worse = {change.figure.name for change in diff.changes if change.is_worse}
-    assert worse == {"cpu_seconds_per_1000_messages"}
-    assert diff_results(make_compare(), faster, 0.1).exit is Exit.RIGHT
+    spent = cost()
+    slow = make_run(load(), spent)
+    fast = make_run(load(), spent.model_copy(update={"cpu_seconds": 0.25}))
+    assert worse(diff_results(fast, slow, 0.1)) == {"cpu_seconds_per_1000_messages"}
+    assert diff_results(slow, fast, 0.1).exit is Exit.RIGHT
 
 
 def test_what_differs_in_settings_and_machine_is_told() -> None:
@@ -85,40 +82,59 @@ def test_what_differs_in_settings_and_machine_is_told() -> None:
             ),
         }
     )
-    diff = diff_results(before, after, 0.1)
-    settings = {difference.name: difference.after for difference in diff.settings}
-    assert settings == {"channels": "77", "new": "1"}
-    assert next(d.before for d in diff.settings if d.name == "new") == "-"
-    assert {d.name: d.after for d in diff.environment} == {"cpus": "96", "grpcio": "9.9"}
+    found = diff_results(before, after, 0.1).detail
+    assert {name: after for name, _, after in found.settings} == {"channels": "77", "new": "1"}
+    assert next(before for name, before, _ in found.settings if name == "new") == "-"
+    assert {name: after for name, _, after in found.environment} == {"cpus": "96", "grpcio": "9.9"}
 
 
 def test_of_a_run_without_costs_the_load_is_compared() -> None:
-    run = make_run().model_copy(update={"cost": None})
-    for diff in (diff_results(run, make_run(), 0.1), diff_results(run, run, 0.1)):
-        figures = {change.figure.name for change in diff.changes}
-        assert figures == {"messages_per_second", "p50_ms", "p99_ms", "p99_9_ms"}
+    faster = make_run(load(2_000))
+    rows = diff_results(make_run(), faster, 0.1).rows
+    assert {row.name for row in rows} == {"messages_per_second", "p50_ms", "p99_ms", "p99_9_ms"}
 
 
 def test_a_single_round_and_doubtful_results_are_told() -> None:
     doubtful = make_compare(wrong=1)
-    notes = diff_results(make_compare(), doubtful, 0.1).notes
-    assert notes == ["after, differential: answers were WRONG"]
-    assert any("single round" in note for note in diff_results(make_run(), make_run(), 0.1).notes)
+    told = diff_results(make_compare(), doubtful, 0.1).warnings
+    assert "after: differential, round 1: 1 answers were WRONG" in told
+    single = diff_results(make_run(), make_run(load(999)), 0.1).warnings
+    assert any("single round" in note for note in single)
+
+
+def test_results_with_no_figure_in_common_have_no_verdict() -> None:
+    before, after = make_compare(), make_compare()
+    others = [row.model_copy(update={"name": f"new {row.name}"}) for row in after.rows]
+    diff = diff_results(before, after.model_copy(update={"rows": others}), 0.1)
+    assert diff.exit is Exit.NO_VERDICT
+    assert diff.notices == ["Nothing can be compared, no figure is in both results: no verdict"]
+
+
+def test_rounds_that_the_generator_limited_are_not_compared() -> None:
+    bound = make_run(load(generator_warnings=["the generator used 95% of a core"]))
+    for diff in (diff_results(bound, make_run(), 0.1), diff_results(make_run(), bound, 0.1)):
+        assert diff.exit is Exit.INVALID
+        assert diff.notices == ["Nothing can be compared, the generator was the limit: no verdict"]
+        assert any("the round is left out" in note for note in diff.warnings)
+
+
+def test_a_result_that_was_cut_short_is_told() -> None:
+    cut = make_run().model_copy(update={"cut_short": "ended by SIGINT"})
+    assert "before: CUT SHORT: ended by SIGINT" in diff_results(cut, make_run(), 0.1).warnings
 
 
 # --- Files, and the command -----------------------------------------------------------------------
 
 
-def saved(path: Path, result: CompareResult) -> str:
+def saved(path: Path, result: Result[None]) -> str:
     path.write_text(result.model_dump_json())
     return str(path)
 
 
 def test_a_saved_result_is_read_as_it_was(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text(make_run().model_dump_json())
-    assert read_result(tmp_path / "run.json") == make_run()
-    saved(tmp_path / "compare.json", make_compare())
-    assert read_result(tmp_path / "compare.json") == make_compare()
+    for result in (make_run(), make_compare()):
+        saved(tmp_path / "a.json", result)
+        assert read_result(tmp_path / "a.json").model_dump() == result.model_dump()
 
 
 def test_the_exit_code_says_whether_something_got_worse(
@@ -127,12 +143,14 @@ def test_the_exit_code_says_whether_something_got_worse(
     before = saved(tmp_path / "a.json", with_throughput(100, 101, 102))
     after = saved(tmp_path / "b.json", with_throughput(80, 81, 82))
     assert main(["diff", before, after]) == 1
-    assert "! 0.80" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Worse: full: Throughput" in said
+    assert f"! {Verdict.DOES_NOT_HOLD}" in said
     assert main(["diff", after, before]) == 0
     assert main(["diff", before, after, "--threshold=0.5"]) == 0
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"schema_version": "other/1"}'])
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"format": "other/1"}'])
 def test_what_is_no_result_is_refused_by_its_name(
     tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:

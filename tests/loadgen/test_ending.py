@@ -16,41 +16,36 @@ import psutil
 import pytest
 from rich.console import Console
 
-from connect_loadgen import compare
-from connect_loadgen.audit import command as audit_command
 from connect_loadgen.audit.micro import measure_round
-from connect_loadgen.audit.report import audit_page
-from connect_loadgen.audit.results import AuditResult, CapacitySearch
-from connect_loadgen.audit.settings import AuditSettings
-from connect_loadgen.audit.shapes import SHAPES
 from connect_loadgen.bench import command as bench_command
 from connect_loadgen.bench.cases import Benchmark
 from connect_loadgen.bench.memory import MemoryFigures
 from connect_loadgen.bench.settings import BenchSettings
 from connect_loadgen.bench.workers import Timed
-from connect_loadgen.crash.command import execute_crash
+from connect_loadgen.crash.command import run_crash
 from connect_loadgen.crash.settings import CrashSettings
 from connect_loadgen.drive.load import Progress
-from connect_loadgen.experiment.model import Side
-from connect_loadgen.experiment.results import Result, RunResult
-from connect_loadgen.experiment.turns import take_turns
-from connect_loadgen.experiment.verdicts import Verdict
-from connect_loadgen.overload import command as overload_command
-from connect_loadgen.overload.results import Course
-from connect_loadgen.overload.settings import OverloadSettings
-from connect_loadgen.probes.trial import Trial, Variant
+from connect_loadgen.experiment.bounds import Verdict
+from connect_loadgen.experiment.model import Probe
+from connect_loadgen.experiment.results import Result, Round, Side
+from connect_loadgen.experiment.turns import Turns
+from connect_loadgen.experiments import audit, compare, overload
+from connect_loadgen.experiments.audit import SHAPES, AuditSettings
+from connect_loadgen.experiments.compare import CompareSettings
+from connect_loadgen.experiments.overload import Course, OverloadSettings
+from connect_loadgen.experiments.soak import SoakSettings, run_soak
+from connect_loadgen.probes import trial
+from connect_loadgen.probes.capacity import CHANNELS, Objective
+from connect_loadgen.probes.trial import Variant
 from connect_loadgen.program.ending import Ended, Ending, ending, heeding_signals
 from connect_loadgen.program.exits import Exit
 from connect_loadgen.program.progress import CommandProgress
-from connect_loadgen.reach.results import Seen, SideResult
-from connect_loadgen.report.compare_page import compare_page
-from connect_loadgen.runner import html
-from connect_loadgen.settings.load import CompareSettings, LoadSettings, load_settings
-from connect_loadgen.soak.command import execute_soak
-from connect_loadgen.soak.settings import SoakSettings
+from connect_loadgen.report.html import render
+from connect_loadgen.report.page import page_of
+from connect_loadgen.settings.load import LoadSettings, load_settings
 from tests.support.compiler import needs_hook
 from tests.support.process import PATIENCE, child_of, none_left
-from tests.support.results import cost, course, load, round_of, show_result
+from tests.support.results import course, load, read, round_of, show_result
 from tests.support.virtual_time import SECOND, VirtualClock, run_virtually
 
 Started = subprocess.Popen[str]
@@ -160,7 +155,7 @@ class EndsAt(CommandProgress):
     """Progress that ends the command at the step, or tick, that begins so."""
 
     def __init__(self, text: str, *, after: float = 0.0) -> None:
-        super().__init__(lines_in_pipe=False)
+        super().__init__()
         self._text = text
         self._after = after
 
@@ -190,26 +185,25 @@ def made_up_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def run_trial(
         _: Variant, __: LoadSettings, progress: Progress, *, recovers: bool = True
-    ) -> Trial:
+    ) -> Round:
         progress.step("made up")
         await asyncio.sleep(0)
-        back = round_of("full", 1, load()).recovery
-        return Trial(load(), cost(), back if recovers else None)
+        return round_of("full" if recovers else "memory", 1, load())
 
-    monkeypatch.setattr(compare, "run_trial", run_trial)
+    monkeypatch.setattr(trial, "run_trial", run_trial)
 
 
 @pytest.mark.usefixtures("made_up_trials")
 def test_a_comparison_that_is_ended_has_its_complete_rounds() -> None:
     settings = load_settings(CompareSettings, ["--rounds=3"], {})
-    result = run_ended(compare.execute_compare, settings, EndsAt("round 3 of 3"))
+    result = run_ended(compare.run_compare, settings, EndsAt("round 3 of 3"))
     assert result.cut_short == WHY
-    assert [len(variant.rounds) for variant in result.variants] == [2, 2, 2, 2]
-    assert result.notices == [f"CUT SHORT: {WHY}"]
+    assert [len(side.rounds) for side in result.sides.values()] == [2, 2, 2, 2]
+    assert result.notices == [f"CUT SHORT: {WHY}", "Left out: 1 of 3 rounds"]
     assert result.exit is Exit.RIGHT
-    assert f"CUT SHORT: {WHY}" in html(compare_page)(result)
+    assert f"CUT SHORT: {WHY}" in render(page_of(result, compare.LOOK))
     with pytest.raises(Ended):
-        run_ended(compare.execute_compare, settings, EndsAt("round 1 of 3"))
+        run_ended(compare.run_compare, settings, EndsAt("round 1 of 3"))
 
 
 @pytest.mark.parametrize(
@@ -231,34 +225,37 @@ def test_an_audit_that_is_ended_judges_what_it_has_and_says_what_is_left_out(
 ) -> None:
     search_made_up(monkeypatch)
     settings = load_settings(AuditSettings, ["--quick"], {})
-    result = run_ended(audit_command.execute_audit, settings, EndsAt(at))
-    done = (result.saturated, result.paced, result.capacity, result.routers)
-    assert tuple(len(part.get("full", part.get("forwarding"))) for part in done) == rounds
+    result = run_ended(audit.run_audit, settings, EndsAt(at))
+    parts = ("saturated/full", "paced/full", "capacity/full", "routers/forwarding")
+    done = [result.sides.get(name, Side(name=name, rounds=[])).rounds for name in parts]
+    assert tuple(map(len, done)) == rounds
     shapes = [shape.name for shape in SHAPES if shape.is_quick]
     assert result.left_out == [*left_out, *shapes]
-    assert result.notices == [f"CUT SHORT: {WHY}", *(f"Left out: {x}" for x in result.left_out)]
-    verdicts = {row.verdict for row in result.rows if row.figure}
-    assert (Verdict.LEFT_OUT.value in verdicts) == bool(left_out)
-    assert Verdict.NO_VERDICT.value not in verdicts
-    routed = Verdict.LEFT_OUT.value if "routers" in left_out else ""
-    assert {row.verdict for row in result.missed} == {routed}
-    page = html(audit_page)(result)
+    assert result.notices == [f"CUT SHORT: {WHY}", f"Left out: {'; '.join(result.left_out)}"]
+    verdicts = {row.verdict for row in result.rows}
+    assert (Verdict.LEFT_OUT in verdicts) == bool(left_out)
+    assert Verdict.NO_VERDICT not in verdicts
+    routed = Verdict.LEFT_OUT if "routers" in left_out else Verdict.NO_BOUND
+    assert {row.verdict for row in result.rows if row.name.startswith("router_")} == {routed}
+    page = render(page_of(result, audit.LOOK))
     for text in (page, shown_of("audit", result)):
-        assert "Left out: DH ratchet every: 1" in text
+        assert "DH ratchet every: 1" in text.partition("Left out: ")[2]
 
 
 def search_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def find(_: Variant, __: AuditSettings, ___: int, progress: Progress) -> CapacitySearch:
-        progress.step("made up")
-        await asyncio.sleep(0)
-        return CapacitySearch(channels=100, probes=[])
+    def probe(name: str, _: Variant, __: AuditSettings, ___: Objective, ____: int) -> Probe:
+        async def find(progress: Progress) -> Round:
+            progress.step("made up")
+            await asyncio.sleep(0)
+            return Round(figures={CHANNELS: 100, "loads_tried": 1})
 
-    monkeypatch.setattr(audit_command, "find_capacity", find)
+        return Probe(name, find)
+
+    monkeypatch.setattr(audit, "capacity_probe", probe)
 
 
-def shown_of(name: str, result: Result) -> str:
+def shown_of(name: str, result: Result[Any]) -> str:
     console = Console(file=(text := io.StringIO()), width=200)
-    console.print("\n".join(result.notices))
     show_result(name, result, console)
     return text.getvalue()
 
@@ -268,26 +265,26 @@ def test_a_quick_audit_takes_no_more_than_its_time(
     monkeypatch: pytest.MonkeyPatch, seconds_a_trial: float, *, is_complete: bool
 ) -> None:
     micro = measure_round()
-    monkeypatch.setattr(audit_command, "measure_round", lambda: micro)
+    monkeypatch.setattr(audit, "measure_round", lambda: micro)
     search_made_up(monkeypatch)
 
-    async def run_trial(*_: object, recovers: bool = True) -> Trial:
+    async def run_trial(*_: object, recovers: bool = True) -> Round:
         del recovers
         await asyncio.sleep(seconds_a_trial)
-        return Trial(load(), cost(), None)
+        return round_of("memory", 1, load())
 
-    monkeypatch.setattr(compare, "run_trial", run_trial)
+    monkeypatch.setattr(trial, "run_trial", run_trial)
     settings = load_settings(AuditSettings, ["--quick"], {})
 
-    async def audit(clock: VirtualClock) -> tuple[AuditResult, float]:
+    async def audited(clock: VirtualClock) -> tuple[Result[None], float]:
         begun = clock()
-        with CommandProgress(lines_in_pipe=False) as progress:
-            result = await audit_command.execute_audit(settings, progress)
+        with CommandProgress() as progress:
+            result = await audit.run_audit(settings, progress)
         return result, (clock() - begun) / SECOND
 
     with heeding_signals() as current:
-        result, took = run_virtually(lambda clock: current.part(audit(clock)))
-    assert took <= audit_command.QUICK_SECONDS + 1 < 300
+        result, took = run_virtually(lambda clock: current.part(audited(clock)))
+    assert took <= audit.QUICK_SECONDS + 1 < 300
     assert (result.cut_short is None) == is_complete
     assert (result.left_out == []) == is_complete
     # What it left out is no fault, and no signal has ended it.
@@ -296,20 +293,23 @@ def test_a_quick_audit_takes_no_more_than_its_time(
 
 
 def test_a_group_of_rows_that_is_ended_has_its_complete_rounds() -> None:
-    def side_of(name: str) -> Side:
-        async def measure(progress: Progress) -> Seen:
+    def probe_of(name: str) -> Probe:
+        async def measure(progress: Progress) -> Round:
             progress.step("measuring")
             await asyncio.sleep(0)
-            return Seen(figures={"rate": 1.0})
+            return Round(figures={"rate": 1.0})
 
-        return Side(name, measure)
+        return Probe(name, measure)
 
-    async def turns(_: None, progress: CommandProgress) -> list[SideResult]:
-        return await take_turns([side_of("a"), side_of("b")], 3, 1, progress)
+    async def turns(_: None, progress: CommandProgress) -> Turns:
+        taken = Turns(1, progress)
+        await taken.take("", [probe_of("a"), probe_of("b")], 3)
+        await taken.take("more", [probe_of("c")], 3)
+        return taken
 
     found = run_ended(turns, None, EndsAt("round 3 of 3"))
-    assert [len(each.rounds) for each in found] == [2, 2]
-    assert [each.failure for each in found] == [None, None]
+    assert {name: len(side.rounds) for name, side in found.sides.items()} == {"a": 2, "b": 2}
+    assert found.left_out == ["1 of 3 rounds", "more"]
 
 
 def test_benchmarks_that_are_ended_keep_their_complete_groups(
@@ -344,11 +344,11 @@ def test_overload_that_is_ended_has_the_transports_that_were_done(
         await asyncio.sleep(0)
         return course(transport=settings.transport)
 
-    monkeypatch.setattr(overload_command, "_course", course_of)
+    monkeypatch.setattr(overload, "_course", course_of)
     settings = load_settings(OverloadSettings, [], {})
-    execute = overload_command.execute_overload
+    execute = overload.run_overload
     result = run_ended(execute, settings, EndsAt("overload over unary"))
-    assert [each.transport for each in result.courses] == ["stream"]
+    assert [each.transport for each in result.detail] == ["stream"]
     assert result.cut_short == WHY
     with pytest.raises(Ended):
         run_ended(execute, settings, EndsAt("overload over stream"))
@@ -360,21 +360,21 @@ def test_overload_that_is_ended_has_the_transports_that_were_done(
 def test_a_soak_that_is_ended_has_its_samples_and_no_verdict_on_growth() -> None:
     flags = [*TINY, "--duration=600", "--sample-seconds=0.1", "--load=0.2", "--connections=1"]
     settings = load_settings(SoakSettings, flags, {})
-    result = run_ended(execute_soak, settings, EndsAt("soaking", after=0.7))
+    result = run_ended(run_soak, settings, EndsAt("soaking", after=0.7))
     assert result.cut_short == WHY
-    assert 0 < result.soaked_seconds < 600
-    assert result.operations > 0
-    assert result.samples
-    assert result.ageing is None
-    assert {promise.kept for promise in result.promises} == {None}
+    assert 0 < result.detail.soaked_seconds < 600
+    assert result.detail.operations > 0
+    assert result.detail.samples
+    assert result.detail.ageing is None
+    assert {row.verdict for row in result.rows} == {Verdict.NO_VERDICT}
     assert result.exit in {Exit.RIGHT, Exit.INVALID}
 
 
 def test_a_crash_run_that_is_ended_counts_its_kills_until_then() -> None:
     flags = ["--kills=50", "--channels=5", "--in-flight=8", "--load-seconds=0.1", "--seed=25906"]
     settings = load_settings(CrashSettings, flags, {})
-    result = run_ended(execute_crash, settings, EndsAt("2 of 50 kills"))
-    (figures,) = result.strategies
+    result = run_ended(run_crash, settings, EndsAt("2 of 50 kills"))
+    (figures,) = result.detail
     assert figures.total_kills == 2
     assert figures.proved_at_the_end == 0
     assert figures.faults == {}
@@ -430,8 +430,7 @@ LONG = (
     "--strategy=full",
     "--warm-up-seconds=0",
     "--duration-seconds=600",
-    "--output=run.json",
-    "--report=run.html",
+    "--output=.",
 )
 
 
@@ -452,14 +451,16 @@ def test_a_run_that_is_ended_has_its_result_and_leaves_nothing_behind(
     run.send_signal(number)
     shown, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == Exit.INTERRUPTED, said
-    result = RunResult.model_validate_json((tmp_path / "run.json").read_text())
-    assert result.cut_short == result.load.stopped == f"ended by {number.name}"
-    assert 0 < result.load.duration_seconds < 600
-    assert result.load.operations_finished == result.load.operations_sent > 0
-    assert (result.load.verification_failures, result.load.errors) == (0, {})
+    result = read(tmp_path / "run.json")
+    (turn,) = result.sides["run"].rounds
+    assert turn.load is not None
+    assert result.cut_short == turn.load.stopped == f"ended by {number.name}"
+    assert 0 < turn.load.duration_seconds < 600
+    assert turn.load.operations_finished == turn.load.operations_sent > 0
+    assert (turn.load.verification_failures, turn.load.errors) == (0, {})
     for text in (shown, (tmp_path / "run.html").read_text()):
         assert f"CUT SHORT: ended by {number.name}" in text
-    assert len(said.splitlines()) == 1
+    assert said.splitlines()[-1].startswith("loadgen run: ended by")
     assert none_left(family)
     assert list(temporary.iterdir()) == []
 
@@ -496,7 +497,8 @@ def test_a_command_that_is_ended_before_it_measures_has_no_result(
     run.send_signal(signal.SIGTERM)
     shown, said = run.communicate(timeout=PATIENCE)
     assert run.returncode == Exit.INTERRUPTED
-    assert said == "loadgen run: ended by SIGTERM before anything was measured: no result\n"
+    told = "loadgen run: ended by SIGTERM before anything was measured: no result"
+    assert said.splitlines()[-1] == told
     assert shown == ""
     assert none_left([service])
     assert list(temporary.iterdir()) == []

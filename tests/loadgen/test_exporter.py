@@ -14,9 +14,8 @@ from connect_loadgen.drive.pacing import Line
 from connect_loadgen.drive.peer import Finished, Outcome, Peers, Pending
 from connect_loadgen.drive.recording import Recorder
 from connect_loadgen.drive.workload import Kind
-from connect_loadgen.experiment.results import RunResult
+from connect_loadgen.experiments.run import run_load
 from connect_loadgen.exporter import LoadExporter
-from connect_loadgen.run import execute_run
 from connect_loadgen.settings.load import RunSettings, load_settings
 from tests.support.loads import EchoEnd, PacedService, plan_of
 from tests.support.process import scrape
@@ -163,11 +162,12 @@ async def test_a_runs_metrics_are_its_results() -> None:
     flags = "--serve-metrics=127.0.0.1:0 --journal=memory --channels=5 --rate=500"
     times = "--warm-up-seconds=0 --duration-seconds=0.3"
     settings = load_settings(RunSettings, [*flags.split(), *times.split()])
-    result: RunResult = await execute_run(settings, progress)
+    (turn,) = (await run_load(settings, progress)).sides["run"].rounds
+    assert turn.load is not None
     found = sums(progress.text)
-    assert found["loadgen_operations_total"] == result.load.operations_finished > 0
-    assert found["loadgen_messages_total"] == result.load.messages
-    assert found["loadgen_latency_seconds_count"] == result.load.operations_finished
+    assert found["loadgen_operations_total"] == turn.load.operations_finished > 0
+    assert found["loadgen_messages_total"] == turn.load.messages
+    assert found["loadgen_latency_seconds_count"] == turn.load.operations_finished
     assert found["loadgen_intended_rate"] == 500
     assert found["loadgen_channels"] == 5
     assert found["loadgen_operations_in_flight"] == 0

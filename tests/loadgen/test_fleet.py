@@ -13,14 +13,13 @@ from connect_loadgen.drive.figures import LoadFigures
 from connect_loadgen.drive.fleet import merge_loads, open_load, split
 from connect_loadgen.drive.load import load_at
 from connect_loadgen.drive.transport import TransportError
-from connect_loadgen.experiment.results import RunResult
 from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.service.endpoint import Endpoint
 from connect_loadgen.service.process import ServiceOptions, ServiceProcess
 from connect_loadgen.settings.arrivals import Arrivals
 from connect_loadgen.settings.load import RunSettings, load_settings
 from tests.support.process import PATIENCE
-from tests.support.results import latency, load, require_sound
+from tests.support.results import latency, load, read, require_sound
 
 SMALL = ("--processes=2", "--channels=5", "--warm-up-seconds=0", "--frame-operations=8")
 
@@ -105,10 +104,10 @@ def test_one_process_that_was_stopped_stops_the_load() -> None:
 @pytest.mark.parametrize("how", ["--concurrency=16", "--rate=poisson:200"])
 def test_processes_put_one_load_together_and_verify_every_message(tmp_path: Path, how: str) -> None:
     output = tmp_path / "run.json"
-    flags = ["--duration-seconds=0.5", "--storms=restore@0.2", f"--output={output}"]
+    flags = ["--duration-seconds=0.5", "--storms=restore@0.2", f"--output={tmp_path}"]
     code = main(["run", *SMALL, *flags, how])
-    require_sound(code, RunResult.model_validate_json(output.read_text()))
-    result = json.loads(output.read_text())
+    require_sound(code, read(output))
+    result = json.loads(output.read_text())["sides"]["run"]["rounds"][0]
     figures = result["load"]
     assert len(figures["processes"]) == 2
     assert figures["messages"] == result["cost"]["records"] > 10
@@ -125,7 +124,7 @@ async def test_one_load_can_be_measured_at_one_rate_after_another(
     flags = [f"--processes={processes}", "--channels=3", "--warm-up-seconds=0", "--rate=9"]
     settings = load_settings(RunSettings, [*flags, "--duration-seconds=0.5"])
     options = ServiceOptions(strategy="differential", journal="sqlite", data_dir=tmp_path)
-    with CommandProgress(lines_in_pipe=False) as progress:
+    with CommandProgress() as progress:
         async with (
             ServiceProcess(options, PATIENCE) as service,
             open_load(service.endpoint, settings, progress) as work,
@@ -144,8 +143,8 @@ async def test_one_load_can_be_measured_at_one_rate_after_another(
 def test_a_condition_stops_all_processes(tmp_path: Path) -> None:
     output = tmp_path / "run.json"
     flags = ["--stop-if=p50>0.001", "--concurrency=16", "--duration-seconds=60"]
-    assert main(["run", *SMALL, *flags, f"--output={output}"]) == 1
-    figures = json.loads(output.read_text())["load"]
+    assert main(["run", *SMALL, *flags, f"--output={tmp_path}"]) == 1
+    figures = json.loads(output.read_text())["sides"]["run"]["rounds"][0]["load"]
     assert figures["stopped"] == "p50 was above 0.001 ms"
     assert figures["duration_seconds"] < 30
 
@@ -153,7 +152,7 @@ def test_a_condition_stops_all_processes(tmp_path: Path) -> None:
 async def test_a_process_that_dies_ends_the_load_and_the_others(tmp_path: Path) -> None:
     settings = load_settings(RunSettings, [*SMALL, "--duration-seconds=60"])
     options = ServiceOptions(strategy="full", journal="memory", data_dir=tmp_path)
-    with CommandProgress(lines_in_pipe=False) as progress:
+    with CommandProgress() as progress:
         async with ServiceProcess(options, PATIENCE) as service:
 
             async def put() -> None:
@@ -171,7 +170,7 @@ async def test_a_process_that_dies_ends_the_load_and_the_others(tmp_path: Path) 
 async def test_a_process_that_cannot_reach_the_service_says_so() -> None:
     settings = load_settings(RunSettings, [*SMALL, "--timeout-seconds=1"])
     with (
-        CommandProgress(lines_in_pipe=False) as progress,
+        CommandProgress() as progress,
         pytest.raises(TransportError, match=r"generator process [12]: nobody answers"),
     ):
         async with open_load(Endpoint("127.0.0.1:1"), settings, progress):

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from connect_loadgen.cli import main
-from connect_loadgen.experiment.results import RunResult
-from tests.support.results import require_sound
+from tests.support.results import read, require_sound
 
 Run = Callable[..., dict[str, Any]]
 
@@ -23,14 +22,14 @@ def run(tmp_path: Path) -> Run:
     def run(*flags: str, code: int = 0) -> dict[str, Any]:
         output = tmp_path / "run.json"
         small = ("--concurrency=16", "--frame-operations=8", "--warm-up-seconds=0")
-        arguments = ["run", f"--channels={CHANNELS}", *small, *flags, f"--output={output}"]
+        arguments = ["run", f"--channels={CHANNELS}", *small, *flags, f"--output={tmp_path}"]
         ended = main(arguments)
-        result = RunResult.model_validate_json(output.read_text())
+        result = read(output)
         if code:
             assert ended == result.exit == code
         else:
             require_sound(ended, result)
-        load: dict[str, Any] = json.loads(output.read_text())["load"]
+        load: dict[str, Any] = json.loads(output.read_text())["sides"]["run"]["rounds"][0]["load"]
         return load
 
     return run

@@ -2,36 +2,33 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from connect_loadgen.audit.claims import CLAIMS
-from connect_loadgen.audit.figures import FigureBook
-from connect_loadgen.audit.results import CapacityProbe, CapacitySearch
-from connect_loadgen.audit.rows import AWAITING, FORWARDING, claim_rows, missed_rows
-from connect_loadgen.cli import main
-from connect_loadgen.compare import BASELINE, summarise, warnings_of
-from connect_loadgen.crash.results import CrashResult, StrategyFigures
-from connect_loadgen.experiment.difference import diff_results
-from connect_loadgen.experiment.results import CompareResult, Round
-from connect_loadgen.experiment.verdicts import Verdict
-from connect_loadgen.overload.results import Course, OverloadResult
+from connect_loadgen.crash.command import parts_of as parts_of_crash
+from connect_loadgen.crash.results import StrategyFigures
+from connect_loadgen.experiment.bounds import Bound, Verdict
+from connect_loadgen.experiment.model import promise, withhold
+from connect_loadgen.experiment.results import Result, Round, Side
+from connect_loadgen.experiments.audit import claims, rows_of_claims
+from connect_loadgen.experiments.compare import LOOK, parts_of
+from connect_loadgen.experiments.run import LOOK as RUN
+from connect_loadgen.probes.capacity import CHANNELS, Tried, search
 from connect_loadgen.program.exits import Exit
-from connect_loadgen.report.compare_page import compare_page
 from connect_loadgen.report.html import render
-from connect_loadgen.report.promises import Promise, verdict_on_all, withhold_verdicts
-from connect_loadgen.report.run_page import run_page
-from connect_loadgen.runner import with_notices
+from connect_loadgen.report.page import page_of
 from tests.support.results import (
+    WHEN,
     course,
     environment,
     load,
     make_compare,
+    make_overload,
     make_run,
     round_of,
     show_result,
+    sides_of,
 )
 
 BUSY = ["the generator used 95% of a core"]
@@ -55,18 +52,8 @@ def rounds(*, bound: Mapping[str, Sequence[int]], of: int = 3) -> dict[str, list
     }
 
 
-def compared(done: Mapping[str, Sequence[Round]]) -> CompareResult:
-    result = make_compare()
-    variants = [
-        variant.model_copy(
-            update={
-                "rounds": list(done[variant.name]),
-                "summary": summarise(done[variant.name], done[BASELINE]),
-            }
-        )
-        for variant in result.variants
-    ]
-    return result.model_copy(update={"variants": variants, "warnings": warnings_of(done)})
+def compared(done: Mapping[str, Sequence[Round]]) -> Result[None]:
+    return Result[None].model_validate({**dict(make_compare()), **parts_of(sides_of(done))})
 
 
 def shown(name: str, result: object) -> str:
@@ -81,10 +68,8 @@ def test_a_saturated_generator_is_an_exit_code_and_stands_above_the_answer() -> 
     result = make_run(load(generator_warnings=BUSY))
     assert result.exit is Exit.INVALID
     assert result.notices == ["INVALID: generator saturated: no verdict on the service"]
-    first = with_notices(run_page(result), result).sections[0]
-    assert "INVALID" in render(with_notices(run_page(result), result))
-    assert first.anchor == "notices"
-    assert with_notices(run_page(make_run()), make_run()).sections[0].anchor == "question"
+    assert shown("run", result).startswith("* INVALID")
+    assert page_of(result, RUN).sections[0].anchor == "notices"
 
 
 def test_a_wrong_answer_is_wrong_whatever_the_generator_did() -> None:
@@ -103,18 +88,14 @@ def test_a_run_without_an_answer_has_shown_nothing() -> None:
 
 
 def test_a_round_that_the_generator_limited_is_in_no_figure_and_is_told() -> None:
-    done = rounds(bound={"differential": [1], "full": [3]})
-    result = compared(done)
-    summary = {variant.name: variant.summary for variant in result.variants}
-    throughput = "messages_per_second"
-    of_differential = summary["differential"].figures[throughput]
-    assert of_differential is not None
-    assert (of_differential.low, of_differential.high) == (200, 300)
+    result = compared(rounds(bound={"differential": [1], "full": [3]}))
+    row = next(row for row in result.rows if row.name == "differential.messages_per_second")
+    assert row.measured is not None
+    assert (row.measured.low, row.measured.high) == (200, 300)
     # The only round in which both are valid.
-    ratio = summary["differential"].ratios[throughput]
-    assert ratio is not None
-    assert (ratio.low, ratio.high) == (1, 1)
-    assert [summary[name].rounds_left_out for name in VARIANTS] == [1, 0, 1, 0]
+    assert row.ratio is not None
+    assert (row.ratio.low, row.ratio.high, row.rounds) == (1, 1, 1)
+    assert "in 2 of 3 rounds, which are left out" in row.remark
     assert result.exit is Exit.RIGHT
     assert [text for text in result.warnings if "left out" in text] == [
         "full, round 3: INVALID: generator saturated; the round is left out",
@@ -127,105 +108,85 @@ def test_a_variant_without_a_valid_round_has_no_verdict() -> None:
     assert result.exit is Exit.INVALID
     assert result.notices == ["memory: the generator was the limit in every round: no verdict"]
     assert "memory: the generator was the limit in every round" in shown("compare", result)
-    render(compare_page(result))
+    render(page_of(result, LOOK))
 
 
-def test_a_comparison_of_nothing_does_not_say_that_nothing_is_worse() -> None:
+def test_a_comparison_of_nothing_has_no_answer_but_that() -> None:
     result = compared(rounds(bound={"full": [1, 2, 3]}))
-    text = shown("compare", result)
-    assert "No round allows a comparison with full: no verdict." in text
-    assert "No figure is worse" not in text
-    render(compare_page(result))
+    assert "differential, beside full: no verdict." in shown("compare", result)
+    render(page_of(result, LOOK))
 
 
 # --- The audit ------------------------------------------------------------------------------------
 
 
-def verdict_of_throughput(bound: Mapping[str, Sequence[int]]) -> tuple[str, str]:
-    book = FigureBook()
-    book.add_saturated(rounds(bound=bound))
-    name = "messages_per_second.differential"
-    claim = next(claim for claim in CLAIMS if claim.figure == name)
-    row = next(row for row in claim_rows(book) if row.name == claim.name)
-    return row.verdict, row.remark
+def verdict_of_throughput(bound: Mapping[str, Sequence[int]]) -> tuple[Verdict, str, str]:
+    done = {f"saturated/{name}": turns for name, turns in rounds(bound=bound).items()}
+    name = "throughput_differential"
+    row = next(row for row in rows_of_claims(sides_of(done)) if row.name == name)
+    remark = next(claim.remark for claim in claims() if claim.name == name)
+    return row.verdict, row.remark, remark
 
 
 def test_a_claim_is_judged_by_valid_rounds_and_its_row_says_so() -> None:
-    _, plain = verdict_of_throughput({})
-    verdict, remark = verdict_of_throughput({"differential": [2], "full": [3]})
-    assert verdict == Verdict.DOES_NOT_HOLD.value
-    assert remark.removesuffix(plain).strip() == (
-        "The generator was the limit in 2 of 3 rounds, which are left out."
-    )
-    verdict, remark = verdict_of_throughput({"differential": [1, 2], "full": [3]})
-    assert verdict == Verdict.NO_VERDICT.value
-    assert remark == "The generator was the limit in every round."
+    verdict, remark, own = verdict_of_throughput({"differential": [2], "full": [3]})
+    assert verdict is Verdict.DOES_NOT_HOLD
+    left = "the generator was the limit in 2 of 3 rounds, which are left out"
+    assert remark == (f"{own}; {left}" if own else left)
+    verdict, remark, _ = verdict_of_throughput({"differential": [1, 2], "full": [3]})
+    assert verdict is Verdict.NO_VERDICT
+    assert remark == "the generator was the limit in every round"
 
 
 def test_routers_are_not_compared_by_rounds_of_the_generator() -> None:
     valid, bound = round_of("full", 1, load()), round_of("full", 1, load(generator_warnings=BUSY))
-    rows = missed_rows({FORWARDING: [valid], AWAITING: [bound]})
-    assert {(row.measured, row.verdict) for row in rows} == {(None, Verdict.NO_VERDICT.value)}
+    rows = rows_of_claims(sides_of({"routers/forwarding": [valid], "routers/awaiting": [bound]}))
+    missed = [row for row in rows if row.name.startswith("router_")]
+    assert {row.verdict for row in missed} == {Verdict.NO_VERDICT}
 
 
-def test_a_capacity_that_the_generator_broke_is_none_of_the_service() -> None:
-    def search(*, bound: bool) -> CapacitySearch:
-        kept = CapacityProbe(channels=10, rate=1, p99_ms=1, skipped=0, keeps_objective=True)
-        broken = CapacityProbe(
-            channels=20, rate=1, p99_ms=99, skipped=5, keeps_objective=False, generator_bound=bound
-        )
-        return CapacitySearch(channels=10, probes=[kept, broken])
+async def test_a_capacity_that_the_generator_broke_is_none_of_the_service() -> None:
+    for is_bound in (True, False):
 
-    book = FigureBook()
-    book.add_capacity(
-        {"full": [search(bound=False)] * 2, "cached": [search(bound=False), search(bound=True)]}
-    )
-    measured = book.get("channels_within_objective.cached")
-    assert measured is not None
-    assert (measured.rounds, measured.rounds_left_out) == (1, 1)
-    book = FigureBook()
-    book.add_capacity({"full": [search(bound=True)], "cached": [search(bound=False)]})
-    assert book.is_invalid("channels_within_objective.cached")
-    assert book.get("channels_within_objective.cached") is None
+        async def probe(channels: int, *, is_bound: bool = is_bound) -> Tried:
+            return Tried(channels, channels <= 10, generator_bound=is_bound)
+
+        found = await search(probe, 10)
+        assert found.figures[CHANNELS] == 10
+        assert found.generator_bound is is_bound
 
 
 # --- Promises -------------------------------------------------------------------------------------
 
 
-def overloaded(*courses: Course) -> OverloadResult:
-    return OverloadResult(
-        started_at="2026-01-01T00:00:00+00:00",
-        settings={},
-        environment=environment(),
-        courses=list(courses),
-    )
-
-
 def test_a_service_that_refused_nothing_was_not_overloaded() -> None:
-    result = overloaded(course(), course(transport="unary", refused=0))
+    result = make_overload(course(), course(transport="unary", refused=0))
     assert result.exit is Exit.NO_VERDICT
     assert result.notices == [
         "Over unary: not overloaded, not one operation was refused: no verdict"
     ]
-    assert overloaded(course()).exit is Exit.RIGHT
-    busy = overloaded(course(refused=0, generator_warnings=BUSY))
+    assert make_overload(course()).exit is Exit.RIGHT
+    busy = make_overload(course(refused=0, generator_warnings=BUSY))
     assert busy.exit is Exit.INVALID
     assert len(busy.notices) == 2
-    assert overloaded(course(kept=False), course(refused=0)).exit is Exit.WRONG
+    assert make_overload(course(wrong=1), course(refused=0)).exit is Exit.WRONG
 
 
-def test_promises_without_a_verdict_are_neither_kept_nor_broken_but_wrong_answers_stay() -> None:
-    promises = withhold_verdicts(
+def test_bounds_without_a_verdict_neither_hold_nor_break_but_wrong_answers_stay() -> None:
+    rows = withhold(
         [
-            Promise.at_most(1, "ratio", "Growth", 5),
-            Promise.at_least(1, "ratio", "Throughput", 5),
-            Promise.at_most(0, "operations", "Wrong answers", 0),
+            promise("a", "Growth", "", 5, Bound.at_most(1)),
+            promise("b", "Throughput", "", 5, Bound.at_least(1)),
+            promise("c", "Wrong answers", "operations", 0, Bound.at_most(0)),
+            promise("d", "Wrong answers", "operations", 2, Bound.at_most(0)),
         ]
     )
-    assert [promise.kept for promise in promises] == [None, None, None]
-    assert verdict_on_all(promises) == "No verdict on 3 of 3 promises"
-    (wrong,) = withhold_verdicts([Promise.at_most(0, "operations", "Wrong answers", 2)])
-    assert wrong.is_broken
+    assert [row.verdict for row in rows] == [Verdict.NO_VERDICT] * 3 + [Verdict.DOES_NOT_HOLD]
+    assert [row.is_broken for row in rows] == [False, False, False, True]
+
+
+def test_a_promise_whose_figure_is_not_known_is_broken() -> None:
+    assert promise("a", "Growth", "", None, Bound.at_most(1)).is_broken
 
 
 # --- Kills ----------------------------------------------------------------------------------------
@@ -263,55 +224,20 @@ def test_a_crash_run_without_a_kill_or_an_operation_proves_nothing(
         faults=faults,
         fault_records=[],
     )
-    result = CrashResult(
-        started_at="2026-01-01T00:00:00+00:00",
+    result = Result[list[StrategyFigures]](
+        command="crash",
+        started_at=WHEN,
+        seconds=1,
         settings={},
         environment=environment(),
-        strategies=[figures],
+        detail=[figures],
+        **parts_of_crash([figures]),
     )
     assert result.exit is code
     assert ("No fault" in shown("crash", result)) == (code is Exit.RIGHT)
     assert any("nothing is proved" in text for text in result.notices) == (0 in (kills, done))
 
 
-# --- Two results ----------------------------------------------------------------------------------
-
-
-def test_identical_results_are_called_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for result in (make_run(), make_compare()):
-        for name in ("a.json", "b.json"):
-            (tmp_path / name).write_text(result.model_dump_json())
-        assert main(["diff", str(tmp_path / "a.json"), str(tmp_path / "b.json")]) == Exit.RIGHT
-        said = capsys.readouterr().out
-        assert said == "* Nothing differs: the two results are the same\n\n"
-
-
-def test_results_with_no_figure_in_common_have_no_verdict() -> None:
-    before, after = make_compare(), make_compare()
-    others = [each.model_copy(update={"name": f"new {each.name}"}) for each in after.variants]
-    diff = diff_results(before, after.model_copy(update={"variants": others}), 0.1)
-    assert diff.exit is Exit.NO_VERDICT
-    assert diff.notices == ["Nothing can be compared, no figure is in both results: no verdict"]
-    shown("diff", diff)
-
-
-def test_rounds_that_the_generator_limited_are_not_compared() -> None:
-    bound = make_run(load(generator_warnings=BUSY))
-    for diff in (diff_results(bound, make_run(), 0.1), diff_results(make_run(), bound, 0.1)):
-        assert diff.exit is Exit.INVALID
-        assert diff.notices == ["Nothing can be compared, the generator was the limit: no verdict"]
-        assert any("such rounds are left out" in note for note in diff.notes)
-    before = compared(rounds(bound={"full": [3]}))
-    (throughput,) = (
-        change
-        for change in diff_results(before, compared(rounds(bound={})), 0.1).changes
-        if (change.variant, change.figure.name) == ("full", "messages_per_second")
-    )
-    assert (throughput.before.high, throughput.after.high) == (200, 300)
-
-
-def test_a_result_that_was_cut_short_is_told() -> None:
-    cut = make_run().model_copy(update={"cut_short": "ended by SIGINT"})
-    assert "before, cut short: ended by SIGINT" in diff_results(cut, make_run(), 0.1).notes
+def test_a_side_keeps_apart_what_the_generator_limited() -> None:
+    turns = rounds(bound={"full": [2]})["full"]
+    assert Side(name="full", rounds=turns).valid == [turns[0], turns[2]]

@@ -23,17 +23,25 @@ from connect_loadgen.drive.pressure import Answers
 from connect_loadgen.drive.timeline import Timeline, Window
 from connect_loadgen.drive.transport import TransportError
 from connect_loadgen.drive.workload import Kind
-from connect_loadgen.experiment.statistics import ratio_to
-from connect_loadgen.overload.command import with_pressure
-from connect_loadgen.overload.judgement import judge, normal_p99, seconds_to_normal
-from connect_loadgen.overload.results import ConnectionsFound, OverloadResult, Phase, RefusalCost
-from connect_loadgen.overload.settings import OverloadSettings
-from connect_loadgen.probes.refusal import says_when_to_retry
+from connect_loadgen.experiment.bounds import Verdict
+from connect_loadgen.experiment.numbers import ratio_to
+from connect_loadgen.experiment.results import Row
+from connect_loadgen.experiments.overload import (
+    Course,
+    OverloadSettings,
+    Phase,
+    judge_course,
+    normal_p99,
+    seconds_to_normal,
+    with_pressure,
+)
+from connect_loadgen.probes.connections import ConnectionsFound
+from connect_loadgen.probes.refusal import RefusalCost, says_when_to_retry
 from connect_loadgen.program.exits import Exit
-from connect_loadgen.report.promises import Promise
 from connect_loadgen.service.process import ServiceOptions, ServiceProcess
 from connect_loadgen.settings.load import load_settings
 from tests.support.loads import EchoEnd
+from tests.support.results import course, read
 from tests.support.virtual_time import SECOND, VirtualClock, run_virtually
 
 MEBI = 2**20
@@ -68,27 +76,30 @@ def verdicts(
     retry: bool = True,
     connections: ConnectionsFound | None = None,
     wrong: int = 0,
-) -> list[Promise]:
-    return judge(
-        [
-            phase("normal", 700),
-            phase("sustainable", 1_000),
-            phase("overload", overloaded, rss),
-            phase("normal again", 700),
-        ],
-        1_000,
-        recovery,
-        RefusalCost(
-            accepted_cpu_us=100,
-            refused_cpu_us=refused_cpu,
-            refused=5,
-            has_retry_info=retry,
-            bare_cpu_us=bare_cpu,
-            of_bare=ratio_to([bare_cpu], [refused_cpu]) if bare_cpu else None,
-        ),
-        connections,
-        wrong,
+) -> list[Row]:
+    made = course().model_copy(
+        update={
+            "sustainable_per_second": 1_000,
+            "phases": [
+                phase("normal", 700),
+                phase("sustainable", 1_000),
+                phase("overload", overloaded, rss),
+                phase("normal again", 700),
+            ],
+            "recovery_seconds": recovery,
+            "refusal": RefusalCost(
+                accepted_cpu_us=100,
+                refused_cpu_us=refused_cpu,
+                refused=5,
+                has_retry_info=retry,
+                bare_cpu_us=bare_cpu,
+                of_bare=ratio_to([bare_cpu], [refused_cpu]) if bare_cpu else None,
+            ),
+            "connections": connections,
+            "wrong_answers": wrong,
+        }
     )
+    return judge_course(made)
 
 
 def found(*, idle: float = 10, flooded: float = 10, failed: int = 0) -> ConnectionsFound:
@@ -104,8 +115,8 @@ def found(*, idle: float = 10, flooded: float = 10, failed: int = 0) -> Connecti
     )
 
 
-def broken(promises: Sequence[Promise]) -> int:
-    return sum(not promise.kept for promise in promises)
+def broken(rows: Sequence[Row]) -> int:
+    return sum(row.verdict is not Verdict.HOLDS for row in rows)
 
 
 def test_a_service_that_bears_it_keeps_every_promise() -> None:
@@ -132,7 +143,7 @@ def test_a_refused_call_is_held_against_what_grpc_itself_takes_for_one() -> None
         verdicts(connections=found(failed=1)),
     ],
 )
-def test_each_promise_can_be_broken_alone(promises: list[Promise]) -> None:
+def test_each_promise_can_be_broken_alone(promises: list[Row]) -> None:
     assert broken(promises) == 1
 
 
@@ -313,21 +324,22 @@ def test_a_short_run_on_a_real_service_tells_what_it_saw(tmp_path: Path) -> None
             f"--output={tmp_path}",
         ]
     )
-    result = OverloadResult.model_validate_json((tmp_path / "overload.json").read_text())
+    result = read(tmp_path / "overload.json")
     # Whether a loaded machine keeps the promises in a second, the exit code says the same.
     assert code == result.exit
-    assert [course.transport for course in result.courses] == ["stream", "unary"]
-    for course in result.courses:
-        assert course.wrong_answers == 0
-        assert [each.name for each in course.phases] == [
+    courses = [Course.model_validate(each) for each in result.detail]
+    assert [each.transport for each in courses] == ["stream", "unary"]
+    for one in courses:
+        assert one.wrong_answers == 0
+        assert [each.name for each in one.phases] == [
             "normal",
             "sustainable",
             "overload",
             "normal again",
         ]
-        assert all(each.accepted_per_second > 0 for each in course.phases)
-        assert course.refusal.has_retry_info
-    streams, calls = result.courses
+        assert all(each.accepted_per_second > 0 for each in one.phases)
+        assert one.refusal.has_retry_info
+    streams, calls = courses
     assert streams.refusal.refused > 10_000
     assert calls.refusal.refused > 1_000
     assert calls.refusal.bare_cpu_us is not None
@@ -339,5 +351,5 @@ def test_a_short_run_on_a_real_service_tells_what_it_saw(tmp_path: Path) -> None
     assert calls.connections is None
     page = (tmp_path / "overload.html").read_text()
     assert page.count("<svg") == 4
-    for transport in ("stream", "unary"):
-        assert f'id="{transport}"' in page
+    for way in ("streams", "unary calls"):
+        assert f"Over {way}" in page

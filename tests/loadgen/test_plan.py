@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from connect_loadgen.cli import main
-from connect_loadgen.compare import order_of_rounds
+from connect_loadgen.experiment.turns import shuffled_rounds
+from connect_loadgen.experiments.compare import VARIANTS, CompareSettings
 from connect_loadgen.plan import plan_of_compare, plan_of_run
-from connect_loadgen.settings.load import CompareSettings, RunSettings, load_settings
+from connect_loadgen.settings.load import RunSettings, load_settings
 
 
 def plan(*flags: str) -> str:
@@ -45,7 +46,7 @@ def test_a_closed_loop_is_called_so() -> None:
 
 def test_a_plan_of_a_comparison_has_its_very_order() -> None:
     lines = plan_of_compare(load_settings(CompareSettings, ["--rounds=2", "--seed=5"]))
-    for number, order in enumerate(order_of_rounds(2, 5), 1):
+    for number, order in enumerate(shuffled_rounds(VARIANTS, 2, 5), 1):
         assert f"round {number}: {', '.join(variant.name for variant in order)}" in lines
     assert lines[-1] == "load in all: 8 runs, 96 s"
 

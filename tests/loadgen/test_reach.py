@@ -16,20 +16,19 @@ from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.cli import main
 from connect_loadgen.drive.salvo import Gunner, MeasureError, fire
 from connect_loadgen.drive.transport import TransportError
-from connect_loadgen.experiment.model import Beside, Group, Quantity, Row, Side
-from connect_loadgen.experiment.results import Recovery, Spread
-from connect_loadgen.experiment.turns import take_turns
-from connect_loadgen.probes.loads import seen_of
-from connect_loadgen.probes.many_channels import seen_of_recovery
+from connect_loadgen.experiment.bounds import Bound, Verdict
+from connect_loadgen.experiment.figures import round_of
+from connect_loadgen.experiment.model import Asked, Probe, Quantity, judge
+from connect_loadgen.experiment.numbers import Spread
+from connect_loadgen.experiment.results import Recovery, Result, Round, Row, Side
+from connect_loadgen.experiment.turns import Turns
+from connect_loadgen.experiments import reach
+from connect_loadgen.experiments.reach import Group, ReachSettings, groups_of, parts_of
+from connect_loadgen.probes.many_channels import round_of_recovery
 from connect_loadgen.probes.planting import plant
 from connect_loadgen.program.exits import Exit
 from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.reach.handshakes import OPERATIONS, costs_of_operations, count_operations
-from connect_loadgen.reach.judgement import judge
-from connect_loadgen.reach.report import reach_page
-from connect_loadgen.reach.results import Goal, ReachResult, RowResult, Seen, SideResult, Verdict
-from connect_loadgen.reach.settings import ReachSettings
-from connect_loadgen.reach.table import groups_of
 from connect_loadgen.report.blocks import (
     Bullets,
     Cell,
@@ -42,23 +41,31 @@ from connect_loadgen.report.blocks import (
 )
 from connect_loadgen.report.html import render
 from connect_loadgen.report.markdown import render_markdown
+from connect_loadgen.report.page import page_of
 from connect_loadgen.service.bare import EchoEnd
 from connect_loadgen.settings.load import load_settings
 from tests.support.loads import PacedService, echo, failure
-from tests.support.results import cost, environment, load, require_sound, show_result, write_result
+from tests.support.results import (
+    WHEN,
+    cost,
+    environment,
+    load,
+    read,
+    require_sound,
+    show_result,
+    write_result,
+)
 
 OURS = Quantity("ours", "rate")
 THEIRS = Quantity("theirs", "rate")
 
 
-def side(
-    name: str, *values: float | None, failure: str | None = None, bound: int = 0
-) -> SideResult:
+def side(name: str, *values: float | None, failure: str | None = None, bound: int = 0) -> Side:
     """Return a side that showed these values, the first ``bound`` of them the generator's limit."""
-    return SideResult(
+    return Side(
         name=name,
         rounds=[
-            Seen(figures={"rate": value}, generator_bound=index < bound)
+            Round(figures={"rate": value}, generator_bound=index < bound)
             for index, value in enumerate(values)
         ],
         failure=failure,
@@ -66,23 +73,27 @@ def side(
 
 
 def judged(
-    ours: SideResult,
-    theirs: SideResult | None = None,
-    goal: Goal | None = None,
-    beside: Sequence[Beside] = (),
-) -> RowResult:
-    row = Row(
+    ours: Side,
+    theirs: Side | None = None,
+    bound: Bound | None = None,
+    beside: Sequence[Quantity] = (),
+) -> Row:
+    asked = Asked(
         "row",
         "What is measured",
-        OURS,
         "things/s",
-        "made up",
-        reference=None if theirs is None else THEIRS,
-        compared_with="" if theirs is None else "theirs",
-        goal=goal,
+        OURS,
+        None if theirs is None else THEIRS,
+        "" if theirs is None else "theirs",
+        bound,
+        how="made up",
         beside=tuple(beside),
     )
-    return judge(row, {each.name: each for each in (ours, theirs) if each is not None})
+    return judge(asked, {each.name: each for each in (ours, theirs) if each is not None})
+
+
+def at_least(low: float) -> Bound:
+    return Bound.at_least(low, "ratio")
 
 
 # --- Judgement ------------------------------------------------------------------------------------
@@ -90,75 +101,61 @@ def judged(
 
 def test_a_ratio_is_taken_within_its_round_and_its_median_is_judged() -> None:
     ours, theirs = side("ours", 70, 300, 20), side("theirs", 100, 400, 10)
-    result = judged(ours, theirs, Goal.ratio_at_least(0.75))
+    result = judged(ours, theirs, at_least(0.75))
     assert result.ratio is not None
     assert (result.ratio.low, result.ratio.median, result.ratio.high) == (0.7, 0.75, 2)
     assert result.measured == Spread(median=70, low=20, high=300)
     assert result.reference == Spread(median=100, low=10, high=400)
-    assert result.verdict is Verdict.REACHED
-    assert judged(ours, theirs, Goal.ratio_at_least(0.76)).verdict is Verdict.NOT_REACHED
-    assert judged(ours, theirs, Goal.ratio_at_most(0.74)).verdict is Verdict.NOT_REACHED
-
-
-@pytest.mark.parametrize(
-    ("goal", "verdict"),
-    [
-        (Goal.ratio_at_least(0.5), Verdict.REACHED),
-        (Goal.ratio_at_least(0.51), Verdict.NOT_REACHED),
-        (Goal.ratio_at_most(0.5), Verdict.REACHED),
-        (Goal.ratio_at_most(0.49), Verdict.NOT_REACHED),
-        (Goal.at_least(10), Verdict.REACHED),
-        (Goal.at_least(10.1), Verdict.NOT_REACHED),
-        (Goal.at_most(10), Verdict.REACHED),
-        (Goal.at_most(9.9), Verdict.NOT_REACHED),
-        (None, Verdict.NO_GOAL),
-    ],
-)
-def test_a_goal_is_reached_from_its_bound_on(goal: Goal | None, verdict: Verdict) -> None:
-    assert judged(side("ours", 10), side("theirs", 20), goal).verdict is verdict
+    assert result.verdict is Verdict.HOLDS
+    assert judged(ours, theirs, at_least(0.76)).verdict is Verdict.DOES_NOT_HOLD
+    at_most = Bound.at_most(0.74, "ratio")
+    assert judged(ours, theirs, at_most).verdict is Verdict.DOES_NOT_HOLD
+    assert judged(ours, theirs).verdict is Verdict.NO_BOUND
 
 
 def test_a_figure_may_stand_for_itself() -> None:
-    result = judged(side("ours", 10), goal=Goal.at_least(5))
-    assert (result.verdict, result.ratio, result.reference) == (Verdict.REACHED, None, None)
+    result = judged(side("ours", 10), bound=Bound.at_least(5))
+    assert (result.verdict, result.ratio, result.reference) == (Verdict.HOLDS, None, None)
 
 
 def test_a_row_whose_side_failed_is_not_measured_and_says_why() -> None:
-    goal = Goal.ratio_at_least(0.1)
     failed = side("ours", 50, failure="ours, round 2: it died")
-    result = judged(failed, side("theirs", 10, 10), goal)
+    result = judged(failed, side("theirs", 10, 10), at_least(0.1))
     assert (result.verdict, result.measured, result.ratio) == (Verdict.NOT_MEASURED, None, None)
-    assert result.remark == "ours, round 2: it died"
+    assert "ours, round 2: it died" in result.remark
     assert result.reference is not None, "what the other side showed is still shown"
-    result = judged(side("ours", 10, 10), side("theirs", failure="theirs, round 1: no"), goal)
-    assert (result.verdict, result.remark) == (Verdict.NOT_MEASURED, "theirs, round 1: no")
+    result = judged(
+        side("ours", 10, 10), side("theirs", failure="theirs, round 1: no"), at_least(0.1)
+    )
+    assert result.verdict is Verdict.NOT_MEASURED
+    assert "theirs, round 1: no" in result.remark
 
 
 def test_a_figure_that_a_round_lacks_is_not_made_up() -> None:
-    result = judged(side("ours", 1, None), goal=Goal.at_most(5))
+    result = judged(side("ours", 1, None), bound=Bound.at_most(5))
     assert (result.verdict, result.measured) == (Verdict.NOT_MEASURED, None)
-    assert result.remark == "ours does not tell rate"
+    assert result.remark == "ours has no rate"
 
 
 def test_nothing_is_held_to_a_peer_of_nothing() -> None:
-    result = judged(side("ours", 1), side("theirs", 0), Goal.ratio_at_least(1))
+    result = judged(side("ours", 1), side("theirs", 0), at_least(1))
     assert result.verdict is Verdict.NOT_MEASURED
     assert "is 0" in result.remark
 
 
-def test_a_remark_tells_figures_beside_and_who_may_have_been_the_limit() -> None:
+def test_a_remark_tells_figures_beside_and_that_the_generator_was_the_limit() -> None:
     result = judged(
         side("ours", 3, 4, 5, bound=2),
         side("theirs", 1, 1, 1),
-        Goal.ratio_at_least(5),
-        beside=[Beside(THEIRS, "{} of theirs")],
+        at_least(5),
+        beside=[Quantity("theirs", "rate", "{} of theirs")],
     )
     assert result.remark == (
-        "1 of theirs; the generator was the limit of ours in 2 of 3 rounds, which are left out"
+        "1 of theirs; the generator was the limit in 2 of 3 rounds, which are left out"
     )
     # Of three ratios the only one in which the service was the limit.
     assert result.measured == Spread(median=5, low=5, high=5)
-    assert result.verdict is Verdict.REACHED
+    assert result.verdict is Verdict.HOLDS
 
 
 def test_a_row_whose_every_round_the_generator_limited_has_no_verdict() -> None:
@@ -166,7 +163,7 @@ def test_a_row_whose_every_round_the_generator_limited_has_no_verdict() -> None:
         (side("ours", 3, 4, bound=2), side("theirs", 1, 1)),
         (side("ours", 3, 4), side("theirs", 1, 1, bound=2)),
     ):
-        row = judged(ours, theirs, Goal.ratio_at_least(1))
+        row = judged(ours, theirs, at_least(1))
         assert (row.verdict, row.measured, row.ratio) == (Verdict.NO_VERDICT, None, None)
         assert "was the limit" in row.remark
         result = result_of(REACHED, row)
@@ -178,25 +175,28 @@ def test_a_row_whose_every_round_the_generator_limited_has_no_verdict() -> None:
 # --- Rounds ---------------------------------------------------------------------------------------
 
 
-def sides_of(calls: list[str], failing: Mapping[str, int]) -> list[Side]:
-    """Return three sides that note their calls and fail in the round given."""
+def probes_of(calls: list[str], failing: Mapping[str, int]) -> list[Probe]:
+    """Return three probes that note their calls and fail in the round given."""
 
-    def side_of(name: str) -> Side:
-        async def measure(_: object) -> Seen:
+    def probe_of(name: str) -> Probe:
+        async def measure(_: object) -> Round:
             calls.append(name)
             await asyncio.sleep(0)
             if failing.get(name) == calls.count(name):
                 raise MeasureError("first line\nof a log\n  the cause")
-            return Seen(figures={"rate": float(calls.count(name))})
+            return Round(figures={"rate": float(calls.count(name))})
 
-        return Side(name, measure)
+        return Probe(name, measure)
 
-    return [side_of(name) for name in "abc"]
+    return [probe_of(name) for name in "abc"]
 
 
-async def turns(calls: list[str], failing: Mapping[str, int], seed: int = 1) -> list[SideResult]:
-    with CommandProgress(lines_in_pipe=False) as progress:
-        return await take_turns(sides_of(calls, failing), 3, seed, progress)
+async def turns(
+    calls: list[str], failing: Mapping[str, int], seed: int = 1, *, is_tolerant: bool = True
+) -> list[Side]:
+    with CommandProgress() as progress:
+        taken = Turns(seed, progress, is_tolerant=is_tolerant)
+        return list((await taken.take("", probes_of(calls, failing), 3)).values())
 
 
 async def test_every_side_has_its_turn_in_every_round() -> None:
@@ -217,6 +217,11 @@ async def test_what_has_failed_is_not_tried_again_and_takes_nothing_from_the_oth
     assert failed.failure == "b, round 2: first line: the cause"
     assert first.failure is third.failure is None
     assert len(first.rounds) == len(third.rounds) == 3
+
+
+async def test_where_sides_belong_together_the_first_failure_ends_the_command() -> None:
+    with pytest.raises(MeasureError, match="first line"):
+        await turns([], {"b": 2}, is_tolerant=False)
 
 
 # --- The table ------------------------------------------------------------------------------------
@@ -256,14 +261,14 @@ def groups(**told: object) -> list[Group]:
 def test_every_row_is_held_to_what_is_in_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     rows = [row for group in groups() for row in group.rows]
-    assert {row.name: row.goal and row.goal.words for row in rows} == GOALS
+    assert {row.name: row.bound and str(row.bound) for row in rows} == GOALS
 
 
 def test_workers_that_have_no_cores_are_held_to_their_cpu_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    goals = {row.name: row.goal for group in groups() for row in group.rows}
+    goals = {row.name: row.bound for group in groups() for row in group.rows}
     assert goals["workers"] is None
     assert goals["workers-cpu"] is not None
 
@@ -273,7 +278,7 @@ def test_a_group_measures_only_what_its_chosen_rows_need() -> None:
     chosen = [row for row in decrypting.rows if row.name == "decrypt"]
     assert {side.name for side in decrypting.needed_by(chosen)} == {"encrypts", "in order"}
     for group in groups():
-        names = [side.name for side in group.sides]
+        names = [probe.name for probe in group.probes]
         assert len(set(names)) == len(names)
         assert {side.name for side in group.needed_by(group.rows)} == set(names)
 
@@ -313,20 +318,20 @@ def test_a_quick_run_is_small_and_flags_still_win() -> None:
 
 
 def test_a_load_shows_its_cost_by_message() -> None:
-    figures = seen_of(load(2_000.0), cost()).figures
-    assert figures["per_second"] == 2_000
+    figures = reach._required(round_of(load(2_000.0), cost(), None)).figures
+    assert figures["messages_per_second"] == 2_000
     assert figures["cpu_us"] == pytest.approx(125)
-    assert figures["allocated_bytes"] == 5_000
+    assert figures["allocated_bytes_per_message"] == 5_000
     assert figures["p99_ms"] == pytest.approx(40, rel=0.01)
-    assert not seen_of(load(), cost()).generator_bound
-    assert seen_of(load(generator_warnings=["late"]), cost()).generator_bound
+    assert not round_of(load(), cost(), None).generator_bound
+    assert round_of(load(generator_warnings=["late"]), cost(), None).generator_bound
 
 
 def test_figures_of_a_load_that_was_not_served_are_refused() -> None:
     with pytest.raises(MeasureError, match="2 answers were WRONG"):
-        seen_of(load(wrong=2), cost())
+        reach._required(round_of(load(wrong=2), cost(), None))
     with pytest.raises(MeasureError, match="UNAVAILABLE"):
-        seen_of(load(errors={"UNAVAILABLE": 3}), cost())
+        reach._required(round_of(load(errors={"UNAVAILABLE": 3}), cost(), None))
 
 
 def recovery(*, verified: int = 20, cpu: float | None = 0.01) -> Recovery:
@@ -342,12 +347,12 @@ def recovery(*, verified: int = 20, cpu: float | None = 0.01) -> Recovery:
 
 
 def test_a_recovery_is_judged_by_the_channels_of_a_core_second() -> None:
-    figures = seen_of_recovery(recovery()).figures
+    figures = round_of_recovery(recovery()).figures
     assert figures["per_core_second"] == pytest.approx(2_000)
     assert (figures["per_second"], figures["replayed_records"]) == (40, 2.5)
-    assert seen_of_recovery(recovery(cpu=None)).figures["per_core_second"] is None
+    assert round_of_recovery(recovery(cpu=None)).figures["per_core_second"] is None
     with pytest.raises(MeasureError, match="only 19 of 20"):
-        seen_of_recovery(recovery(verified=19))
+        round_of_recovery(recovery(verified=19))
 
 
 def test_the_cryptography_of_a_handshake_is_counted_and_left_as_it_was() -> None:
@@ -495,23 +500,23 @@ async def test_a_transport_that_fails_ends_a_salvo() -> None:
 # --- The report -----------------------------------------------------------------------------------
 
 
-def result_of(*rows: RowResult) -> ReachResult:
-    return ReachResult(
-        started_at="2026-01-01T00:00:00+00:00",
+def result_of(*rows: Row) -> Result[None]:
+    return Result[None](
+        command="reach",
+        started_at=WHEN,
         seconds=90,
         settings={},
         environment=environment(),
-        rows=list(rows),
-        groups={"made up": [side("ours", 1)]},
+        sides={"ours": side("ours", 1)},
+        detail=None,
+        **parts_of(rows),
     )
 
 
-REACHED = judged(side("ours", 8), side("theirs", 10), Goal.ratio_at_least(0.8))
-NOT_REACHED = judged(side("ours", 7), side("theirs", 10), Goal.ratio_at_least(0.8))
+REACHED = judged(side("ours", 8), side("theirs", 10), at_least(0.8))
+NOT_REACHED = judged(side("ours", 7), side("theirs", 10), at_least(0.8))
 UNMEASURED = judged(
-    side("ours", failure="ours, round 1: no | such flag"),
-    side("theirs", 10),
-    Goal.ratio_at_least(0.8),
+    side("ours", failure="ours, round 1: no | such flag"), side("theirs", 10), at_least(0.8)
 )
 
 
@@ -529,19 +534,18 @@ def test_what_is_not_reached_is_an_ordinary_outcome_and_what_is_not_measured_is_
         show_result("reach", result, console)
     console.file.close()
     shown = (tmp_path / "shown").read_text()
-    assert "Of 2 rows: 1 reached, 1 not reached." in shown
-    assert "Of 2 rows: 1 reached, 1 not measured." in shown
+    assert "Of 2 rows: 1 hold, 1 do not hold." in shown
+    assert "Of 2 rows: 1 hold, 1 not measured." in shown
     assert "no | such flag" in shown
-    read = ReachResult.model_validate_json((tmp_path / "reach.json").read_text())
-    assert read == result_of(REACHED, UNMEASURED)
+    assert read(tmp_path / "reach.json") == result_of(REACHED, UNMEASURED)
     assert "0.80 [0.80, 0.80]" in (tmp_path / "reach.md").read_text()
 
 
 def test_the_page_says_the_same_in_html_and_in_markdown() -> None:
-    page = reach_page(result_of(REACHED, NOT_REACHED, UNMEASURED))
+    page = page_of(result_of(REACHED, NOT_REACHED, UNMEASURED), reach.LOOK)
     html, markdown = render(page), render_markdown(page)
     for text in (html, markdown):
-        assert "not reached" in text
+        assert "does not hold" in text
         assert "0.70 [0.70, 0.70]" in text
         assert "redelivery_window 0" in text
 
@@ -583,17 +587,17 @@ def test_a_few_rows_are_measured_for_real(tmp_path: Path) -> None:
             f"--output={tmp_path}",
         ]
     )
-    result = ReachResult.model_validate_json((tmp_path / "reach.json").read_text())
+    result = read(tmp_path / "reach.json")
     require_sound(code, result)
     # "establish" is a part of the other's name, too.
     assert {row.name for row in result.rows} == {*rows, "establish-cpu"}
     assert all(row.verdict is not Verdict.NOT_MEASURED for row in result.rows)
-    assert all(row.run_with for row in result.rows)
+    assert all(row.how for row in result.rows)
     for row in result.rows:
         if row.verdict is not Verdict.NO_VERDICT:
             assert row.measured is not None
             assert row.measured.median > 0
-    sides = {each.name: each for group in result.groups.values() for each in group}
+    sides = {name.partition("/")[2]: each for name, each in result.sides.items()}
     assert set(sides) == {
         *("unary", "echo"),
         *("handshakes", "limit"),
@@ -606,7 +610,7 @@ def test_a_few_rows_are_measured_for_real(tmp_path: Path) -> None:
     replayed = [seen.figures["replayed_records"] for seen in sides["killed"].rounds]
     assert all(each is not None and each >= 12 for each in replayed)
     table = (tmp_path / "reach.md").read_text()
-    assert all(f"| {row.name} |" in table for row in result.rows)
+    assert all(f"| {row.text} |" in table for row in result.rows)
 
 
 def test_a_service_that_does_not_start_leaves_its_rows_unmeasured(tmp_path: Path) -> None:
@@ -614,6 +618,6 @@ def test_a_service_that_does_not_start_leaves_its_rows_unmeasured(tmp_path: Path
         ["reach", "--only=durable", "--service-command=false", f"--output={tmp_path}"],
     )
     assert code == 1
-    (row,) = ReachResult.model_validate_json((tmp_path / "reach.json").read_text()).rows
+    (row,) = read(tmp_path / "reach.json").rows
     assert row.verdict is Verdict.NOT_MEASURED
     assert "did not start" in row.remark

@@ -7,12 +7,12 @@ from html.parser import HTMLParser
 import pytest
 from matplotlib.axes import Axes
 
+from connect_loadgen.experiments import compare, overload, run
 from connect_loadgen.report.blocks import Bullets, Cell, Column, Page, Plot, Prose, Section, Table
-from connect_loadgen.report.compare_page import compare_page
 from connect_loadgen.report.drawing import draw
 from connect_loadgen.report.html import render
-from connect_loadgen.report.run_page import run_page
-from tests.support.results import cost, load, make_compare, make_run
+from connect_loadgen.report.page import page_of
+from tests.support.results import cost, course, load, make_compare, make_overload, make_run
 
 HOSTILE = '<script>alert("1")</script>&\''
 _VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -58,12 +58,13 @@ class Document(HTMLParser):
 
 
 PAGES = {
-    "compare": render(compare_page(make_compare(warnings=["one warning"]))),
-    "closed run": render(run_page(make_run(cost_=cost()))),
-    "open run": render(run_page(make_run(load(rate=500)))),
+    "compare": render(page_of(make_compare(warnings=["one warning"]), compare.LOOK)),
+    "closed run": render(page_of(make_run(cost_=cost()), run.LOOK)),
+    "open run": render(page_of(make_run(load(rate=500)), run.LOOK)),
+    "overload": render(page_of(make_overload(course()), overload.LOOK)),
 }
 # Labels of axes that list names, which have no unit.
-OF_NAMES = {"figure: + more is better, - less is better", "what is written", "step"}
+OF_NAMES = {"figure: + more is better, - less is better", "figure"}
 
 every_page = pytest.mark.parametrize("name", PAGES)
 
@@ -101,7 +102,7 @@ def test_every_plot_has_labels_with_units_on_both_axes(name: str) -> None:
     for svg in svgs:
         labels = re.findall(r'-([xy])-label">.*?<text[^>]*>([^<]+)</text>', svg, flags=re.DOTALL)
         assert sorted(axis for axis, _ in labels) == ["x", "y"]
-        units = r"\((?:ms|s|%|messages/s|B/message|number|1 = the same)\)"
+        units = r"\((?:ms|s|%|messages/s|ops/s|B/message|number|1 = the same)\)"
         for _, label in labels:
             assert label in OF_NAMES or re.search(units, label), label
 
@@ -116,47 +117,32 @@ def test_plots_follow_the_colours_of_the_page(name: str) -> None:
 
 
 def test_the_same_result_gives_the_same_page() -> None:
-    assert render(compare_page(make_compare(warnings=["one warning"]))) == PAGES["compare"]
+    assert render(page_of(make_compare(warnings=["one warning"]), compare.LOOK)) == PAGES["compare"]
 
 
 def test_each_figure_of_the_summary_is_the_one_of_the_result() -> None:
     rows = {row[0]: row[1:] for row in reversed(Document(PAGES["compare"]).rows) if row}
-    assert rows["differential"][0] == "2,420"
-    assert rows["Throughput"][1] == "2.10 [2.00, 2.20]better"
-    assert rows["Recovery"][1] == "1.50 [1.50, 1.50]worse"
-    assert rows["memory"][-1] == "\N{EN DASH}"
+    assert rows["Throughput"][1] == "1,100"
+    assert rows["Throughput"][3] == "2.10 [2.00, 2.20]better"
+    assert rows["Recovery"][3] == "1.50 [1.50, 1.50]worse"
+    assert rows["Recovery"][4] == "\N{EN DASH}"
 
 
 def test_cells_sort_by_the_exact_figure_and_not_by_its_text() -> None:
-    result = make_compare()
-    spread = result.variants[2].summary.figures["p99_ms"]
-    assert spread is not None
-    assert f'data-sort="{spread.median}"' in PAGES["compare"]
+    row = next(row for row in make_compare().rows if row.name == "full.p99_ms")
+    assert row.measured is not None
+    assert f'data-sort="{row.measured.median}"' in PAGES["compare"]
 
 
 def test_a_page_has_all_its_sections_in_order() -> None:
     anchors = [a["id"] for tag, a in Document(PAGES["compare"]).tags if tag == "section"]
-    assert anchors == [
-        "question",
-        "answer",
-        "warnings",
-        "summary",
-        "ratios",
-        "latency",
-        "throughput",
-        "bytes",
-        "recovery",
-        "worse",
-        "method",
-        "caveats",
-    ]
+    assert anchors == ["notices", "answer", "figures", "more", "warnings", "method"]
 
 
 def test_a_missing_figure_has_its_reason_in_the_open_and_in_its_cell() -> None:
-    assert (
-        PAGES["compare"].count('<abbr title="memory: nothing is kept on disk">&ndash;</abbr>') >= 2
-    )
-    assert "\N{EN DASH} memory: nothing is kept on disk" in Document(PAGES["compare"]).text
+    reason = "memory: Recovery: memory has no restore_seconds"
+    assert f'<abbr title="{reason}">&ndash;</abbr>' in PAGES["compare"]
+    assert f"\N{EN DASH} {reason}" in Document(PAGES["compare"]).text
 
 
 def test_hostile_text_stays_text() -> None:
@@ -181,9 +167,10 @@ def test_hostile_text_stays_text() -> None:
 
 
 def test_a_hostile_machine_name_stays_text_on_a_comparison() -> None:
-    page = render(compare_page(make_compare(cpu_model=HOSTILE, warnings=[HOSTILE])))
+    result = make_compare(cpu_model=HOSTILE, warnings=[HOSTILE])
+    page = render(page_of(result, compare.LOOK))
     assert sum(tag == "script" for tag, _ in Document(page).tags) == 1
-    assert Document(page).text.count(HOSTILE) == 2
+    assert Document(page).text.count(HOSTILE) == 3
 
 
 def test_a_plot_without_a_label_on_an_axis_is_refused() -> None:

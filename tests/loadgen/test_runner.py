@@ -1,25 +1,28 @@
 """What every command does alike: files first, then the show; one exit code for each end."""
 
 import asyncio
+import io
 import os
 import stat
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import uvloop
+from rich.console import Console
 
+from connect_loadgen.cli import COMMAND_HELP
 from connect_loadgen.commands import COMMANDS
-from connect_loadgen.experiment.results import RunResult
 from connect_loadgen.program.exits import Exit
 from connect_loadgen.program.files import ReportError, require_writable, write_whole
 from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.runner import Command, Render, run_command
 from tests.support.process import PATIENCE
+from tests.support.results import read
 
 ROOT = Path(__file__).parents[2]
 SMALL = (
@@ -75,9 +78,9 @@ def broken_pipe() -> int:
 def test_a_result_is_written_whatever_becomes_of_the_standard_streams(
     tmp_path: Path, redirection: str, code: Exit
 ) -> None:
-    output, page = tmp_path / "run.json", tmp_path / "run.html"
-    done = loadgen(*SMALL, f"--output={output}", f"--report={page}", redirection=redirection)
-    result = RunResult.model_validate_json(output.read_text())
+    page = tmp_path / "run.html"
+    done = loadgen(*SMALL, f"--output={tmp_path}", redirection=redirection)
+    result = read(tmp_path / "run.json")
     assert page.read_text().endswith("</html>\n")
     assert done.returncode == (code if result.exit is Exit.RIGHT else result.exit)
     assert "Traceback" not in done.stderr
@@ -86,10 +89,9 @@ def test_a_result_is_written_whatever_becomes_of_the_standard_streams(
 
 
 def test_a_reader_that_has_enough_changes_nothing(tmp_path: Path, broken_pipe: int) -> None:
-    output = tmp_path / "run.json"
-    done = loadgen(*SMALL, f"--output={output}", stdout=broken_pipe)
-    result = RunResult.model_validate_json(output.read_text())
-    assert (done.returncode, done.stderr) == (result.exit, "")
+    done = loadgen(*SMALL, f"--output={tmp_path}", stdout=broken_pipe)
+    assert done.returncode == read(tmp_path / "run.json").exit
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,6 @@ class Found:
     """What a made-up command found."""
 
     exit: Exit = Exit.RIGHT
-    notices: Sequence[str] = field(default_factory=list)
 
 
 def command_of(
@@ -162,12 +163,10 @@ def test_files_are_written_before_anything_is_shown(
         return "second"
 
     files = {first: lambda _: "first", second: render_second}
-    found = Found(Exit.NO_VERDICT, ["CUT SHORT"])
+    found = Found(Exit.NO_VERDICT)
     assert run_command("test", command_of(found, files), []) is Exit.NO_VERDICT
     assert second.read_text() == "second\n"
     assert capsys.readouterr().out.splitlines() == [
-        "* CUT SHORT",
-        "",
         "shown",
         f"written: {first}",
         f"written: {second}",
@@ -210,19 +209,10 @@ def test_every_command_finds_out_first_that_it_can_not_write(
 
     monkeypatch.setattr(uvloop, "run", never)
     (file := tmp_path / "file").write_text("")
-    outputs = [file / "x", tmp_path / ("x" * 300), tmp_path]
-    for output in outputs if name == "run" else outputs[:1]:
+    for output in (file / "x", tmp_path / ("x" * 300), file):
         assert run_command(name, COMMANDS[name], [f"--output={output}"]) is Exit.CONFIGURATION
         (line,) = capsys.readouterr().err.splitlines()
         assert str(output) in line
-
-
-def test_two_results_can_not_go_into_one_file(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = [f"--output={tmp_path / 'a'}", f"--report={tmp_path / 'a'}"]
-    assert run_command("run", COMMANDS["run"], flags) is Exit.CONFIGURATION
-    assert "--output and --report are both" in capsys.readouterr().err
 
 
 # --- Files ----------------------------------------------------------------------------------------
@@ -275,6 +265,41 @@ def test_help_and_documentation_have_every_exit_code_with_its_meaning() -> None:
     for code in Exit:
         assert f"  {code.value:<10} {code.meaning}\n" in shown
         assert f"| {code.value} | {code.meaning} |\n" in documented
-    assert set(COMMANDS) == {
-        line.split()[0] for line in shown.partition("commands:\n")[2].split("\n\n")[0].splitlines()
-    }
+    helped = {name: each for group in COMMAND_HELP.values() for name, each in group.items()}
+    assert set(COMMANDS) == set(helped)
+    for name, (about, example) in helped.items():
+        assert f"  {name:<10} {about}\n" in shown
+        # An example is a command line that can be read; only files and services may be missing.
+        program, command, *flags = example.split()
+        assert (program, command) == ("loadgen", name)
+        COMMANDS[name].read(flags)
+
+
+def test_an_unknown_command_gets_a_line_with_the_nearest_name() -> None:
+    assert loadgen("compar").stderr == "loadgen: no command 'compar': did you mean compare?\n"
+
+
+def test_a_shell_completes_commands_and_flags() -> None:
+    script = loadgen("--completion").stdout
+    ask = "COMP_WORDS=(loadgen run --chan); COMP_CWORD=2; _loadgen; echo ${COMPREPLY[@]}"
+    done = subprocess.run(  # noqa: S603 - our own script
+        ["/bin/bash", "-c", f"{script}\n{ask}"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["--channels", "--channel-skew"]
+
+
+# --- Progress -------------------------------------------------------------------------------------
+
+
+def test_a_pipe_gets_each_step_and_a_line_every_ten_seconds() -> None:
+    now = 0.0
+    console = Console(file=(text := io.StringIO()), width=200)
+    with CommandProgress(console, lambda: now) as progress, progress.within("round 1: "):
+        progress.step("measuring")
+        for now in (4.0, 9.9, 10.0, 12.0, 20.1):
+            progress.tick(now / 100, f"{now:g} messages/s")
+    assert text.getvalue().splitlines() == [
+        "round 1: measuring",
+        "round 1: measuring: 10%, 10 messages/s",
+        "round 1: measuring: 20%, 20.1 messages/s",
+    ]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from connect_loadgen.audit.settings import AuditSettings
+from connect_loadgen.experiments.audit import AuditSettings
+from connect_loadgen.experiments.compare import CompareSettings
 from connect_loadgen.settings.load import (
-    CompareSettings,
     ConfigurationError,
     LoadSettings,
     RunSettings,

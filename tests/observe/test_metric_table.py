@@ -15,7 +15,7 @@ from connect_actor.client import ConnectClient, Identity
 from connect_actor.errors import MalformedRequestError
 from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.drive.load import Progress
-from connect_loadgen.run import execute_run
+from connect_loadgen.experiments.run import run_load
 from connect_loadgen.service.process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
 from connect_loadgen.settings.load import RunSettings, load_settings
 from grafana.local.programs import Programs
@@ -126,7 +126,7 @@ async def run_mixed_load(directory: Path) -> MixedRun:
             ],
         )
         watcher = Watcher()
-        await execute_run(settings, watcher)
+        await run_load(settings, watcher)
         async with ConnectClient(service.listen) as client:
             connect_ids = await provoke(client)
             first = await asyncio.to_thread(scrape, service.metrics)

@@ -2,45 +2,46 @@
 
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from connect_loadgen.commands import COMMANDS
-from connect_loadgen.compare import BASELINE, VARIANTS, summarise
 from connect_loadgen.drive.figures import Generator, Latency, LoadFigures, OperationLatency
 from connect_loadgen.drive.recording import Histogram
-from connect_loadgen.experiment.results import (
-    CompareResult,
-    Environment,
-    Recovery,
-    Result,
-    Round,
-    RunResult,
-    VariantFigures,
-)
-from connect_loadgen.overload.results import Course, Phase, RefusalCost
-from connect_loadgen.overload.settings import TransportName
+from connect_loadgen.experiment.figures import round_of as round_of_load
+from connect_loadgen.experiment.results import Environment, Recovery, Result, Round, Side
+from connect_loadgen.experiments import compare, overload, run
+from connect_loadgen.experiments.compare import CompareSettings
+from connect_loadgen.experiments.overload import Course, Phase
+from connect_loadgen.probes.refusal import RefusalCost
 from connect_loadgen.program.exits import Exit
 from connect_loadgen.program.files import write_whole
-from connect_loadgen.report.promises import Promise
 from connect_loadgen.report.terminal import show_all
 from connect_loadgen.service.cost import Cost
-from connect_loadgen.settings.load import CompareSettings, RunSettings, load_settings
+from connect_loadgen.settings.load import RunSettings, load_settings
+from connect_loadgen.settings.overload import TransportName
 
 __all__ = [
+    "WHEN",
     "cost",
     "course",
     "environment",
     "latency",
     "load",
     "make_compare",
+    "make_overload",
     "make_run",
+    "read",
     "require_sound",
     "round_of",
     "show_result",
+    "sides_of",
     "write_result",
 ]
+
+WHEN = "2026-01-02T03:04:05+00:00"
 
 # Throughput of the rounds, and what else tells the variants apart.
 THROUGHPUT: Mapping[str, Sequence[float]] = {
@@ -135,13 +136,15 @@ def round_of(variant: str, number: int, load_: LoadFigures) -> Round:
             channels_per_second=20 / seconds,
             verified_channels=20,
         )
-    return Round(
-        number=number,
-        position=1,
-        load=load_,
-        cost=cost(RECORD_BYTES[variant]),
-        recovery=recovery,
+    turn = round_of_load(
+        load_, cost(RECORD_BYTES[variant]), recovery, is_durable=variant != "memory"
     )
+    return turn.model_copy(update={"number": number})
+
+
+def sides_of(rounds: Mapping[str, Sequence[Round]]) -> dict[str, Side]:
+    """Return the sides that have these rounds."""
+    return {name: Side(name=name, rounds=list(turns)) for name, turns in rounds.items()}
 
 
 def environment(*, cpu_model: str | None = "Test CPU", filesystem: str = "ext4") -> Environment:
@@ -165,7 +168,7 @@ def make_compare(
     wrong: int = 0,
     warnings: Sequence[str] = (),
     cpu_model: str | None = "Test CPU",
-) -> CompareResult:
+) -> Result[None]:
     """Return a comparison; ``wrong`` answers are in each round of differential."""
     rounds = {
         name: [
@@ -178,34 +181,42 @@ def make_compare(
         ]
         for name, values in throughput.items()
     }
-    return CompareResult(
-        started_at="2026-01-02T03:04:05+00:00",
+    parts = compare.parts_of(sides_of(rounds))
+    return Result[None](
+        command="compare",
+        started_at=WHEN,
         seconds=120.0,
         settings=load_settings(CompareSettings, [], {}).model_dump(mode="json"),
         environment=environment(cpu_model=cpu_model),
-        baseline=BASELINE,
-        variants=[
-            VariantFigures(
-                name=variant.name,
-                strategy=variant.strategy,
-                journal=variant.journal,
-                rounds=rounds[variant.name],
-                summary=summarise(rounds[variant.name], rounds[BASELINE]),
-            )
-            for variant in VARIANTS
-        ],
-        warnings=list(warnings),
+        **{**parts, "warnings": [*parts["warnings"], *warnings]},
+        detail=None,
     )
 
 
-def make_run(load_: LoadFigures | None = None, cost_: Cost | None = None) -> RunResult:
+def make_run(load_: LoadFigures | None = None, cost_: Cost | None = None) -> Result[None]:
     """Return a run."""
-    return RunResult(
-        started_at="2026-01-02T03:04:05+00:00",
+    side = Side(name="run", rounds=[round_of_load(load_ or load(), cost_, None)])
+    return Result[None](
+        command="run",
+        started_at=WHEN,
+        seconds=5.0,
         settings=load_settings(RunSettings, [], {}).model_dump(mode="json"),
         environment=environment(),
-        load=load_ or load(),
-        cost=cost_,
+        **run.parts_of(side, has_metrics=cost_ is not None),
+        detail=None,
+    )
+
+
+def make_overload(*courses: Course) -> Result[list[Course]]:
+    """Return what overload found."""
+    return Result[list[Course]](
+        command="overload",
+        started_at=WHEN,
+        seconds=60.0,
+        settings={},
+        environment=environment(),
+        **overload.parts_of(courses),
+        detail=list(courses),
     )
 
 
@@ -214,7 +225,7 @@ def course(
     transport: TransportName = "stream",
     refused: int = 5,
     generator_warnings: Sequence[str] = (),
-    kept: bool | None = True,
+    wrong: int = 0,
 ) -> Course:
     """Return a course in which so many operations were refused under overload."""
     names = ("normal", "sustainable", "overload", "normal again")
@@ -240,7 +251,7 @@ def course(
         held_back=0,
         skipped_at_cap=0,
         skipped_by_late_generator=0,
-        wrong_answers=0,
+        wrong_answers=wrong,
         recovery_seconds=1,
         refusal=RefusalCost(
             accepted_cpu_us=100,
@@ -252,11 +263,15 @@ def course(
         ),
         connections=None,
         generator=load(generator_warnings=generator_warnings).generator,
-        promises=[Promise(name="Some", bound="1", value=1, unit="ratio", kept=kept)],
     )
 
 
-def require_sound(code: int, result: Result) -> None:
+def read(path: Path) -> Result[Any]:
+    """Read a saved result."""
+    return Result[Any].model_validate_json(path.read_text())
+
+
+def require_sound(code: int, result: Result[Any]) -> None:
     """Check that a real load went right, and that the exit code says so.
 
     On a busy machine the generator may have been the limit, which has a code of its own.

@@ -16,7 +16,7 @@ from connect_loadgen.report.blocks import (
     Tone,
     missing,
 )
-from connect_loadgen.report.method import caveats_of_environment, environment_table, settings_table
+from connect_loadgen.report.tables import environment_table, settings_table
 
 __all__ = ["bench_blocks", "bench_page"]
 
@@ -43,8 +43,6 @@ def bench_page(result: BenchResult) -> Page:
             ),
         )
     )
-    if caveats := caveats_of_environment(result.environment):
-        sections.append(Section("caveats", "Caveats", tuple(Prose(text) for text in caveats)))
     return Page("Benchmarks", f"loadgen bench, {result.started_at}", tuple(sections))
 
 

@@ -8,8 +8,9 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from connect_loadgen.experiment.results import Ratio, Result
-from connect_loadgen.experiment.statistics import ratio_to
+from connect_loadgen.experiment.numbers import Spread as Ratio
+from connect_loadgen.experiment.numbers import ratio_to
+from connect_loadgen.former import FormerResult as Result
 
 __all__ = ["BENCH_SCHEMA", "BenchResult", "Comparison", "Row", "compare", "make_row"]
 

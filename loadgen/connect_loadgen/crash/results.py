@@ -1,23 +1,11 @@
 """The form of a crash run's result."""
 
-from collections.abc import Iterator
-from typing import Final, Literal
+from connect_loadgen.experiment.results import Record
 
-from pydantic import BaseModel, ConfigDict
-
-from connect_loadgen.experiment.results import Result
-from connect_loadgen.program.exits import Exit
-
-__all__ = ["CRASH_SCHEMA", "CrashResult", "FaultRecord", "StrategyFigures"]
-
-CRASH_SCHEMA: Final = "connect-actor.loadgen.crash/1"
+__all__ = ["FaultRecord", "StrategyFigures"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FaultRecord(_Record):
+class FaultRecord(Record):
     """One broken promise."""
 
     kind: str
@@ -27,7 +15,7 @@ class FaultRecord(_Record):
     text: str
 
 
-class StrategyFigures(_Record):
+class StrategyFigures(Record):
     """What the kills of one strategy showed."""
 
     strategy: str
@@ -72,25 +60,3 @@ class StrategyFigures(_Record):
     def done(self) -> int:
         """Operations that were acknowledged."""
         return sum(ends.get("done", 0) for ends in self.operations.values())
-
-
-class CrashResult(Result):
-    """Result of ``loadgen crash``."""
-
-    schema_version: Literal["connect-actor.loadgen.crash/1"] = CRASH_SCHEMA
-    strategies: list[StrategyFigures]
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether the service broke a promise."""
-        return any(figures.faults for figures in self.strategies)
-
-    def withheld(self) -> Iterator[tuple[Exit, str]]:
-        """Yield the strategies whose run proves nothing."""
-        for figures in self.strategies:
-            for number, what in ((figures.total_kills, "killed"), (figures.done, "acknowledged")):
-                if not number:
-                    yield (
-                        Exit.NO_VERDICT,
-                        f"{figures.strategy}: nothing was {what}, so nothing is proved: no verdict",
-                    )

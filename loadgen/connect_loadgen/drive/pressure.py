@@ -30,8 +30,8 @@ from connect_actor.v1 import connect_pb2 as wire
 from connect_actor.v1.connect_pb2_grpc import ConnectServiceStub
 from connect_loadgen.drive.peer import status_name
 from connect_loadgen.drive.transport import OWN_CONNECTION, TransportError
-from connect_loadgen.overload.settings import CALLS_AT_ONCE, TransportName
 from connect_loadgen.program.child import kill_child, start_child
+from connect_loadgen.settings.overload import CALLS_AT_ONCE, TransportName
 
 if TYPE_CHECKING:
     # Known to the type checker only.

@@ -1,161 +1,52 @@
-"""``loadgen diff``: two saved results beside each other: what differs, and what got worse.
+"""Two saved results of one command beside each other: what differs, and what got worse.
 
 Figures of two results were measured at different times, so a difference counts only if it is larger
 than a threshold and, where there are several rounds, larger than what rounds of the same result
 differ by: the two ranges have no value in common.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from connect_loadgen.drive.load import Progress
-from connect_loadgen.experiment.figures import FIGURES, Figure
-from connect_loadgen.experiment.results import (
-    COMPARE_SCHEMA,
-    RUN_SCHEMA,
-    CompareResult,
-    Environment,
-    Ratio,
-    Round,
-    RunResult,
-    Spread,
-)
-from connect_loadgen.experiment.statistics import spread_of
-from connect_loadgen.program.exits import Exit
-from connect_loadgen.service.cost import Cost
-from connect_loadgen.settings.load import ConfigurationError, DiffSettings
+from connect_loadgen.experiment.bounds import Bound, Verdict
+from connect_loadgen.experiment.numbers import Spread
+from connect_loadgen.experiment.results import Environment, Record, Result, Row, Withheld
+from connect_loadgen.settings.load import ConfigurationError
 
-__all__ = ["Change", "Diff", "Difference", "diff_results", "execute_diff", "read_result"]
-
-Result = RunResult | CompareResult
-
-_SCHEMAS: Mapping[str, type[Result]] = {RUN_SCHEMA: RunResult, COMPARE_SCHEMA: CompareResult}
+__all__ = ["Differences", "diff_results", "read_result"]
 
 # Where a result goes says nothing about it.
-_IMMATERIAL = frozenset({"config", "output", "report", "dry_run"})
-
-# What is had of a load alone, when the service's counters were not read.
-_OF_LOAD = frozenset({"messages_per_second", "p50_ms", "p99_ms", "p99_9_ms"})
-
-# Stands where they were not; no figure is made of it.
-_NO_COST = Cost(
-    messages=0,
-    cpu_seconds=None,
-    cpu_share=None,
-    peak_rss_bytes=None,
-    records=0,
-    record_bytes=0,
-    commits=0,
-    snapshots=0,
-    snapshot_bytes=0,
-    journal_growth_bytes=0,
-    disk_write_bytes=None,
-    file_growth_bytes=None,
-    duration_seconds=0,
-    gc_collections=None,
-    gc_pause_seconds=None,
-    allocated_bytes=None,
-    allocations=None,
-)
+_IMMATERIAL = frozenset({"config", "output", "dry_run"})
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A setting, or a fact of the machine, that is not the same."""
+class Differences(Record):
+    """Settings, and facts of the machine, that differ: name, before, after."""
 
-    name: str
-    before: str
-    after: str
+    settings: list[tuple[str, str, str]]
+    environment: list[tuple[str, str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One figure of one variant, before and after."""
-
-    variant: str
-    figure: Figure
-    before: Spread
-    after: Spread
-    ratio: Ratio | None
-    """After divided by before; from the lowest to the highest that any two rounds give. Nothing if
-    it would be divided by 0."""
-    is_worse: bool
-    """By more than the threshold, and by more than the rounds differ among themselves."""
-
-
-@dataclass(frozen=True, slots=True)
-class Diff:
-    """Two results beside each other."""
-
-    settings: list[Difference]
-    environment: list[Difference]
-    changes: list[Change]
-    notes: list[str]
-    threshold: float
-    """Share by which a figure may be worse."""
-    is_invalid: bool
-    """Whether there are no changes since the generator was the limit in every round."""
-    is_nothing: bool
-    """Whether the two results are the same."""
-
-    @property
-    def exit(self) -> Exit:
-        """Whether a figure got worse, or nothing could be compared."""
-        if any(change.is_worse for change in self.changes):
-            return Exit.WRONG
-        if self.changes:
-            return Exit.RIGHT
-        return Exit.INVALID if self.is_invalid else Exit.NO_VERDICT
-
-    @property
-    def notices(self) -> Sequence[str]:
-        """What stands above all else."""
-        if self.is_nothing:
-            return ["Nothing differs: the two results are the same"]
-        if self.changes:
-            return []
-        why = "the generator was the limit" if self.is_invalid else "no figure is in both results"
-        return [f"Nothing can be compared, {why}: no verdict"]
-
-
-async def execute_diff(settings: DiffSettings, _: Progress) -> Diff:
-    """Read two results and put them beside each other.
-
-    Raises:
-        ConfigurationError: a file can't be read or is no result, or they are of two kinds.
-    """
-    before, after = read_result(settings.before), read_result(settings.after)
-    return diff_results(before, after, settings.threshold)
-
-
-def read_result(path: Path) -> Result:
+def read_result(path: Path) -> Result[Any]:
     """Read a saved result.
 
     Raises:
-        ConfigurationError: the file can't be read, or is no result of a run or a comparison.
+        ConfigurationError: the file can't be read, or is no result of this version.
     """
     try:
-        text = path.read_bytes()
-        schema = _Schema.model_validate_json(text).schema_version
-        return _SCHEMAS[schema].model_validate_json(text)
+        return Result[Any].model_validate_json(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from None
-    except (ValidationError, KeyError):
-        raise ConfigurationError(
-            f"{path}: no result of loadgen run or loadgen compare, of this version"
-        ) from None
+    except ValidationError:
+        raise ConfigurationError(f"{path}: no result of loadgen, of this version") from None
 
 
-class _Schema(BaseModel):
-    schema_version: str
-
-
-def diff_results(before: Result, after: Result, threshold: float) -> Diff:
-    """Put two results beside each other.
+def diff_results(before: Result[Any], after: Result[Any], threshold: float) -> Result[Differences]:
+    """Put two results beside each other; a row that got worse has a broken bound.
 
     Args:
         before: what is divided by.
@@ -163,105 +54,87 @@ def diff_results(before: Result, after: Result, threshold: float) -> Diff:
         threshold: share by which a figure may be worse.
 
     Raises:
-        ConfigurationError: one is of a run, the other of a comparison.
+        ConfigurationError: they are of two commands.
     """
-    if type(before) is not type(after):
-        raise ConfigurationError("a run and a comparison can't be compared: give two of a kind")
-    old, new = _rounds(before), _rounds(after)
-    known_old, known_new = _valid(old), _valid(new)
-    return Diff(
-        settings=_differences(
-            {name: value for name, value in before.settings.items() if name not in _IMMATERIAL},
-            {name: value for name, value in after.settings.items() if name not in _IMMATERIAL},
+    if before.command != after.command:
+        raise ConfigurationError(
+            f"results of {before.command} and of {after.command} can't be compared: give two of a"
+            " kind"
+        )
+    begun, old = time.monotonic(), {row.name: row for row in before.rows}
+    rows = [_changed(old[row.name], row, threshold) for row in after.rows if _comparable(old, row)]
+    withheld = []
+    if before != after and not rows:
+        is_bound = any(row.verdict is Verdict.NO_VERDICT for row in (*before.rows, *after.rows))
+        why = "the generator was the limit" if is_bound else "no figure is in both results"
+        made = Withheld.invalid if is_bound else Withheld.nothing_shown
+        withheld = [made(f"Nothing can be compared, {why}: no verdict")]
+    worse = [row.text for row in rows if row.verdict is Verdict.DOES_NOT_HOLD]
+    return Result(
+        command="diff",
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=time.monotonic() - begun,
+        settings={"threshold": threshold},
+        environment=after.environment,
+        answer=["Nothing differs: the two results are the same"]
+        if before == after
+        else [f"Worse: {', '.join(worse)}" if worse else f"Of {len(rows)} figures none got worse"],
+        rows=[] if before == after else rows,
+        warnings=[*_doubts("before", before), *_doubts("after", after), *_single(rows)],
+        withheld=withheld,
+        detail=Differences(
+            settings=_differences(_material(before.settings), _material(after.settings)),
+            environment=_differences(_facts(before.environment), _facts(after.environment)),
         ),
-        environment=_differences(_facts(before.environment), _facts(after.environment)),
-        changes=[
-            change
-            for variant in known_old
-            if variant in known_new
-            for change in _changes(variant, known_old[variant], known_new[variant], threshold)
-        ],
-        notes=[
-            *_doubts("before", before, old),
-            *_doubts("after", after, new),
-            *_spread_note(old, new),
-        ],
-        threshold=threshold,
-        is_invalid=any(variant in new for variant in old),
-        is_nothing=before == after,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Measured:
-    """One variant of a result."""
-
-    rounds: Sequence[Round]
-    knows_cost: bool
+def _comparable(old: Mapping[str, Row], row: Row) -> bool:
+    return row.name in old and row.measured is not None and old[row.name].measured is not None
 
 
-_Rounds = Mapping[str, _Measured]
-
-
-def _rounds(result: Result) -> _Rounds:
-    """Return what was measured of each variant; a run has one, of one round."""
-    if isinstance(result, CompareResult):
-        return {
-            variant.name: _Measured(variant.rounds, knows_cost=True) for variant in result.variants
+def _changed(before: Row, after: Row, threshold: float) -> Row:
+    old, new = before.measured, after.measured
+    if old is None or new is None:
+        raise ValueError(f"row {after.name} was not measured")
+    ratio = None
+    if old.low > 0:
+        ratio = Spread(
+            median=new.median / old.median, low=new.low / old.high, high=new.high / old.low
+        )
+    verdict, bound = Verdict.NO_BOUND, None
+    if ratio is not None and after.more_is_better is not None:
+        bound = (
+            Bound.at_least(1 - threshold, "ratio")
+            if after.more_is_better
+            else Bound.at_most(1 + threshold, "ratio")
+        )
+        overlap = ratio.low <= 1 <= ratio.high
+        verdict = Verdict.HOLDS if overlap else bound.judge(ratio)
+    return after.model_copy(
+        update={
+            "compared_with": "before",
+            "reference": old,
+            "ratio": ratio,
+            "bound": bound,
+            "claimed": "" if bound is None else str(bound),
+            "verdict": verdict,
+            "is_promise": True,
+            "remark": "before it was 0" if ratio is None else "",
         }
-    cost = result.cost or _NO_COST
-    round_ = Round(number=1, position=1, load=result.load, cost=cost, recovery=None)
-    return {"run": _Measured([round_], knows_cost=result.cost is not None)}
-
-
-def _valid(rounds: _Rounds) -> _Rounds:
-    """Return what says something about the service: the generator was not the limit."""
-    valid = {
-        name: replace(measured, rounds=[each for each in measured.rounds if each.is_valid])
-        for name, measured in rounds.items()
-    }
-    return {name: measured for name, measured in valid.items() if measured.rounds}
-
-
-def _changes(variant: str, old: _Measured, new: _Measured, threshold: float) -> list[Change]:
-    changes = []
-    for figure in FIGURES:
-        if figure.name not in _OF_LOAD and not (old.knows_cost and new.knows_cost):
-            continue
-        before = spread_of([figure.value(round_) for round_ in old.rounds])
-        after = spread_of([figure.value(round_) for round_ in new.rounds])
-        if before is not None and after is not None:
-            ratio = _ratio(before, after)
-            changes.append(
-                Change(variant, figure, before, after, ratio, _is_worse(figure, ratio, threshold))
-            )
-    return changes
-
-
-def _ratio(before: Spread, after: Spread) -> Ratio | None:
-    if not before.low:
-        return None
-    return Ratio(
-        median=after.median / before.median,
-        low=after.low / before.high,
-        high=after.high / before.low,
     )
 
 
-def _is_worse(figure: Figure, ratio: Ratio | None, threshold: float) -> bool:
-    if ratio is None or figure.more_is_better is None:
-        return False
-    if figure.more_is_better:
-        return ratio.median < 1 - threshold and ratio.high < 1
-    return ratio.median > 1 + threshold and ratio.low > 1
-
-
-def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Difference]:
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [
-        Difference(name, str(before.get(name, "-")), str(after.get(name, "-")))
+        (name, str(before.get(name, "-")), str(after.get(name, "-")))
         for name in dict.fromkeys([*before, *after])
         if before.get(name) != after.get(name)
     ]
+
+
+def _material(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name not in _IMMATERIAL}
 
 
 def _facts(environment: Environment) -> dict[str, Any]:
@@ -269,25 +142,13 @@ def _facts(environment: Environment) -> dict[str, Any]:
     return {**facts.pop("versions"), **facts}
 
 
-def _doubts(which: str, result: Result, rounds: _Rounds) -> list[str]:
-    """Return what makes a result doubtful, each once."""
-    doubts = [] if result.cut_short is None else [f"cut short: {result.cut_short}"]
-    for variant, measured in rounds.items():
-        loads = [round_.load for round_ in measured.rounds]
-        doubts += [
-            f"{variant}: {load.generator.verdict}; such rounds are left out"
-            for load in loads
-            if not load.generator.is_valid
-        ]
-        doubts += [f"{variant}: answers were WRONG" for load in loads if load.verification_failures]
-        doubts += [f"{variant}: operations failed" for load in loads if load.errors]
-        doubts += [f"{variant}: stopped, {load.stopped}" for load in loads if load.stopped]
-    return [f"{which}, {doubt}" for doubt in dict.fromkeys(doubts)]
+def _doubts(which: str, result: Result[Any]) -> list[str]:
+    """Return what makes a result doubtful."""
+    return [f"{which}: {doubt}" for doubt in (*result.notices, *result.faults, *result.warnings)]
 
 
-def _spread_note(before: _Rounds, after: _Rounds) -> list[str]:
-    fewest = min(len(of.rounds) for each in (before, after) for of in each.values())
-    if fewest > 1:
+def _single(rows: list[Row]) -> list[str]:
+    if not rows or max(row.rounds for row in rows) > 1:
         return []
     return [
         "With a single round nothing tells a difference from chance; loadgen compare has rounds."

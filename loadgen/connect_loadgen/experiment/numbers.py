@@ -1,8 +1,53 @@
-"""How figures are written: short enough to compare at a glance, exact enough not to mislead."""
+"""Figures over rounds, and how they are written: short enough to compare, exact enough to trust."""
 
-from connect_loadgen.experiment.results import Ratio, Spread
+import statistics
+from collections.abc import Sequence
 
-__all__ = ["count", "figure", "ratio", "ratio_with_spread", "rounds", "share", "with_spread"]
+from pydantic import BaseModel, ConfigDict
+
+__all__ = [
+    "Spread",
+    "count",
+    "figure",
+    "ratio",
+    "ratio_to",
+    "ratio_with_spread",
+    "share",
+    "spread_of",
+    "with_spread",
+]
+
+
+class Spread(BaseModel):
+    """A figure over the rounds."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    median: float
+    low: float
+    high: float
+
+
+def spread_of(values: Sequence[float | None]) -> Spread | None:
+    """Return median, lowest and highest; nothing if a value is missing or there is none."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    return Spread(median=statistics.median(known), low=min(known), high=max(known))
+
+
+def ratio_to(baseline: Sequence[float | None], values: Sequence[float | None]) -> Spread | None:
+    """Return the spread of ``values`` divided by ``baseline``, round by round.
+
+    Nothing comes of it if a value is missing or a baseline is 0. Values of the same position are of
+    the same round.
+    """
+    return spread_of(
+        [
+            None if value is None or not base else value / base
+            for base, value in zip(baseline, values, strict=True)
+        ]
+    )
 
 
 def count(value: float) -> str:
@@ -26,18 +71,15 @@ def share(value: float) -> str:
 
 
 def with_spread(spread: Spread) -> str:
-    """Write the median, then from lowest to highest."""
+    """Write the median, then from lowest to highest if rounds differ."""
+    if spread.low == spread.high:
+        return figure(spread.median)
     return f"{figure(spread.median)} [{figure(spread.low)}, {figure(spread.high)}]"
 
 
-def ratio_with_spread(value: Ratio) -> str:
+def ratio_with_spread(value: Spread) -> str:
     """Write the median ratio, then from lowest to highest."""
     return f"{ratio(value.median)} [{ratio(value.low)}, {ratio(value.high)}]"
-
-
-def rounds(spread: Spread) -> str:
-    """Write from where to where a figure went that was measured in turns."""
-    return f"{figure(spread.low)} to {figure(spread.high)} in turns"
 
 
 def _written(value: float, significant: int) -> str:

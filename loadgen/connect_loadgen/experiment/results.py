@@ -1,42 +1,43 @@
-"""The form of a result: what is written as JSON, and what reports are made from.
+"""The one form of a result: what is written as JSON, and what reports are made from.
 
-``schema_version`` goes up with every change that a reader of an older file would trip over. Names
-carry their unit. A figure that could not be had is null, never 0.
+``format`` changes when a reader of an older file would misread this one. Names carry their unit. A
+figure that is not known is null, never 0.
 """
 
-from collections.abc import Iterator
-from typing import Any, Final, Literal
+from typing import Any, Final, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from connect_loadgen.drive.figures import Latency, LoadFigures
+from connect_loadgen.drive.figures import LoadFigures
+from connect_loadgen.experiment.bounds import Bound, Verdict
+from connect_loadgen.experiment.numbers import Spread
 from connect_loadgen.program.exits import Exit
 from connect_loadgen.service.cost import Cost
 
 __all__ = [
-    "COMPARE_SCHEMA",
-    "RUN_SCHEMA",
-    "CompareResult",
+    "FORMAT",
     "Environment",
-    "Ratio",
+    "Record",
     "Recovery",
     "Result",
     "Round",
-    "RunResult",
-    "Spread",
-    "VariantFigures",
-    "VariantSummary",
+    "Row",
+    "Side",
+    "Withheld",
 ]
 
-RUN_SCHEMA: Final = "connect-actor.loadgen.run/1"
-COMPARE_SCHEMA: Final = "connect-actor.loadgen.compare/1"
+FORMAT: Final = "connect-actor.loadgen/2"
+
+_Detail = TypeVar("_Detail")
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """A part of a result."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Environment(_Record):
+class Environment(Record):
     """Where and with what a result was made."""
 
     git_revision: str | None
@@ -51,65 +52,7 @@ class Environment(_Record):
     """Of the service's data directory."""
 
 
-class Result(_Record):
-    """What the result of every command has."""
-
-    schema_version: str
-    started_at: str
-    """UTC, ISO 8601."""
-    settings: dict[str, Any]
-    environment: Environment
-    cut_short: str | None = None
-    """Why the command ended before it was done; the result holds what was measured until then."""
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether an answer, a promise or a bound was broken, however much was measured."""
-        return False
-
-    def withheld(self) -> Iterator[tuple[Exit, str]]:
-        """Yield why there is no verdict, INVALID or NO_VERDICT each with a sentence."""
-        yield from ()
-
-    @property
-    def exit(self) -> Exit:
-        """What the command's exit code says of what was measured."""
-        if self.is_wrong:
-            return Exit.WRONG
-        # A generator that was the limit may be why nothing else was shown.
-        return min((code for code, _ in self.withheld()), default=Exit.RIGHT)
-
-    @property
-    def notices(self) -> list[str]:
-        """What stands above every answer, in sentences."""
-        cut_short = [] if self.cut_short is None else [f"CUT SHORT: {self.cut_short}"]
-        return [*cut_short, *(why for _, why in self.withheld())]
-
-
-class RunResult(Result):
-    """Result of ``loadgen run``."""
-
-    schema_version: Literal["connect-actor.loadgen.run/1"] = RUN_SCHEMA
-    load: LoadFigures
-    cost: Cost | None
-    """Null without access to the service's metrics."""
-
-    @property
-    def is_wrong(self) -> bool:
-        """Whether an answer was wrong or missing, or a bound ended the load."""
-        load = self.load
-        is_stopped = load.stopped is not None and self.cut_short is None
-        return bool(load.verification_failures or load.errors or is_stopped)
-
-    def withheld(self) -> Iterator[tuple[Exit, str]]:
-        """Yield why the figures say nothing about the service."""
-        if not self.load.generator.is_valid:
-            yield Exit.INVALID, f"{self.load.generator.verdict}: no verdict on the service"
-        if not self.load.operations_finished:
-            yield Exit.NO_VERDICT, "No operation was finished: no verdict"
-
-
-class Recovery(_Record):
+class Recovery(Record):
     """What it took to come back after ``kill -9``."""
 
     channels: int
@@ -126,88 +69,141 @@ class Recovery(_Record):
     """Records behind the channels' snapshots that were read for it, all channels together."""
 
 
-class Round(_Record):
-    """One run of one variant."""
+class Round(Record):
+    """What one turn of one side showed."""
 
-    number: int
+    figures: dict[str, float | None]
+    generator_bound: bool = False
+    """Whether the generator, not the service, may have set the figures."""
+    number: int = 1
     """Round, from 1."""
-    position: int
+    position: int = 1
     """Place in the round's order, from 1."""
-    load: LoadFigures
-    cost: Cost
-    recovery: Recovery | None
-    """Null for the memory journal: it has nothing to recover from."""
-
-    @property
-    def is_valid(self) -> bool:
-        """Whether it says something about the service: the generator was not the limit."""
-        return self.load.generator.is_valid
+    load: LoadFigures | None = None
+    cost: Cost | None = None
+    recovery: Recovery | None = None
 
     @property
     def is_right(self) -> bool:
         """Whether every answer came and was right, to the end, and every channel came back."""
         load, back = self.load, self.recovery
         return (
-            not load.verification_failures
-            and not load.errors
-            and load.stopped is None
-            and (back is None or back.verified_channels == back.channels)
-        )
+            load is None or not (load.verification_failures or load.errors or load.stopped)
+        ) and (back is None or back.verified_channels == back.channels)
 
 
-class Spread(_Record):
-    """A figure over the rounds."""
-
-    median: float
-    low: float
-    high: float
-
-
-class Ratio(Spread):
-    """A figure divided by the baseline's of the same round, over the rounds."""
-
-
-class VariantSummary(_Record):
-    """One variant's figures over its valid rounds; null where a figure can't be had."""
-
-    figures: dict[str, Spread | None]
-    ratios: dict[str, Ratio | None]
-    """To the baseline, over rounds in which both are valid; null for the baseline itself too."""
-    latency_all_rounds: Latency | None
-    """Of all operations of all valid rounds, from their merged histograms."""
-    rounds_left_out: int = 0
-    """Rounds in which the generator was the limit: no figure holds them."""
-
-
-class VariantFigures(_Record):
-    """All that is known of one variant."""
+class Side(Record):
+    """All rounds of one thing that is measured, or that others are compared with."""
 
     name: str
-    strategy: str
-    journal: str
     rounds: list[Round]
-    summary: VariantSummary
-
-
-class CompareResult(Result):
-    """Result of ``loadgen compare``."""
-
-    schema_version: Literal["connect-actor.loadgen.compare/1"] = COMPARE_SCHEMA
-    seconds: float
-    baseline: str
-    variants: list[VariantFigures]
-    warnings: list[str]
+    failure: str | None = None
+    """Why it could not be measured; there are no rounds after that."""
 
     @property
-    def is_wrong(self) -> bool:
-        """Whether a round went wrong."""
-        return not all(each.is_right for variant in self.variants for each in variant.rounds)
+    def valid(self) -> list[Round]:
+        """The rounds in which the generator was not the limit."""
+        return [each for each in self.rounds if not each.generator_bound]
 
-    def withheld(self) -> Iterator[tuple[Exit, str]]:
-        """Yield the variants that no round says anything about."""
-        for variant in self.variants:
-            if variant.rounds and variant.summary.rounds_left_out == len(variant.rounds):
-                yield (
-                    Exit.INVALID,
-                    f"{variant.name}: the generator was the limit in every round: no verdict",
-                )
+
+class Row(Record):
+    """A figure, what it is compared with, its bound and the verdict."""
+
+    name: str
+    """Unique in its result."""
+    subject: str = ""
+    """Heading under which tables show it."""
+    text: str
+    unit: str
+    measured: Spread | None
+    compared_with: str = ""
+    """Empty if the figure stands for itself."""
+    reference: Spread | None = None
+    ratio: Spread | None = None
+    """Measured divided by what it is compared with, round by round."""
+    bound: Bound | None = None
+    claimed: str = ""
+    """The bound in words."""
+    verdict: Verdict
+    is_promise: bool = False
+    """Whether a broken bound is a fault of the service."""
+    more_is_better: bool | None = None
+    rounds: int = 0
+    """Rounds that the figure rests on; those of the generator are left out."""
+    how: str = ""
+    """Under what load, and on what."""
+    remark: str = ""
+    """What a reader must know; why it was not measured, if it was not."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it shows a fault of the service."""
+        return self.is_promise and self.verdict is Verdict.DOES_NOT_HOLD
+
+    @property
+    def judged(self) -> Spread | None:
+        """What is held against the bound."""
+        return self.ratio if self.bound is not None and self.bound.of == "ratio" else self.measured
+
+
+class Withheld(Record):
+    """Why there is no verdict."""
+
+    code: int
+    """INVALID or NO_VERDICT, of ``Exit``."""
+    why: str
+
+    @classmethod
+    def invalid(cls, why: str) -> Self:
+        """The generator, not the service, was the limit."""
+        return cls(code=Exit.INVALID, why=why)
+
+    @classmethod
+    def nothing_shown(cls, why: str) -> Self:
+        """Nothing was shown."""
+        return cls(code=Exit.NO_VERDICT, why=why)
+
+
+class Result(Record, Generic[_Detail]):
+    """Result of any command."""
+
+    format: Literal["connect-actor.loadgen/2"] = FORMAT
+    command: str
+    started_at: str
+    """UTC, ISO 8601."""
+    seconds: float
+    settings: dict[str, Any]
+    environment: Environment
+    cut_short: str | None = None
+    """Why the command ended before it was done; the result holds what was measured until then."""
+    left_out: list[str] = []
+    """Parts, or rounds of them, that were planned and not measured."""
+    answer: list[str] = []
+    """What a hurried reader must see."""
+    rows: list[Row] = []
+    sides: dict[str, Side] = {}
+    """What the rows are made of."""
+    warnings: list[str] = []
+    faults: list[str] = []
+    """What was wrong, however much was measured."""
+    withheld: list[Withheld] = []
+    detail: _Detail
+
+    @property
+    def exit(self) -> Exit:
+        """What the command's exit code says of what was measured."""
+        is_broken = any(
+            row.is_promise and row.verdict is Verdict.DOES_NOT_HOLD for row in self.rows
+        )
+        if self.faults or is_broken:
+            return Exit.WRONG
+        # A generator that was the limit may be why nothing else was shown.
+        code = min((each.code for each in self.withheld), default=0)
+        return next(each for each in Exit if each == code)
+
+    @property
+    def notices(self) -> list[str]:
+        """What stands above the answer, in sentences."""
+        cut_short = [] if self.cut_short is None else [f"CUT SHORT: {self.cut_short}"]
+        left_out = [f"Left out: {'; '.join(self.left_out)}"] if self.left_out else []
+        return [*cut_short, *(each.why for each in self.withheld), *left_out]

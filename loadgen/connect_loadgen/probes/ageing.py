@@ -7,17 +7,29 @@ load seconds apart on the same machine differ in their age alone.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from connect_loadgen.compare import shuffled_rounds
 from connect_loadgen.drive.lines import Lines, open_lines, p50_of, p99_of
 from connect_loadgen.drive.load import Progress
-from connect_loadgen.experiment.statistics import ratio_to
+from connect_loadgen.experiment.numbers import Spread, ratio_to
+from connect_loadgen.experiment.results import Record
+from connect_loadgen.experiment.turns import shuffled_rounds
 from connect_loadgen.program.scratch import scratch_directory
 from connect_loadgen.service.process import ServiceProcess
 from connect_loadgen.service.sampling import cpu_seconds_of
-from connect_loadgen.soak.results import Ageing
-from connect_loadgen.soak.settings import SoakSettings
+from connect_loadgen.settings.soak import SoakSettings
 
-__all__ = ["compare_with_fresh"]
+__all__ = ["Ageing", "compare_with_fresh"]
+
+
+class Ageing(Record):
+    """The soaked service, of a fresh one under the same load, over rounds in turns."""
+
+    p50: Spread | None
+    p99: Spread | None
+    """Of a turn's median second."""
+    cpu: Spread | None
+    """CPU of an operation."""
+    failed: int
+    """Operations of all turns that were refused, or answered wrongly."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,23 @@ is within it, and no send was skipped because too many were unanswered.
 
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from connect_loadgen.audit.results import CapacityProbe, CapacitySearch
-from connect_loadgen.audit.settings import AuditSettings
 from connect_loadgen.drive.channels import ChannelEnd, establish
 from connect_loadgen.drive.figures import LoadFigures
 from connect_loadgen.drive.load import Load, Progress, put_load
 from connect_loadgen.drive.transport import open_transport
-from connect_loadgen.experiment.figures import latency_of_loads
-from connect_loadgen.probes.trial import Variant
-from connect_loadgen.program.scratch import scratch_directory
+from connect_loadgen.experiment.figures import latency_of
+from connect_loadgen.experiment.model import Probe
+from connect_loadgen.experiment.results import Round
+from connect_loadgen.probes.trial import Variant, on_fresh_service
 from connect_loadgen.service.process import ServiceProcess
+from connect_loadgen.settings.load import LoadSettings
 
-__all__ = ["find_capacity", "search"]
+__all__ = ["CHANNELS", "Objective", "Tried", "capacity_probe", "search"]
+
+CHANNELS = "channels_within_objective"
+"""The figure."""
 
 # The bound is closed in on until it is known to a twentieth.
 _RESOLUTION = 1.05
@@ -27,104 +31,102 @@ _GROWTH = 1.5
 _MAX_CHANNELS = 50_000
 
 
-async def find_capacity(
-    variant: Variant, settings: AuditSettings, start: int, progress: Progress
-) -> CapacitySearch:
-    """Search on a service of its own.
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What is asked of the service, and of each channel."""
 
-    Args:
-        variant: how to run the service.
-        settings: rate, objective, and how long each number of channels is tried.
-        start: channels to begin with.
-        progress: told how it goes.
+    p99_ms: float
+    channel_rate: float
+    """Messages per second of a channel."""
 
-    Raises:
-        ServiceError: the service did not start, or died.
-        TransportError: it could not be reached.
-    """
-    with scratch_directory() as data_dir:
-        options = variant.options(data_dir, settings.service_command)
-        async with ServiceProcess(options, settings.timeout_seconds) as service:
-            found = await service.while_alive(_search(service, settings, start, progress))
-            await service.stop()
-    return found
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One number of channels, tried."""
+
+    channels: int
+    keeps_objective: bool
+    generator_bound: bool = False
+    """Whether the generator, not the service, may have broken it."""
+
+
+def capacity_probe(
+    name: str, variant: Variant, settings: LoadSettings, objective: Objective, start: int
+) -> Probe:
+    """Return the probe that searches on a service of its own, from so many channels on."""
+
+    async def measure(progress: Progress) -> Round:
+        async def work(service: ServiceProcess) -> Round:
+            return await _search(service, settings, objective, start, progress)
+
+        return await on_fresh_service(variant, settings, work, progress)
+
+    return Probe(name, measure)
 
 
 async def _search(
-    service: ServiceProcess, settings: AuditSettings, start: int, progress: Progress
-) -> CapacitySearch:
+    service: ServiceProcess,
+    settings: LoadSettings,
+    objective: Objective,
+    start: int,
+    progress: Progress,
+) -> Round:
     endpoint = service.endpoint
     async with open_transport(endpoint, settings) as transport:
         ends: list[ChannelEnd] = []
 
-        async def probe(channels: int) -> CapacityProbe:
+        async def probe(channels: int) -> Tried:
             if channels > len(ends):
                 progress.step(f"establishing {channels - len(ends)} more channels")
                 more = settings.model_copy(update={"channels": channels - len(ends)})
                 ends.extend(await establish(transport, more, endpoint))
-            load_settings = _probe_settings(channels, settings)
+            load_settings = _settings_of(channels, settings, objective)
             load = Load(transport, ends[:channels], load_settings, endpoint, progress)
-            return _judge((await put_load(load, None))[0], channels, settings)
+            found, _ = await put_load(load, None)
+            return Tried(channels, _keeps(found, objective.p99_ms), not found.generator.is_valid)
 
         return await search(probe, start)
 
 
-def _probe_settings(channels: int, settings: AuditSettings) -> AuditSettings:
-    rate = channels * settings.channel_rate
+def _settings_of(channels: int, settings: LoadSettings, objective: Objective) -> LoadSettings:
+    rate = channels * objective.channel_rate
     return settings.model_copy(
         update={
             "channels": channels,
             "rate": str(rate),
-            # What a steady load of these very channels does is searched for.
+            # The search is for a steady load of these very channels.
             "churn_rate": 0.0,
             "storms": "",
             "stop_if": "",
             # What is unanswered for longer than the objective breaks it anyhow.
-            "max_in_flight": max(math.ceil(rate * settings.p99_objective_ms / 250), 64),
+            "max_in_flight": max(math.ceil(rate * objective.p99_ms / 250), 64),
         }
     )
 
 
-def _judge(load: LoadFigures, channels: int, settings: AuditSettings) -> CapacityProbe:
-    return CapacityProbe(
-        channels=channels,
-        rate=channels * settings.channel_rate,
-        p99_ms=_p99(load),
-        skipped=load.skipped_at_cap + load.skipped_by_late_generator,
-        keeps_objective=_keeps(load, settings.p99_objective_ms),
-        generator_bound=not load.generator.is_valid,
-    )
-
-
-def _p99(load: LoadFigures) -> float | None:
-    latency = latency_of_loads([load])
-    return None if latency is None else latency.p99_us / 1000
-
-
 def _keeps(load: LoadFigures, objective_ms: float) -> bool:
-    p99 = _p99(load)
+    latency = latency_of([load])
     return (
-        p99 is not None
-        and p99 <= objective_ms
+        latency is not None
+        and latency.p99_us / 1000 <= objective_ms
         and not load.skipped_at_cap
         and not load.skipped_by_late_generator
         and not load.errors
     )
 
 
-async def search(probe: Callable[[int], Awaitable[CapacityProbe]], start: int) -> CapacitySearch:
+async def search(probe: Callable[[int], Awaitable[Tried]], start: int) -> Round:
     """Find the largest number of channels that keeps the objective.
 
     Args:
         probe: tries a number of channels.
         start: where to begin.
     """
-    probes: list[CapacityProbe] = []
+    tried: list[Tried] = []
     kept, broken, channels = 0, 0, start
     while channels <= _MAX_CHANNELS:
-        tried = await probe(channels)
-        probes.append(tried)
-        if tried.keeps_objective:
+        tried.append(await probe(channels))
+        if tried[-1].keeps_objective:
             kept = channels
         else:
             broken = channels
@@ -138,4 +140,8 @@ async def search(probe: Callable[[int], Awaitable[CapacityProbe]], start: int) -
             channels = (kept + broken) // 2
         if not channels or channels in (kept, broken):
             break
-    return CapacitySearch(channels=kept, probes=probes)
+    return Round(
+        figures={CHANNELS: kept, "loads_tried": len(tried)},
+        # A bound that the generator set is none of the service.
+        generator_bound=any(each.generator_bound for each in tried if not each.keeps_objective),
+    )

@@ -9,18 +9,33 @@ from connect_actor.process.descriptors import raise_descriptor_limit
 from connect_loadgen.drive.idle import hold_connections
 from connect_loadgen.drive.lines import Lines, Outcome, p99_of
 from connect_loadgen.drive.load import Progress
-from connect_loadgen.overload.results import ConnectionsFound
-from connect_loadgen.overload.settings import OverloadSettings
+from connect_loadgen.experiment.results import Record
 from connect_loadgen.program.child import kill_child, start_child
 from connect_loadgen.service.process import ServiceProcess
 from connect_loadgen.service.sampling import sample_process
 from connect_loadgen.settings.load import ConfigurationError
+from connect_loadgen.settings.overload import OverloadSettings
 
-__all__ = ["require_descriptors", "try_connections"]
+__all__ = ["ConnectionsFound", "require_descriptors", "try_connections"]
 
 _LIGHT_SHARE = 0.3
 _OTHER_DESCRIPTORS = 256
 _FLOOD = "connect_loadgen.drive.flood"
+
+
+class ConnectionsFound(Record):
+    """What many connections, and many new ones, do to others."""
+
+    idle: int
+    rss_per_idle_connection_bytes: float
+    p99_alone_ms: float | None
+    p99_with_idle_ms: float | None
+    flood_connections: int
+    """Connections that were opened and closed, or fed with garbage, during the flood."""
+    flood_seconds: float
+    p99_in_flood_ms: float | None
+    errors: dict[str, int]
+    """Of the load beside all that."""
 
 
 def require_descriptors(connections: int) -> None:

@@ -1,7 +1,7 @@
 """Sides that need channels by the thousands: many live ones, and a restart that restores all."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,20 +10,18 @@ from connect_loadgen.drive.channels import ChannelEnd
 from connect_loadgen.drive.load import Load, Progress
 from connect_loadgen.drive.salvo import Gunner, MeasureError
 from connect_loadgen.drive.transport import Transport, open_transport
-from connect_loadgen.experiment.model import Side
-from connect_loadgen.experiment.results import Recovery
-from connect_loadgen.probes.loads import require_right
+from connect_loadgen.experiment.model import Probe
+from connect_loadgen.experiment.results import Recovery, Round
 from connect_loadgen.probes.planting import Planted, bring_to_life, plant
 from connect_loadgen.probes.recovery import recover
 from connect_loadgen.probes.saturation import measure_saturated
 from connect_loadgen.probes.trial import Variant
 from connect_loadgen.program.scratch import scratch_directory
-from connect_loadgen.reach.results import Seen
 from connect_loadgen.service.cost import take
 from connect_loadgen.service.process import ServiceOptions, ServiceProcess
 from connect_loadgen.settings.load import LoadSettings
 
-__all__ = ["live_side", "restart_side", "seen_of_recovery"]
+__all__ = ["live_side", "require_right", "restart_side", "round_of_recovery"]
 
 # None is passivated while it is measured.
 _STAY_ALIVE = "--idle-timeout=3600"
@@ -31,10 +29,10 @@ _STAY_ALIVE = "--idle-timeout=3600"
 _RECORDS_A_CHANNEL = 12
 
 
-def live_side(name: str, variant: Variant, load: LoadSettings, messages: int) -> Side:
+def live_side(name: str, variant: Variant, load: LoadSettings, messages: int) -> Probe:
     """Return the side that has a service whose channels are all live carry out so many messages."""
 
-    async def measure(progress: Progress) -> Seen:
+    async def measure(progress: Progress) -> Round:
         with scratch_directory() as data_dir:
             planted, options = await _plant(data_dir, variant, load, progress)
             async with ServiceProcess(options, load.timeout_seconds) as service:
@@ -45,10 +43,10 @@ def live_side(name: str, variant: Variant, load: LoadSettings, messages: int) ->
                 await service.kill()
         return seen
 
-    return Side(name, measure)
+    return Probe(name, measure)
 
 
-def restart_side(name: str, variant: Variant, load: LoadSettings, *, killed: bool) -> Side:
+def restart_side(name: str, variant: Variant, load: LoadSettings, *, killed: bool) -> Probe:
     """Return the side that uses all channels, ends the service and has them all come back.
 
     Args:
@@ -58,7 +56,7 @@ def restart_side(name: str, variant: Variant, load: LoadSettings, *, killed: boo
         killed: whether it ends by kill -9, or in order.
     """
 
-    async def measure(progress: Progress) -> Seen:
+    async def measure(progress: Progress) -> Round:
         with scratch_directory() as data_dir:
             planted, options = await _plant(data_dir, variant, load, progress)
             async with ServiceProcess(options, load.timeout_seconds) as service:
@@ -66,12 +64,24 @@ def restart_side(name: str, variant: Variant, load: LoadSettings, *, killed: boo
                 progress.step("ending the service")
                 await (service.kill() if killed else service.stop())
             progress.step(f"bringing {load.channels} channels back")
-            return seen_of_recovery(await recover(options, ends, load))
+            return round_of_recovery(await recover(options, ends, load))
 
-    return Side(name, measure)
+    return Probe(name, measure)
 
 
-def seen_of_recovery(recovery: Recovery) -> Seen:
+def require_right(wrong: int, errors: Mapping[str, int]) -> None:
+    """Refuse figures of a load that was not served.
+
+    Raises:
+        MeasureError: an answer was wrong, or an operation failed.
+    """
+    if wrong:
+        raise MeasureError(f"{wrong} answers were WRONG")
+    if errors:
+        raise MeasureError(f"operations failed: {dict(errors)}")
+
+
+def round_of_recovery(recovery: Recovery) -> Round:
     """Return what a recovery showed.
 
     Raises:
@@ -81,7 +91,7 @@ def seen_of_recovery(recovery: Recovery) -> Seen:
     if recovery.verified_channels < channels:
         raise MeasureError(f"only {recovery.verified_channels} of {channels} channels came back")
     replayed = recovery.replayed_records
-    return Seen(
+    return Round(
         figures={
             "per_core_second": channels / cpu_seconds if cpu_seconds else None,
             "per_second": recovery.channels_per_second,
@@ -117,7 +127,7 @@ async def _all_alive(
 
 async def _saturate(
     service: ServiceProcess, planted: Planted, load: LoadSettings, messages: int, progress: Progress
-) -> Seen:
+) -> Round:
     async with _all_alive(service, planted, load, progress) as (transport, ends):
         gunners = [Gunner(transport, ends, load)]
         seen = await measure_saturated(service, gunners, load, messages, progress)

@@ -14,15 +14,15 @@ from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.drive.channels import establish
 from connect_loadgen.drive.load import Progress
 from connect_loadgen.drive.transport import Transport, ask_all, open_transport
-from connect_loadgen.experiment.statistics import ratio_to
-from connect_loadgen.overload.results import RefusalCost
-from connect_loadgen.overload.settings import OverloadSettings
+from connect_loadgen.experiment.numbers import Spread, ratio_to
+from connect_loadgen.experiment.results import Record
 from connect_loadgen.program.scratch import scratch_directory
 from connect_loadgen.service.bare import ECHO_COMMAND
 from connect_loadgen.service.process import ServiceOptions, ServiceProcess
 from connect_loadgen.service.sampling import cpu_seconds_of
+from connect_loadgen.settings.overload import OverloadSettings
 
-__all__ = ["measure_refusals", "says_when_to_retry"]
+__all__ = ["RefusalCost", "measure_refusals", "options_of", "says_when_to_retry"]
 
 # A handshake is below it, such a message beyond: none is accepted, so none has to be taken off.
 _MAX_BYTES = 3_000
@@ -32,6 +32,20 @@ _FRAME_OPERATIONS = 1_024
 # Calls take the generator many times as long; so many in each turn.
 _FRAMES = {"stream": 30, "unary": 2}
 _ROUNDS_OF_CALLS = 5
+
+
+class RefusalCost(Record):
+    """What it costs the service to refuse, beside what it costs to accept."""
+
+    accepted_cpu_us: float
+    refused_cpu_us: float
+    refused: int
+    has_retry_info: bool
+    """Whether every refusal said when to try again."""
+    bare_cpu_us: float | None
+    """What the same call costs a bare gRPC server that answers it; null for streams."""
+    of_bare: Spread | None
+    """The one of the other, over rounds in which both had a turn; null for streams."""
 
 
 def says_when_to_retry(status: Status) -> bool:

@@ -8,10 +8,9 @@ from connect_loadgen.drive.load import Progress
 from connect_loadgen.drive.salvo import Gunner, fire
 from connect_loadgen.drive.self_check import verdict_on
 from connect_loadgen.drive.transport import open_transport
-from connect_loadgen.experiment.model import Side
-from connect_loadgen.probes.fresh import on_fresh_service
-from connect_loadgen.probes.trial import Variant
-from connect_loadgen.reach.results import Seen
+from connect_loadgen.experiment.model import Probe
+from connect_loadgen.experiment.results import Round
+from connect_loadgen.probes.trial import Variant, on_fresh_service
 from connect_loadgen.service.bare import ECHO_COMMAND, EchoEnd
 from connect_loadgen.service.cost import scrape
 from connect_loadgen.service.endpoint import Endpoint
@@ -33,7 +32,7 @@ _Opening = Callable[[ServiceProcess], AbstractAsyncContextManager[list[Gunner]]]
 
 def saturated_side(
     name: str, variant: Variant, load: LoadSettings, messages: int, connections: int = 1
-) -> Side:
+) -> Probe:
     """Return the side that has a service carry out so many messages as fast as it can.
 
     Args:
@@ -50,7 +49,7 @@ def saturated_side(
     return _side(name, variant, load, messages, opening)
 
 
-def echo_side(name: str, load: LoadSettings, messages: int) -> Side:
+def echo_side(name: str, load: LoadSettings, messages: int) -> Probe:
     """Return the side that puts the same on a bare server, which has no channels."""
 
     @asynccontextmanager
@@ -67,16 +66,16 @@ def echo_side(name: str, load: LoadSettings, messages: int) -> Side:
 
 def _side(
     name: str, variant: Variant, load: LoadSettings, messages: int, opening: _Opening
-) -> Side:
-    async def measure(progress: Progress) -> Seen:
-        async def work(service: ServiceProcess) -> Seen:
+) -> Probe:
+    async def measure(progress: Progress) -> Round:
+        async def work(service: ServiceProcess) -> Round:
             progress.step(f"opening {load.channels} channels")
             async with opening(service) as gunners:
                 return await measure_saturated(service, gunners, load, messages, progress)
 
         return await on_fresh_service(variant, load, work, progress)
 
-    return Side(name, measure)
+    return Probe(name, measure)
 
 
 @asynccontextmanager
@@ -101,7 +100,7 @@ async def measure_saturated(
     load: LoadSettings,
     messages: int,
     progress: Progress,
-) -> Seen:
+) -> Round:
     """Fire so many messages at a service, all gunners together, and return what each cost it.
 
     Raises:
@@ -139,4 +138,4 @@ async def measure_saturated(
         records, commits = (after[name] - before[name] for name in _JOURNAL)
         figures["records"] = records / fired.messages
         figures["messages_per_commit"] = fired.messages / commits if commits else None
-    return Seen(figures=figures, generator_bound=bool(verdict.warnings))
+    return Round(figures=figures, generator_bound=bool(verdict.warnings))

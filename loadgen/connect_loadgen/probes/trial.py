@@ -1,22 +1,27 @@
 """A trial: one load on one fresh service, its cost, and how the service comes back from kill -9."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from connect_loadgen.drive.figures import LoadFigures
 from connect_loadgen.drive.fleet import open_load
 from connect_loadgen.drive.load import Progress, put_load
 from connect_loadgen.drive.peer import PeerEnd
-from connect_loadgen.experiment.results import Recovery
+from connect_loadgen.experiment.figures import round_of
+from connect_loadgen.experiment.model import Probe
+from connect_loadgen.experiment.results import Round
 from connect_loadgen.probes.recovery import recover
 from connect_loadgen.program.scratch import scratch_directory
 from connect_loadgen.service.cost import Cost, MetricsError, take
 from connect_loadgen.service.process import DEFAULT_COMMAND, ServiceOptions, ServiceProcess
 from connect_loadgen.settings.load import JournalName, LoadSettings, RouterName, StrategyName
 
-__all__ = ["Trial", "Variant", "run_trial"]
+__all__ = ["Variant", "on_fresh_service", "run_trial", "trial_probe"]
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +60,16 @@ class Variant:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What one trial showed."""
-
-    load: LoadFigures
-    cost: Cost
-    recovery: Recovery | None
-    """Nothing for the memory journal, or if it was not asked for."""
+def trial_probe(
+    name: str, variant: Variant, settings: LoadSettings, *, recovers: bool = True
+) -> Probe:
+    """Return the probe that runs such a trial."""
+    return Probe(name, partial(run_trial, variant, settings, recovers=recovers))
 
 
 async def run_trial(
     variant: Variant, settings: LoadSettings, progress: Progress, *, recovers: bool = True
-) -> Trial:
+) -> Round:
     """Start a service with a data directory of its own, load it, kill it, let it recover.
 
     Args:
@@ -81,20 +83,44 @@ async def run_trial(
         TransportError: a service could not be reached, or did not recover what it held.
         MetricsError: a service's counters could not be read.
     """
+    is_killed = variant.is_durable and recovers
     with scratch_directory() as data_dir:
         options = variant.options(data_dir, settings.service_command)
         progress.step("starting the service")
         async with ServiceProcess(options, settings.timeout_seconds) as service:
             load, cost, ends = await service.while_alive(_load(service, settings, progress))
-            if variant.is_durable and recovers:
-                await service.kill()
-            else:
-                await service.stop()
+            await (service.kill() if is_killed else service.stop())
         recovery = None
-        if variant.is_durable and recovers:
+        if is_killed:
             progress.step("recovering after kill -9")
             recovery = await recover(options, ends, settings)
-    return Trial(load, cost, recovery)
+    return round_of(load, cost, recovery, is_durable=variant.is_durable)
+
+
+async def on_fresh_service(
+    variant: Variant,
+    load: LoadSettings,
+    work: Callable[[ServiceProcess], Coroutine[None, None, _Result]],
+    progress: Progress,
+) -> _Result:
+    """Start a service with a data directory of its own, do the work and stop the service.
+
+    Args:
+        variant: how to run it.
+        load: how to start it, and how patiently.
+        work: given the service once it is ready.
+        progress: told how it goes.
+
+    Raises:
+        ServiceError: it did not start, died, or did not stop in order.
+    """
+    with scratch_directory() as data_dir:
+        progress.step("starting the service")
+        options = variant.options(data_dir, load.service_command)
+        async with ServiceProcess(options, load.timeout_seconds) as service:
+            result = await service.while_alive(work(service))
+            await service.stop()
+    return result
 
 
 async def _load(

@@ -24,10 +24,9 @@ from connect_loadgen.drive.load import Progress
 from connect_loadgen.drive.salvo import MeasureError
 from connect_loadgen.drive.self_check import SelfCheck, verdict_on
 from connect_loadgen.drive.transport import Transport, ask_all, open_transport
-from connect_loadgen.experiment.model import Side
-from connect_loadgen.probes.fresh import on_fresh_service
-from connect_loadgen.probes.trial import Variant
-from connect_loadgen.reach.results import Seen
+from connect_loadgen.experiment.model import Probe
+from connect_loadgen.experiment.results import Round
+from connect_loadgen.probes.trial import Variant, on_fresh_service
 from connect_loadgen.service.process import ServiceProcess
 from connect_loadgen.service.sampling import cpu_seconds_of
 from connect_loadgen.settings.load import LoadSettings
@@ -49,18 +48,18 @@ _TIMED_CALLS = 500
 # --- What the service does ------------------------------------------------------------------------
 
 
-def handshakes_side(name: str, variant: Variant, load: LoadSettings) -> Side:
+def handshakes_side(name: str, variant: Variant, load: LoadSettings) -> Probe:
     """Return the side that establishes the load's channels, all asked for at once on a stream."""
 
-    async def measure(progress: Progress) -> Seen:
+    async def measure(progress: Progress) -> Round:
         return await on_fresh_service(
             variant, load, lambda service: _establish_all(service, load, progress), progress
         )
 
-    return Side(name, measure)
+    return Probe(name, measure)
 
 
-async def _establish_all(service: ServiceProcess, load: LoadSettings, progress: Progress) -> Seen:
+async def _establish_all(service: ServiceProcess, load: LoadSettings, progress: Progress) -> Round:
     identity = Identity.generate(os.urandom)
     async with (
         open_transport(service.endpoint, load) as transport,
@@ -82,7 +81,7 @@ async def _establish_all(service: ServiceProcess, load: LoadSettings, progress: 
         for initiation, answer in zip(initiations, answers, strict=True):
             _complete(client, initiation, answer)
     generator = verdict_on(check.cpu_share, check.loop_lag, None, 0, cpu_seconds / seconds)
-    return Seen(
+    return Round(
         figures={
             "per_second": load.channels / seconds,
             "cpu_us": cpu_seconds / load.channels * 1e6,
@@ -120,14 +119,14 @@ def _complete(client: ConnectClient, initiation: Initiation, answer: wire.Operat
 # --- What it can't do without ---------------------------------------------------------------------
 
 
-def limit_side(name: str) -> Side:
+def limit_side(name: str) -> Probe:
     """Return the side that measures what cryptography alone leaves room for, in this process."""
 
-    async def measure(progress: Progress) -> Seen:
+    async def measure(progress: Progress) -> Round:
         progress.step("counting and timing the cryptography of a handshake")
         counted, costs = count_operations(), costs_of_operations()
         microseconds = sum(counted[operation] * costs[operation] for operation in OPERATIONS)
-        return Seen(
+        return Round(
             figures={
                 "per_second": 1e6 / microseconds,
                 "cpu_us": microseconds,
@@ -135,7 +134,7 @@ def limit_side(name: str) -> Side:
             }
         )
 
-    return Side(name, measure)
+    return Probe(name, measure)
 
 
 def count_operations() -> Counter[str]:

@@ -34,10 +34,10 @@ from connect_actor.protocol.handshake import ChannelLimits
 from connect_actor.protocol.keys import Identity
 from connect_loadgen.drive.load import Progress
 from connect_loadgen.drive.salvo import MeasureError
-from connect_loadgen.experiment.model import Side
+from connect_loadgen.experiment.model import Probe
+from connect_loadgen.experiment.results import Round
 from connect_loadgen.probes.planting import Planted, plant
 from connect_loadgen.program.child import how_ended, kill_child, start_child
-from connect_loadgen.reach.results import Seen
 
 __all__ = ["CHANNELS", "ChannelMemory", "bytes_per_idle_channel", "main", "memory_side"]
 
@@ -58,10 +58,10 @@ class ChannelMemory:
     """For each that is brought to life and then passivated, as many others being live."""
 
 
-def memory_side(name: str, channels: int) -> Side:
+def memory_side(name: str, channels: int) -> Probe:
     """Return the side that measures so many channels, in a fresh process."""
 
-    async def measure(progress: Progress) -> Seen:
+    async def measure(progress: Progress) -> Round:
         progress.step(f"bringing {_WAVES} times {channels} channels to life")
         process = await start_child(
             *(sys.executable, "-m", "connect_loadgen.reach.idle", str(channels)),
@@ -76,11 +76,11 @@ def memory_side(name: str, channels: int) -> Side:
             why = said.decode(errors="replace").strip().splitlines()[-1:]
             raise MeasureError(f"{how_ended(process.returncode or 0)}: {''.join(why)}")
         memory = ChannelMemory(**json.loads(printed))
-        return Seen(
+        return Round(
             figures={"idle_kb": memory.idle / 1_000, "passivated_kb": memory.passivated / 1_000}
         )
 
-    return Side(name, measure)
+    return Probe(name, measure)
 
 
 def bytes_per_idle_channel() -> float:

@@ -20,8 +20,8 @@ __all__ = ["show", "show_all"]
 _STYLE = {Tone.NEUTRAL: "", Tone.BETTER: "green", Tone.WORSE: "bold red"}
 _MARK = {Tone.NEUTRAL: "", Tone.BETTER: "", Tone.WORSE: "! "}
 
-# Text that may wrap takes so much of the width, and leaves the rest to figures.
-_WRAP_SHARE = 3
+# Text that may wrap needs no more than this, so that a table is split only where figures don't fit.
+_NARROWEST = 12
 
 # No console is wider; asked for the natural width, rich clips what it measures to this.
 _UNBOUNDED = 10_000
@@ -43,7 +43,7 @@ def show(console: Console, block: Block) -> None:
         case Table():
             _say(console, block.title, style="bold")
             for part in _parts(console, block):
-                console.print(_drawn(block, part, console.width))
+                console.print(_drawn(block, part))
             for note in (*block.notes, *(f"-  {reason}" for reason in block.reasons)):
                 _say(console, note, style="dim")
         case Prose():
@@ -70,24 +70,25 @@ def _parts(console: Console, table: Table) -> list[list[int]]:
 
 def _natural_width(console: Console, table: Table, part: list[int]) -> int:
     options = console.options.update(max_width=_UNBOUNDED)
-    return Measurement.get(console, options, _drawn(table, part, console.width)).maximum
+    return Measurement.get(console, options, _drawn(table, part, _NARROWEST)).maximum
 
 
-def _drawn(table: Table, part: list[int], width: int) -> RichTable:
+def _drawn(table: Table, part: list[int], wrapped_width: int | None = None) -> RichTable:
     drawn = RichTable(
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
         padding=(0, 1),
     )
+    wraps = any(table.columns[index].wraps for index in part)
     for column in (table.columns[index] for index in part):
         heading = f"{column.title}\n{column.unit}" if column.unit else column.title
         drawn.add_column(
             Text(heading),
             justify="left" if column.is_text else "right",
             no_wrap=not column.wraps,
-            max_width=width // _WRAP_SHARE if column.wraps else None,
-            vertical="bottom",
+            max_width=wrapped_width if column.wraps else None,
+            vertical="top" if wraps else "bottom",
         )
     for row in table.rows:
         drawn.add_row(*(_written(row[index]) for index in part))

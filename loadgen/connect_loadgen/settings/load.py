@@ -14,6 +14,7 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
 from connect_actor.setting_sources import SettingsError, SourcedSettings, read_settings
 from connect_loadgen.settings.storms import parse_storms
@@ -32,15 +33,15 @@ from connect_loadgen.settings.types import (
 
 __all__ = [
     "CommandSettings",
-    "CompareSettings",
     "ConfigurationError",
     "DiffSettings",
     "JournalName",
     "LoadSettings",
+    "QuickSettings",
     "RouterName",
     "RunSettings",
     "StrategyName",
-    "fill_in_quick",
+    "differing",
     "load_settings",
 ]
 
@@ -49,6 +50,9 @@ _TABLES = ("run", "compare", "audit", "bench", "diff", "crash", "overload", "soa
 StrategyName = Literal["full", "cached", "differential"]
 JournalName = Literal["sqlite", "memory"]
 RouterName = Literal["forwarding", "awaiting"]
+
+
+_BOOLEAN = TypeAdapter(bool)
 
 
 class ConfigurationError(Exception):
@@ -63,6 +67,44 @@ class CommandSettings(SourcedSettings):
     config: Path | None = Field(
         None, description="TOML file; its table of the command's name holds the settings"
     )
+    output: Path | None = Field(
+        None,
+        description="directory for the result as NAME.json, .html, .md, .csv and .xml (JUnit);"
+        " by default results/NAME, and none of run and diff",
+    )
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the result goes, if it is written."""
+        return self.output or Path("results") / self.command
+
+
+class QuickSettings(CommandSettings):
+    """Settings of commands that have a shorter form."""
+
+    quick_values: ClassVar[Mapping[str, object]]
+    """What a quick run takes instead of the defaults."""
+
+    quick: bool = Field(
+        default=False, description="a shorter form, of a few minutes; flags still win"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_quick(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
+        if not isinstance(values, dict):
+            return values
+        try:
+            asked = _BOOLEAN.validate_python(values.get("quick", False))
+        except ValidationError:
+            # Told when the field itself is read.
+            return values
+        return {**cls.quick_values, **values} if asked else values
+
+
+def differing(name: str, default: object) -> Any:  # noqa: ANN401 - what pydantic's Field returns
+    """Return a setting of ``LoadSettings`` with another default."""
+    return FieldInfo.merge_field_infos(LoadSettings.model_fields[name], default=default)
 
 
 class LoadSettings(CommandSettings):
@@ -260,10 +302,11 @@ class RunSettings(LoadSettings):
         None, description="HOST:PORT where to serve the generator's own metrics to Prometheus"
     )
     dry_run: bool = Field(default=False, description="only say what would be done")
-    output: Path | None = Field(None, description="file for the result as JSON")
-    report: Path | None = Field(
-        None, description="file for the result as one HTML page, to be opened in a browser"
-    )
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the result goes, if it is written."""
+        return self.output
 
     @model_validator(mode="after")
     def _check_target(self) -> Self:
@@ -299,54 +342,8 @@ class RunSettings(LoadSettings):
         return self
 
 
-_BOOLEAN = TypeAdapter(bool)
-
-
-def fill_in_quick(values: Any, quick: Mapping[str, object]) -> Any:  # noqa: ANN401 - as pydantic
-    """Put what a quick run takes below the values given, if these ask for one."""
-    if not isinstance(values, dict):
-        return values
-    try:
-        asked = _BOOLEAN.validate_python(values.get("quick", False))
-    except ValidationError:
-        # Told when the field itself is read.
-        return values
-    return {**quick, **values} if asked else values
-
-
-# About two minutes on two shared cores, start to report: 12 runs of a good nine seconds.
-_QUICK: Mapping[str, object] = {
-    "channels": 200,
-    "rounds": 3,
-    "warm_up_seconds": 1.0,
-    "duration_seconds": 4.0,
-}
-
-
-class CompareSettings(LoadSettings):
-    """Put the same load on each strategy, in interleaved rounds, and compare what it cost."""
-
-    command: ClassVar[str] = "compare"
-
-    quick: bool = Field(
-        default=False, description="a smaller comparison, about two minutes; flags still win"
-    )
-    rounds: int = Field(
-        5, ge=1, le=100, description="times that each variant is run, in an order shuffled by seed"
-    )
-    dry_run: bool = Field(default=False, description="only say what would be done")
-    output: Path = Field(
-        Path("results/compare"), description="directory for compare.json and compare.html"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_quick(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
-        return fill_in_quick(values, _QUICK)
-
-
 class DiffSettings(CommandSettings):
-    """Say how two saved results of loadgen run, or of loadgen compare, differ."""
+    """Say how two saved results of the same command differ."""
 
     command: ClassVar[str] = "diff"
 
@@ -355,6 +352,11 @@ class DiffSettings(CommandSettings):
     threshold: float = Field(
         0.1, ge=0, le=10, description="share by which a figure may be worse, before it is a failure"
     )
+
+    @property
+    def directory(self) -> Path | None:
+        """Where the result goes, if it is written."""
+        return self.output
 
 
 _Settings = TypeVar("_Settings", bound=CommandSettings)
@@ -386,7 +388,7 @@ def load_settings(
             tables=_TABLES,
             table=settings_type.command,
             # The environment may be that of several commands.
-            also_known=(*RunSettings.model_fields, *CompareSettings.model_fields),
+            also_known=(*RunSettings.model_fields, *QuickSettings.model_fields, "rounds"),
         )
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None

@@ -1,12 +1,17 @@
 """What ``loadgen overload`` is told."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from connect_loadgen.settings.load import JournalName, LoadSettings, StrategyName, fill_in_quick
+from connect_loadgen.settings.load import (
+    JournalName,
+    LoadSettings,
+    QuickSettings,
+    StrategyName,
+    differing,
+)
 
 __all__ = ["CALLS_AT_ONCE", "OverloadSettings", "TransportName"]
 
@@ -18,19 +23,17 @@ at the caller, and go on waiting there when the service has long had room again.
 
 _TRANSPORTS: tuple[TransportName, ...] = ("stream", "unary")
 
-_QUICK: Mapping[str, object] = {
-    "duration_seconds": 3.0,
-    "warm_up_seconds": 1.0,
-    "idle_connections": 1_000,
-}
 
-
-class OverloadSettings(LoadSettings):
-    """Ask a service for three times what it can do, and hold it to what it promises."""
+class OverloadSettings(QuickSettings, LoadSettings):
+    """Ask a service for three times what it can do, and check what it must still do."""
 
     command: ClassVar[str] = "overload"
+    quick_values: ClassVar[Mapping[str, object]] = {
+        "duration_seconds": 3.0,
+        "warm_up_seconds": 1.0,
+        "idle_connections": 1_000,
+    }
 
-    quick: bool = Field(default=False, description="shorter phases; flags still win")
     strategy: StrategyName = Field("differential", description="started service: strategy")
     journal: JournalName = Field("sqlite", description="started service: journal")
     transport: TransportName = Field(
@@ -41,10 +44,7 @@ class OverloadSettings(LoadSettings):
     )
     # A refused Decrypt leaves a gap that the service then has to skip, which would make the load
     # heavier and heavier; a refused Encrypt leaves nothing.
-    decrypt_weight: float = Field(0, ge=0, description="share of Decrypt in the mix")
-    duration_seconds: float = Field(
-        10, gt=0, le=86_400, description="length of each phase: 0.7, 1, 3 and 0.7 times the rate"
-    )
+    decrypt_weight: float = differing("decrypt_weight", 0.0)
     max_in_flight: int = Field(
         8_192,
         ge=1,
@@ -56,14 +56,6 @@ class OverloadSettings(LoadSettings):
     idle_connections: int = Field(
         10_000, ge=0, le=100_000, description="connections without a call, beside a light load"
     )
-    output: Path = Field(
-        Path("results/overload"), description="directory for overload.json and overload.html"
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_quick(cls, values: Any) -> Any:  # noqa: ANN401 - pydantic's "before" protocol
-        return fill_in_quick(values, _QUICK)
 
     @model_validator(mode="after")
     def _check_overload(self) -> Self:

@@ -1,11 +1,10 @@
 """What ``loadgen soak`` is told."""
 
-from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from connect_loadgen.settings.load import JournalName, LoadSettings, StrategyName
+from connect_loadgen.settings.load import JournalName, LoadSettings, StrategyName, differing
 
 __all__ = ["SoakSettings"]
 
@@ -23,7 +22,7 @@ def _seconds(value: object) -> object:
 
 
 class SoakSettings(LoadSettings):
-    """Load a service for long, with channels that come and go, and see that nothing grows."""
+    """Load a service for long, with channels that come and go, and check that nothing grows."""
 
     command: ClassVar[str] = "soak"
 
@@ -36,20 +35,14 @@ class SoakSettings(LoadSettings):
     idle_timeout: float = Field(
         5, gt=0, description="started service: seconds until an idle channel is passivated"
     )
-    channels: int = Field(1_000, ge=1, le=1_000_000, description="channels to establish and use")
+    channels: int = differing("channels", 1_000)
     # Some channels are then used all the time, others so rarely that they passivate in between.
-    channel_skew: float = Field(
-        1.6, ge=0, le=5, description="exponent of the Zipf choice of channels; 0: all alike"
-    )
+    channel_skew: float = differing("channel_skew", 1.6)
     connections: int = Field(
         2, ge=1, le=256, description="connections, each with a stream, that share the load"
     )
-    churn_rate: float = Field(
-        2, ge=0, le=10_000, description="channels closed and replaced by new ones, per second"
-    )
-    max_in_flight: int = Field(
-        16_384, ge=1, description="open loop: at so many in flight a send is skipped, and counted"
-    )
+    churn_rate: float = differing("churn_rate", 2.0)
+    max_in_flight: int = differing("max_in_flight", 16_384)
     sample_seconds: float = Field(5, gt=0, le=600, description="between two samples")
     max_rss_growth: float = Field(5, ge=0, description="memory: per cent an hour, at most")
     max_journal_growth: float = Field(10, ge=0, description="journal: per cent an hour, at most")
@@ -61,9 +54,6 @@ class SoakSettings(LoadSettings):
         7, ge=0, description="turns beside a fresh service at the end; 0: none"
     )
     fresh_seconds: float = Field(10, ge=0.1, le=600, description="of each of those turns")
-    output: Path = Field(
-        Path("results/soak"), description="directory for soak.json, soak.html and soak.png"
-    )
 
     @model_validator(mode="after")
     def _check_soak(self) -> Self:

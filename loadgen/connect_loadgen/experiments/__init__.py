@@ -1,0 +1,1 @@
+"""The experiments: each a file that says what is particular to it."""

@@ -1,1 +1,0 @@
-"""``loadgen soak``: hours of load with churn, and whether anything grows meanwhile."""
