@@ -4,17 +4,16 @@ import argparse
 import asyncio
 import signal
 import sys
-from collections.abc import Coroutine
-from typing import Any
+from contextlib import suppress
 
 from connect_loadgen.program.running import ProgramError
 from grafana.dashboards.queries import resolve
 from grafana.dashboards.strategies import ANSWERS
 from grafana.local.programs import InstallError, find_programs
-from grafana.local.prometheus import PrometheusApi
+from grafana.local.prometheus import PrometheusApi, PrometheusError
 from grafana.local.stack import STRATEGIES, LocalStack, StackOptions
 
-__all__ = ["main"]
+__all__ = ["answers", "main"]
 
 _DEFAULTS = StackOptions()
 
@@ -45,7 +44,7 @@ def main() -> int:
     try:
         asyncio.run(_run(options))
     except asyncio.CancelledError:
-        sys.stderr.write("stack: given up while starting; what was started is stopped\n")
+        sys.stderr.write("stack: given up; what was started is stopped\n")
         return 1
     except (InstallError, ProgramError) as error:
         sys.stderr.write(f"stack: {error}\n")
@@ -54,7 +53,7 @@ def main() -> int:
 
 
 async def _run(options: StackOptions) -> None:
-    asked_to_stop = _on_signals()
+    _cancel_at_signals()
     _say("looking for Prometheus")
     programs = await asyncio.to_thread(find_programs)
     _say(f"starting {len(STRATEGIES)} services, a load on each, and Prometheus")
@@ -63,15 +62,10 @@ async def _run(options: StackOptions) -> None:
         for strategy, service in stack.services.items():
             _say(f"{strategy:<12} gRPC {service.listen}, metrics http://{service.metrics}/metrics")
             _say(f"{'':<12} its load: http://{stack.loads[strategy]}/metrics")
-        _say("Ctrl-C ends everything")
         _say(f"in turn, {options.part_seconds:g} s each: an equal load, and all that each can do")
-        asked_to_stop.started()
-        telling = asyncio.create_task(_tell_answers(stack, 2 * options.part_seconds))
-        try:
-            await asked_to_stop.unless(stack.watch())
-        finally:
-            telling.cancel()
-            await asyncio.gather(telling, return_exceptions=True)
+        _say("Ctrl-C ends everything")
+        with suppress(asyncio.CancelledError):
+            await stack.while_alive(_tell_answers(stack, 2 * options.part_seconds))
         _say("stopping")
     _say("stopped")
 
@@ -80,54 +74,30 @@ async def _tell_answers(stack: LocalStack, course_seconds: float) -> None:
     """After each course say what the first row of the strategies' dashboard shows of it."""
     while True:
         await asyncio.sleep(course_seconds)
-        answers = await asyncio.to_thread(_answers, stack.prometheus, course_seconds)
-        for strategy, words in answers.items():
-            _say(f"{strategy:<12} {', '.join(words)}")
+        for line in await asyncio.to_thread(answers, stack.prometheus, course_seconds):
+            _say(line)
 
 
-def _answers(prometheus: PrometheusApi, course_seconds: float) -> dict[str, list[str]]:
+def answers(prometheus: PrometheusApi, course_seconds: float) -> list[str]:
+    """Return a line for each strategy: what the last course showed of it."""
     found: dict[str, list[str]] = {strategy: [] for strategy in STRATEGIES}
     for answer in ANSWERS:
         query = resolve(answer.query, "", f"{course_seconds:.0f}s")
-        for series in prometheus.query(query):
-            found[series.labels["strategy"]].append(
-                f"{answer.title.lower()} {answer.say(series.value)}"
-            )
-    return found
+        try:
+            for series in prometheus.query(query):
+                said = f"{answer.title.lower()} {answer.say(series.value)}"
+                found[series.labels["strategy"]].append(said)
+        except PrometheusError as error:
+            return [str(error)]
+    return [f"{strategy:<12} {', '.join(said)}" for strategy, said in found.items()]
 
 
-class _Stop:
-    """The wish to stop: an order once the stack has started, and before that a cancellation."""
-
-    def __init__(self, work: asyncio.Task[Any] | None) -> None:
-        self._asked = asyncio.Event()
-        self._starting = work
-
-    def ask(self) -> None:
-        self._asked.set()
-        if self._starting is not None:
-            self._starting.cancel()
-
-    def started(self) -> None:
-        self._starting = None
-
-    async def unless(self, failure: Coroutine[Any, Any, None]) -> None:
-        """Wait until it is asked for; raise what ``failure`` raises before."""
-        failed, asked = asyncio.create_task(failure), asyncio.create_task(self._asked.wait())
-        await asyncio.wait({failed, asked}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (failed, asked):
-            task.cancel()
-        outcomes = await asyncio.gather(failed, asked, return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
-
-
-def _on_signals() -> _Stop:
-    stop = _Stop(asyncio.current_task())
+def _cancel_at_signals() -> None:
+    work = asyncio.current_task()
+    if work is None:
+        raise RuntimeError("no task runs")
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.ask)
-    return stop
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
 
 
 def _say(text: str) -> None:

@@ -153,13 +153,12 @@ class LocalStack:
                 await asyncio.gather(*(other.stop() for other in self._others))
                 await asyncio.gather(*(service.stop() for service in self.services.values()))
 
-    async def watch(self) -> None:
-        """Wait until a part of the stack ends, which none should.
+    async def while_alive(self, work: Coroutine[None, None, None]) -> None:
+        """Do ``work``, and give it up as soon as a part of the stack ends, which none should.
 
         Raises:
             ProgramError: one has.
         """
-        work: Coroutine[None, None, None] = _for_ever()
         programs: list[RunningProgram[Any]] = [*self._others, *self.services.values()]
         for program in programs:
             work = program.while_alive(work)
@@ -214,7 +213,3 @@ async def enter_all(
 def _address(said: str) -> str | None:
     found = _SERVING.search(said)
     return found and found[1]
-
-
-async def _for_ever() -> None:
-    await asyncio.Event().wait()

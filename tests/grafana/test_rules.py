@@ -110,7 +110,7 @@ def test_the_local_stack_is_scraped_as_the_compose_stack_is() -> None:
 # --- Annotations, which only dashboards have ------------------------------------------------------
 
 
-def test_restarts_and_strategy_changes_are_marked_when_they_happen(
+def test_restarts_strategy_changes_and_parts_of_the_course_are_marked_when_they_happen(
     programs: Programs, tmp_path: Path
 ) -> None:
     events = {
@@ -121,6 +121,8 @@ def test_restarts_and_strategy_changes_are_marked_when_they_happen(
     info = 'connect_service_info{job="j", instance="a", journal="sqlite", version="1", strategy='
     moved = {"labels": '{job="j", instance="a", strategy="differential"}', "value": 1}
     restarted = {"labels": '{job="j", instance="a"}', "value": 1}
+    pacing = 'loadgen_pacing{job="l", strategy='
+    all_do = {"labels": '{job="l"}', "value": 1}
 
     def expects(name: str, second: int, *samples: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -135,6 +137,10 @@ def test_restarts_and_strategy_changes_are_marked_when_they_happen(
             {"series": started, "values": "100x11 160x20"},
             {"series": f'{info}"full"}}', "values": "1x11 stale"},
             {"series": f'{info}"differential"}}', "values": "_x12 1x20"},
+            {"series": f'{pacing}"full", instance="f", loop="open"}}', "values": "1x11 0+0x20"},
+            {"series": f'{pacing}"full", instance="f", loop="closed"}}', "values": "0+0x11 1x20"},
+            {"series": f'{pacing}"cached", instance="c", loop="open"}}', "values": "1x12 0+0x19"},
+            {"series": f'{pacing}"cached", instance="c", loop="closed"}}', "values": "0+0x12 1x19"},
         ],
         "promql_expr_test": [
             expects("restarts", 55),
@@ -143,10 +149,18 @@ def test_restarts_and_strategy_changes_are_marked_when_they_happen(
             expects("strategy changes", 55),
             expects("strategy changes", 65, moved),
             expects("strategy changes", 90),
+            expects("equal load", 55, all_do),
+            expects("at the limit", 55),
+            # One has changed over, and the other not yet been asked.
+            expects("equal load", 60),
+            expects("at the limit", 60),
+            expects("equal load", 65),
+            expects("at the limit", 65, all_do),
         ],
     }
     path = tmp_path / "annotations.yml"
-    yaml.dump({"tests": [test]}, path)
+    # Without it, samples are read up to the last whole minute only.
+    yaml.dump({"evaluation_interval": "5s", "tests": [test]}, path)
     passed, said = promtool(programs, "test", "rules", path)
     assert passed, said
 

@@ -22,6 +22,7 @@ import psutil
 import pytest
 
 from grafana.dashboards.queries import resolve
+from grafana.local.__main__ import answers
 from grafana.local.programs import Programs
 from grafana.local.prometheus import PrometheusApi, PrometheusError, Series
 from grafana.local.stack import STRATEGIES, LocalStack, StackOptions, enter_all
@@ -272,6 +273,41 @@ def test_nothing_is_wrong_in_health(seen: Seen, panel: str) -> None:
     assert [series.value for series in seen.answers[query]] == [0]
 
 
+# --- What it says of a course ---------------------------------------------------------------------
+
+
+class Answering(PrometheusApi):
+    """Answers every query with these values."""
+
+    def __init__(self, **values: float) -> None:
+        super().__init__("")
+        self.asked: list[str] = []
+        self._values = values
+
+    def query(self, expression: str, at: float | None = None) -> list[Series]:
+        del at
+        self.asked.append(expression)
+        return [Series({"strategy": name}, [(0.0, value)]) for name, value in self._values.items()]
+
+
+def test_after_a_course_a_line_for_each_strategy_says_what_it_showed() -> None:
+    prometheus = Answering(full=1, differential=1.634)
+    full, cached, differential = answers(prometheus, 180)
+    assert full == (
+        "full         messages 1.00x, cpu 1.00x, allocation 1.00x, disk bytes 1.00x,"
+        " journal bytes 1/1"
+    )
+    assert cached.split() == ["cached"]
+    assert "messages 1.63x" in differential
+    assert differential.endswith("journal bytes 1/2")
+    assert all("[180s]" in expression for expression in prometheus.asked)
+
+
+def test_a_prometheus_that_does_not_answer_is_what_is_said() -> None:
+    (said,) = answers(PrometheusApi("127.0.0.1:1"), 180)
+    assert said.startswith("no Prometheus answers at 127.0.0.1:1")
+
+
 # --- Starting side by side ------------------------------------------------------------------------
 
 
@@ -380,6 +416,6 @@ def test_a_stack_given_up_while_it_starts_leaves_nothing(programs: Programs) -> 
     _, err = process.communicate(timeout=PATIENCE * 2)
     assert (process.returncode, err) == (
         1,
-        "stack: given up while starting; what was started is stopped\n",
+        "stack: given up; what was started is stopped\n",
     )
     assert none_left(children)
