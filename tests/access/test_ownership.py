@@ -12,7 +12,6 @@ import pytest
 
 from connect_actor.access.principals import principal_named
 from connect_actor.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore
-from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.router import _Live
 from connect_actor.errors import (
     ActorCrashedError,
@@ -36,6 +35,7 @@ from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.persistence.strategies import Differential
 from connect_actor.protocol.handshake import connect_id_of
+from connect_actor.reply import AwaitedReply
 from connect_actor.rpc.status import status_of
 from tests.support.channels import establish_request
 from tests.support.house import House, PeerEnd, answer, until
@@ -365,7 +365,7 @@ async def test_an_establish_that_finds_no_room_gives_its_place_back_too(
         # The only actor has its hands full at each of these moments.
         _, request = establish_request(seed)
         key = connect_id_of(request), ALICE
-        reply: LoopFuture[Any] = LoopFuture()
+        reply: AwaitedReply = AwaitedReply()
         house.router._asked[key] = deque([(Establish(request), reply)])
         busy.occupy()
         held.append(busy.ask(Encrypt(b"x")))

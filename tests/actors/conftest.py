@@ -8,7 +8,6 @@ from pykka import Actor, ActorRef, ActorRegistry, Future, ThreadingActor, Thread
 
 from connect_actor.actors.actor import DispatchedActor
 from connect_actor.actors.dispatcher import Dispatcher
-from connect_actor.actors.future import LoopFuture
 from tests.support.process import PATIENCE
 
 A = TypeVar("A", bound=Actor)
@@ -46,7 +45,7 @@ class DispatchedRuntime:
         return cast("ActorRef[A]", made.start(*args, dispatcher=self._dispatcher))
 
     def future(self) -> Future[Any]:
-        return LoopFuture()
+        return ThreadingFuture()
 
 
 @pytest.fixture

@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pykka import ActorDeadError, ActorRef, ActorRegistry, Future, ThreadingFuture
+from pykka import ActorDeadError, ActorRef, ActorRegistry, Future, ThreadingFuture, Timeout
 from pykka.messages import _ActorStop
 
 from connect_actor.actors.actor import ANSWER_LATER, DispatchedActor, mailbox_of, signal
 from connect_actor.actors.dispatcher import Dispatcher
-from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.mailbox import Envelope, MailboxFullError
 from connect_actor.errors import OverloadedError
 from tests.support.process import PATIENCE
@@ -24,7 +23,17 @@ async def on_loop() -> AsyncIterator[Dispatcher]:
     """A dispatcher on the test's own loop: nothing runs until the test awaits."""
     yield Dispatcher(asyncio.get_running_loop())
     for stopping in ActorRegistry.stop_all(block=False):
-        await stopping
+        await result(stopping)
+
+
+async def result(future: Future[Any]) -> Any:  # noqa: ANN401 - what was asked for
+    """Return a future's result as soon as it is there, without blocking the loop."""
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                return future.get(timeout=0)
+            except Timeout:
+                await asyncio.sleep(0)
 
 
 class Worker(DispatchedActor):
@@ -62,10 +71,10 @@ async def test_an_actor_knows_its_dispatcher_from_its_constructor_on(on_loop: Di
             self.child = Worker.start(dispatcher=self.dispatcher)
 
     parent = Parent.start(dispatcher=on_loop)
-    child = await parent.ask(lambda: None, block=False)
+    child = await result(parent.ask(lambda: None, block=False))
     assert child is None
     [child_ref] = ActorRegistry.get_by_class(Worker)
-    assert await child_ref.ask("hello", block=False) == "hello"
+    assert await result(child_ref.ask("hello", block=False)) == "hello"
 
 
 async def test_what_the_constructor_tells_comes_first(on_loop: Dispatcher) -> None:
@@ -75,7 +84,7 @@ async def test_what_the_constructor_tells_comes_first(on_loop: Dispatcher) -> No
             self.actor_ref.tell("first")
 
     log: list[object] = []
-    await Prepares.start(log, dispatcher=on_loop).ask("second", block=False)
+    await result(Prepares.start(log, dispatcher=on_loop).ask("second", block=False))
     assert log == ["first", "second"]
 
 
@@ -84,12 +93,12 @@ async def test_actors_of_several_dispatchers_talk_to_each_other(
 ) -> None:
     near = Worker.start(dispatcher=on_loop)
     far = Worker.start(dispatcher=dispatcher)
-    assert await (await far.ask(lambda _: near.ask("to near", block=False), block=False)) == (
-        "to near"
-    )
-    assert await (await near.ask(lambda _: far.ask("to far", block=False), block=False)) == (
-        "to far"
-    )
+    assert await result(
+        await result(far.ask(lambda _: near.ask("to near", block=False), block=False))
+    ) == ("to near")
+    assert await result(
+        await result(near.ask(lambda _: far.ask("to far", block=False), block=False))
+    ) == ("to far")
 
 
 # --- Answering later ------------------------------------------------------------------------------
@@ -104,12 +113,10 @@ async def test_a_handler_can_answer_later(on_loop: Dispatcher) -> None:
 
     ref = Worker.start(dispatcher=on_loop)
     future = ref.ask(keep, block=False)
-    assert await ref.ask("meanwhile", block=False) == "meanwhile"
-    assert isinstance(future, LoopFuture)
-    assert not future.done()
+    assert await result(ref.ask("meanwhile", block=False)) == "meanwhile"
     assert kept == [future]
     future.set("at last")
-    assert await future == "at last"
+    assert await result(future) == "at last"
 
 
 async def test_a_told_message_has_no_sender(on_loop: Dispatcher) -> None:
@@ -122,13 +129,13 @@ async def test_a_told_message_has_no_sender(on_loop: Dispatcher) -> None:
     ref = Worker.start(dispatcher=on_loop)
     asked = ref.ask(note, block=False)
     ref.tell(note)
-    await ref.ask("end", block=False)
+    await result(ref.ask("end", block=False))
     assert senders == [asked, None]
 
 
 async def test_there_is_no_sender_between_messages(on_loop: Dispatcher) -> None:
     ref = Worker.start(dispatcher=on_loop)
-    actor = await ref.ask(lambda actor: actor, block=False)
+    actor = await result(ref.ask(lambda actor: actor, block=False))
     assert actor.sender is None
 
 
@@ -141,8 +148,8 @@ async def test_a_second_answer_to_a_message_is_logged_and_nothing_more(
         return "second"
 
     ref = Worker.start(dispatcher=on_loop)
-    assert await ref.ask(answer_twice, block=False) == "first"
-    assert await ref.ask("still here", block=False) == "still here"
+    assert await result(ref.ask(answer_twice, block=False)) == "first"
+    assert await result(ref.ask("still here", block=False)) == "still here"
     assert "more than one answer" in caplog.text
 
 
@@ -155,7 +162,7 @@ async def test_a_proxied_method_can_answer_later(on_loop: Dispatcher) -> None:
             return ANSWER_LATER
 
     proxy: Any = Slow.start(dispatcher=on_loop).proxy()
-    assert await proxy.work() == "done"
+    assert await result(proxy.work()) == "done"
 
 
 # --- Bounded mailbox ------------------------------------------------------------------------------
@@ -170,7 +177,7 @@ async def test_a_tell_beyond_the_bound_is_refused(on_loop: Dispatcher) -> None:
         ref.tell("one too many")
     assert issubclass(MailboxFullError, OverloadedError)
     assert mailbox_of(ref).depth == Small.mailbox_capacity
-    await ref.stop(block=False)
+    await result(ref.stop(block=False))
     assert log == [0, 1, 2]
 
 
@@ -179,15 +186,15 @@ async def test_an_ask_beyond_the_bound_is_answered_with_the_refusal(on_loop: Dis
     accepted = [ref.ask(number, block=False) for number in range(Small.mailbox_capacity)]
     refused = ref.ask("one too many", block=False)
     with pytest.raises(MailboxFullError):
-        await refused
-    assert [await future for future in accepted] == [0, 1, 2]
+        await result(refused)
+    assert [await result(future) for future in accepted] == [0, 1, 2]
 
 
 async def test_a_mailbox_has_room_again_once_messages_are_handled(on_loop: Dispatcher) -> None:
     ref = Small.start(dispatcher=on_loop)
     for _ in range(3):
         futures = [ref.ask(number, block=False) for number in range(Small.mailbox_capacity)]
-        assert [await future for future in futures] == [0, 1, 2]
+        assert [await result(future) for future in futures] == [0, 1, 2]
         assert mailbox_of(ref).depth == 0
 
 
@@ -197,22 +204,22 @@ async def test_a_signal_gets_into_a_full_mailbox_in_its_order(on_loop: Dispatche
     for number in range(Small.mailbox_capacity):
         ref.tell(number)
     signal(ref, "signal")
-    assert await ref.stop(block=False)
+    assert await result(ref.stop(block=False))
     assert log == [0, 1, 2, "signal"]
 
 
 async def test_an_actor_signals_itself(on_loop: Dispatcher) -> None:
     log: list[object] = []
     ref = Worker.start(log, dispatcher=on_loop)
-    await ref.ask(lambda actor: actor.signal("to myself"), block=False)
-    await ref.ask("end", block=False)
+    await result(ref.ask(lambda actor: actor.signal("to myself"), block=False))
+    await result(ref.ask("end", block=False))
     assert log == ["to myself", "end"]
 
 
 async def test_a_signal_to_a_stopped_actor_is_dropped(on_loop: Dispatcher) -> None:
     log: list[object] = []
     ref = Worker.start(log, dispatcher=on_loop)
-    await ref.stop(block=False)
+    await result(ref.stop(block=False))
     signal(ref, "too late")
     await asyncio.sleep(0)
     assert log == []
@@ -223,7 +230,7 @@ async def test_a_signal_whose_handler_fails_ends_the_actor(on_loop: Dispatcher) 
     ref = Worker.start(dispatcher=on_loop)
     signal(ref, ValueError("no good"))
     with pytest.raises(ActorDeadError):
-        await ref.ask("hello", block=False)
+        await result(ref.ask("hello", block=False))
 
 
 async def test_a_full_mailbox_takes_a_stop(on_loop: Dispatcher) -> None:
@@ -233,7 +240,7 @@ async def test_a_full_mailbox_takes_a_stop(on_loop: Dispatcher) -> None:
     actor = ref._actor_weakref()
     assert actor is not None
     actor.stop()
-    assert await ref.stop(block=False) is True
+    assert await result(ref.stop(block=False)) is True
 
 
 def test_only_dispatched_actors_have_a_mailbox() -> None:
@@ -249,7 +256,7 @@ def test_only_dispatched_actors_have_a_mailbox() -> None:
 
 async def test_an_actor_outlives_the_cancelled_tasks_of_its_askers(on_loop: Dispatcher) -> None:
     async def ask(message: object) -> object:
-        return await ref.ask(message, block=False)
+        return await result(ref.ask(message, block=False))
 
     ref = Worker.start(dispatcher=on_loop)
     tasks = [asyncio.ensure_future(ask(number)) for number in range(5)]
@@ -260,7 +267,7 @@ async def test_an_actor_outlives_the_cancelled_tasks_of_its_askers(on_loop: Disp
     assert [type(outcome).__name__ for outcome in outcomes] == (
         ["int", "CancelledError", "CancelledError", "CancelledError", "int"]
     )
-    assert await ref.ask("still here", block=False) == "still here"
+    assert await result(ref.ask("still here", block=False)) == "still here"
 
 
 @pytest.mark.parametrize("message", ["hello", ValueError("no good")])
@@ -276,22 +283,22 @@ async def test_an_actor_outlives_a_reply_future_that_raises(
 
     ref = Worker.start(dispatcher=on_loop)
     mailbox_of(ref).put(Envelope(message, Broken()))
-    assert await ref.ask("still here", block=False) == "still here"
+    assert await result(ref.ask("still here", block=False)) == "still here"
     assert caplog.records[-1].levelno == logging.ERROR
 
 
 async def test_what_is_put_after_the_end_is_still_answered(on_loop: Dispatcher) -> None:
     # As if ``ask`` had seen the actor alive just before it stopped.
     ref = Worker.start(dispatcher=on_loop)
-    await ref.stop(block=False)
-    late: LoopFuture[Any] = LoopFuture()
-    late_stop: LoopFuture[Any] = LoopFuture()
+    await result(ref.stop(block=False))
+    late: ThreadingFuture[Any] = ThreadingFuture()
+    late_stop: ThreadingFuture[Any] = ThreadingFuture()
     mailbox_of(ref).put(Envelope("late", late))
     mailbox_of(ref).put(Envelope(_ActorStop(), late_stop))
     mailbox_of(ref).put(Envelope("told"))
     with pytest.raises(ActorDeadError, match="stopped before handling"):
-        await late
-    assert await late_stop is None
+        await result(late)
+    assert await result(late_stop) is None
     assert mailbox_of(ref).depth == 0
 
 
@@ -321,14 +328,9 @@ async def test_all_messages_that_wait_are_refused_at_the_end(on_loop: Dispatcher
     ref = Worker.start(dispatcher=on_loop)
     stopping = ref.stop(block=False)
     left = [ref.ask(number, block=False) for number in range(200)]
-    assert await stopping is True
-    outcomes = await asyncio.gather(*(_awaited(future) for future in left), return_exceptions=True)
+    assert await result(stopping) is True
+    outcomes = await asyncio.gather(*(result(future) for future in left), return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {ActorDeadError}
-
-
-async def _awaited(future: Future[Any]) -> object:
-    result: object = await future
-    return result
 
 
 async def test_the_asker_of_a_base_exception_gets_an_answer(
@@ -337,9 +339,9 @@ async def test_the_asker_of_a_base_exception_gets_an_answer(
     ref, other = Worker.start(dispatcher=on_loop), Worker.start(dispatcher=on_loop)
     behind = other.ask("accepted", block=False)
     with pytest.raises(ActorDeadError, match="by SystemExit"):
-        await ref.ask(SystemExit("enough"), block=False)
-    assert await behind == "accepted"
-    await other.stop(block=False)
+        await result(ref.ask(SystemExit("enough"), block=False))
+    assert await result(behind) == "accepted"
+    await result(other.stop(block=False))
     assert ActorRegistry.get_all() == []
     assert [record.levelname for record in caplog.records] == ["CRITICAL"]
 
@@ -347,7 +349,7 @@ async def test_the_asker_of_a_base_exception_gets_an_answer(
 async def test_the_loop_and_new_actors_go_on_after_a_base_exception(on_loop: Dispatcher) -> None:
     Worker.start(dispatcher=on_loop).tell(KeyboardInterrupt())
     await asyncio.sleep(0)
-    assert await Worker.start(dispatcher=on_loop).ask("hello", block=False) == "hello"
+    assert await result(Worker.start(dispatcher=on_loop).ask("hello", block=False)) == "hello"
 
 
 async def test_a_base_exception_after_an_answer_stops_all_actors_too(on_loop: Dispatcher) -> None:
@@ -357,7 +359,7 @@ async def test_a_base_exception_after_an_answer_stops_all_actors_too(on_loop: Di
         raise SystemExit
 
     ref, other = Worker.start(dispatcher=on_loop), Worker.start(dispatcher=on_loop)
-    assert await ref.ask(answer_and_exit, block=False) == "answered"
+    assert await result(ref.ask(answer_and_exit, block=False)) == "answered"
     await asyncio.sleep(0)
     assert not other.is_alive()
     assert not ref.is_alive()
@@ -366,9 +368,9 @@ async def test_a_base_exception_after_an_answer_stops_all_actors_too(on_loop: Di
 async def test_a_cancelled_operation_is_an_ordinary_failure(on_loop: Dispatcher) -> None:
     ref, other = Worker.start(dispatcher=on_loop), Worker.start(dispatcher=on_loop)
     ref.tell(asyncio.CancelledError())
-    assert await other.ask("hello", block=False) == "hello"
+    assert await result(other.ask("hello", block=False)) == "hello"
     assert not ref.is_alive()
-    assert await other.ask("still here", block=False) == "still here"
+    assert await result(other.ask("still here", block=False)) == "still here"
 
 
 @pytest.mark.parametrize("hook", ["on_start", "on_stop", "on_failure"])
@@ -382,7 +384,7 @@ async def test_a_base_exception_in_a_hook_ends_the_actor_and_answers_what_is_lef
     ref = made.start(dispatcher=on_loop)
     ref.tell(ValueError("no good") if hook == "on_failure" else lambda actor: actor.stop())
     left = [ref.ask(number, block=False) for number in range(2)]
-    outcomes = await asyncio.gather(*(_awaited(future) for future in left), return_exceptions=True)
+    outcomes = await asyncio.gather(*(result(future) for future in left), return_exceptions=True)
     if hook == "on_stop":  # told to itself, so behind what was asked before
         assert outcomes == [0, 1]
         await asyncio.sleep(0)
@@ -413,13 +415,13 @@ async def test_a_hundred_thousand_actors_live_and_stop(on_loop: Dispatcher) -> N
         threads = threading.active_count()
         refs = [Idle.start(dispatcher=on_loop) for _ in range(count)]
         answers = [ref.ask(number, block=False) for number, ref in enumerate(refs)]
-        total = sum([await answer for answer in answers])
+        total = sum([await result(answer) for answer in answers])
         assert total == sum(range(count))
         assert threading.active_count() == threads
         assert len(ActorRegistry.get_all()) == count
         stopping = [ref.ask(_ActorStop(), block=False) for ref in refs]
         for stop in stopping:
-            await stop
+            await result(stop)
     finally:
         gc.enable()
     assert len(stopped) == count

@@ -8,7 +8,6 @@ import pytest
 
 from connect_actor.actors import dispatcher as dispatching
 from connect_actor.actors.commands import Close, Command, Decrypt, Encrypt, Restore
-from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.work import FREE_WORK
 from connect_actor.errors import (
     ActorCrashedError,
@@ -17,6 +16,7 @@ from connect_actor.errors import (
     WriteUncertainError,
 )
 from connect_actor.persistence.strategies import Differential
+from connect_actor.reply import AwaitedReply
 from tests.actors.test_work import forged
 from tests.support.house import House, PeerEnd, answer, until
 from tests.support.journals import ScriptedJournal
@@ -40,7 +40,7 @@ async def house(journal: ScriptedJournal) -> AsyncIterator[House]:
     await house.close()
 
 
-async def outcome(reply: LoopFuture[object]) -> object:
+async def outcome(reply: AwaitedReply) -> object:
     """Return an answer, or the refusal."""
     try:
         return await answer(reply)
@@ -166,14 +166,14 @@ async def test_what_follows_a_close_in_a_frame_is_refused(house: House) -> None:
 async def test_no_turn_begins_within_another(house: House) -> None:
     one, other = await house.establish(1), await house.establish(2)
     changes: list[int] = []
-    later: list[LoopFuture[object]] = []
+    later: list[AwaitedReply] = []
 
     def ask_again(_: object) -> None:
         later.append(other.ask(Encrypt(b"x")))
         changes.append(house.statistics.changes)
 
     # Refused from within its turn: nothing undurable is behind it.
-    reply: LoopFuture[object] = LoopFuture()
+    reply: AwaitedReply = AwaitedReply()
     reply.add_done_callback(ask_again)
     house.router.route(one.connect_id, Decrypt(forged(one.seal(b"x"), 0)), reply)
     assert changes == [0]
@@ -185,7 +185,7 @@ async def test_what_comes_while_a_failed_commit_is_told_meets_no_lost_session(
     house: House, journal: ScriptedJournal
 ) -> None:
     channels = [await house.establish(seed) for seed in range(1, 4)]
-    again: list[LoopFuture[object]] = []
+    again: list[AwaitedReply] = []
     journal.fail_before.append(True)
 
     def ask_all_again(_: object) -> None:
@@ -220,7 +220,7 @@ async def test_a_channel_that_loads_keeps_the_order_of_a_frame(house: House) -> 
     house.router._passivate(first.connect_id, live)  # type: ignore[arg-type] # live
     await until(lambda: house.router.live == 1)
 
-    def numbers(channel: PeerEnd) -> list[LoopFuture[object]]:
+    def numbers(channel: PeerEnd) -> list[AwaitedReply]:
         return [channel.ask(Encrypt(b"x")) for _ in range(3)]
 
     loading, running = numbers(first), numbers(second)

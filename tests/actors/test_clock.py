@@ -5,17 +5,16 @@ import itertools
 import logging
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from connect_actor.actors.commands import Acknowledge, Decrypt, Encrypt, Restore
 from connect_actor.actors.expiry import ending_expired_channels
-from connect_actor.actors.future import LoopFuture
 from connect_actor.clock import CONFIRMED_AFTER, TOLERATED, ServiceClock
 from connect_actor.errors import ChannelExpiredError
 from connect_actor.protocol.delivery import Delivered
 from connect_actor.protocol.payload import Payload
+from connect_actor.reply import AwaitedReply
 from connect_actor.stored.v1 import session_pb2 as stored
 from tests.support.channels import NOW
 from tests.support.house import House, PeerEnd, answer
@@ -186,7 +185,7 @@ async def _seal_once(end: PeerEnd) -> Payload:
     return sent.result
 
 
-_ATTEMPTS: dict[str, Callable[[PeerEnd], LoopFuture[Any]]] = {
+_ATTEMPTS: dict[str, Callable[[PeerEnd], AwaitedReply]] = {
     "encrypt": lambda end: end.ask(Encrypt(b"x")),
     "repeat": lambda end: end.ask(Encrypt(b"once", 7, None, b"key")),
     "decrypt": lambda end: end.ask(Decrypt(end.seal(b"up"))),

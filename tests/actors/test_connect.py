@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
 from connect_actor.actors.commands import Close, Decrypt, Encrypt, Establish, Restore
-from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.phases import EXPIRED_IS_KEPT
 from connect_actor.errors import (
     ActorCrashedError,
@@ -37,6 +35,7 @@ from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.persistence.recovery import rebuild
 from connect_actor.persistence.strategies import Differential
 from connect_actor.protocol.handshake import connect_id_of
+from connect_actor.reply import AwaitedReply
 from connect_actor.v1 import connect_pb2 as wire
 from tests.support.channels import NOW, establish_request
 from tests.support.house import House, answer, until
@@ -225,7 +224,7 @@ async def test_no_message_meets_a_session_whose_commit_has_failed(
     initiation, request = establish_request(1)
     connect_id = connect_id_of(request)
     journal.fail_before.append(True)
-    again: list[LoopFuture[bytes]] = []
+    again: list[AwaitedReply] = []
     first = house.ask(connect_id, Establish(request))
     # Comes while the failure is being told, before anything else can run.
     first.add_done_callback(lambda _: again.append(house.ask(connect_id, Establish(request))))
@@ -648,7 +647,7 @@ async def test_who_comes_between_a_crash_and_the_stop_is_told_of_the_crash(
         raise ZeroDivisionError
 
     monkeypatch.setattr(Differential, "record", defect)
-    later: list[LoopFuture[Any]] = []
+    later: list[AwaitedReply] = []
 
     def come_back(_: object) -> None:
         # From within the turn that crashed: the order to stop is in the mailbox, and this behind.

@@ -10,8 +10,7 @@ from pykka import ActorDeadError, ActorRef, ActorRegistry
 
 from connect_actor.actors.actor import DispatchedActor, mailbox_of, signal
 from connect_actor.actors.dispatcher import PASS_SECONDS, TURN_SECONDS, Dispatcher
-from connect_actor.actors.future import LoopFuture
-from connect_actor.actors.mailbox import Envelope
+from connect_actor.reply import AwaitedReply
 from tests.support.house import until
 from tests.support.process import PATIENCE
 
@@ -117,9 +116,9 @@ class Caller:
         raise AssertionError(f"nobody is charged {work} here")
 
     def ask(self, ref: ActorRef[Labourer], turns: float) -> None:
-        reply: LoopFuture[object] = LoopFuture()
+        reply: AwaitedReply = AwaitedReply()
         reply.payer = self
-        mailbox_of(ref).put(Envelope((self.flow, turns), reply))
+        mailbox_of(ref).put_asked((self.flow, turns), reply)
 
 
 async def end(*refs: ActorRef[Labourer]) -> None:

@@ -8,7 +8,6 @@ import pytest
 from connect_actor.access.principals import principal_named
 from connect_actor.access.quotas import Account, Accounts, Rates
 from connect_actor.actors.commands import Command, Decrypt, Encrypt, Establish
-from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.work import FREE_WORK, REFUSED_WORK
 from connect_actor.errors import (
     AuthenticationFailedError,
@@ -19,6 +18,7 @@ from connect_actor.errors import (
 from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.protocol.delivery import Delivered
 from connect_actor.protocol.payload import Payload
+from connect_actor.reply import AwaitedReply
 from tests.protocol.refusals import with_header
 from tests.support.channels import establish_request
 from tests.support.house import House, PeerEnd, answer, until
@@ -73,7 +73,7 @@ def spent(account: Account) -> int:
 
 async def ask(channel: PeerEnd, command: Command, payer: Account | None) -> object:
     """Ask for something as one who pays; return the answer, or the refusal."""
-    reply: LoopFuture[object] = LoopFuture()
+    reply: AwaitedReply = AwaitedReply()
     if payer is not None:
         reply.payer = payer
     channel.house.router.route(channel.connect_id, command, reply)

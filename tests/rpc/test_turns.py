@@ -12,10 +12,11 @@ from connect_actor.access.gate import Caller, Gate
 from connect_actor.access.principals import principal_named
 from connect_actor.access.quotas import Account, Accounts, Rates
 from connect_actor.actors import dispatcher as dispatching
-from connect_actor.actors.commands import Command, Reply
+from connect_actor.actors.commands import Command
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.protocol.payload import Payload
 from connect_actor.protocol.wire import payload_to_wire
+from connect_actor.reply import Reply
 from connect_actor.rpc import exchange as exchanging
 from connect_actor.rpc.admission import Admission, Bounds
 from connect_actor.rpc.entrance import Context, Entrance

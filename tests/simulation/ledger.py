@@ -1,6 +1,5 @@
 """What was asked and answered, held against what is durable at that moment."""
 
-import sys
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +15,6 @@ from connect_actor.actors.commands import (
     Restore,
     Restored,
 )
-from connect_actor.actors.future import ExcInfo, LoopFuture
 from connect_actor.errors import (
     ActorCrashedError,
     ChannelDamagedError,
@@ -29,13 +27,14 @@ from connect_actor.errors import (
     WriteUncertainError,
 )
 from connect_actor.protocol.payload import Payload
+from connect_actor.reply import Reply
 from tests.simulation.peers import Peer, spot_of
 from tests.simulation.storage import Place, SimulatedJournal, Spot
 
 __all__ = ["Asked", "Ledger"]
 
 
-class Asked(LoopFuture[Any]):
+class Asked(Reply):
     """One command, and its one answer."""
 
     __slots__ = ("after", "command", "error", "established", "number", "peer", "value")
@@ -58,12 +57,12 @@ class Asked(LoopFuture[Any]):
         """The channel's id."""
         return self.peer.connect_id
 
-    def set(self, value: Any = None) -> None:  # noqa: ANN401 - whatever was asked for
+    def answer(self, value: Any) -> None:  # noqa: ANN401 - whatever was asked for
         self.value = value
         self.after(self)
 
-    def set_exception(self, exc_info: ExcInfo | None = None) -> None:
-        self.error = (exc_info or sys.exc_info())[1]
+    def refuse(self, error: BaseException) -> None:
+        self.error = error
         self.after(self)
 
 

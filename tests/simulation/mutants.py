@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 from connect_actor.actors import phases
 from connect_actor.actors.actor import ANSWER_LATER
-from connect_actor.actors.commands import CommitFailed, Reply
+from connect_actor.actors.commands import CommitFailed
 from connect_actor.actors.connect import ConnectActor
 from connect_actor.actors.mailbox import Envelope, Mailbox
 from connect_actor.actors.permits import Permit, RecoveryPermits
@@ -32,6 +32,7 @@ from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.persistence.recovery import rebuild
 from connect_actor.protocol.changes import Change, Sent, encode_change
 from connect_actor.protocol.session import Session
+from connect_actor.reply import Reply
 
 __all__ = ["MUTANTS", "Mutant"]
 
@@ -61,7 +62,7 @@ def answers_before_the_commit() -> Iterator[None]:
         self._actor.sender = None
         append(self, kind, payload, result)
         if sender is not None:
-            sender.set(result)
+            sender.answer(result)
 
     with _replacing(phases.Running, _append=hasty):
         yield
@@ -115,7 +116,7 @@ def says_closed_before_the_end_is_durable() -> Iterator[None]:
         sender, self._actor.sender = self._actor.sender, None
         close(self, deadline)
         if sender is not None:
-            sender.set(None)
+            sender.answer(None)
         return ANSWER_LATER
 
     with _replacing(phases.Running, _close=hasty):
@@ -301,7 +302,7 @@ def replays_the_stash_in_reverse() -> Iterator[None]:
 def serves_at_once_though_others_wait() -> Iterator[None]:
     def serve(self: Mailbox, message: object, reply: Reply) -> None:
         if self._owner is None:
-            self.put(Envelope(message, reply))
+            self.put_asked(message, reply)
         else:
             self._owner.take(message, reply)
 

@@ -11,7 +11,6 @@ from typing import Any
 from connect_actor.actors.commands import Command, Decrypt, Encrypt, Establish
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.actors.environment import ActorStatistics, ConnectEnvironment
-from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.permits import RecoveryPermits
 from connect_actor.actors.router import Router, RouterSettings, _Live
 from connect_actor.client.channel import wall_clock as real_clock
@@ -25,6 +24,7 @@ from connect_actor.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
 from connect_actor.protocol.payload import Payload
 from connect_actor.protocol.primitives import KeyPairs
 from connect_actor.protocol.session import Session
+from connect_actor.reply import AwaitedReply
 from connect_actor.v1 import connect_pb2 as wire
 from tests.support.channels import NOW, establish_request, seeded
 from tests.support.process import PATIENCE
@@ -41,7 +41,7 @@ class PeerEnd:
     session: Session
     owner: bytes = b""
 
-    def ask(self, command: Command) -> LoopFuture[Any]:
+    def ask(self, command: Command) -> AwaitedReply:
         return self.house.ask(self.connect_id, command, self.owner)
 
     def occupy(self) -> None:
@@ -135,8 +135,8 @@ class House:
     def statistics(self) -> ActorStatistics:
         return self.environment.statistics
 
-    def ask(self, connect_id: int, command: Command, owner: bytes = b"") -> LoopFuture[Any]:
-        reply: LoopFuture[Any] = LoopFuture()
+    def ask(self, connect_id: int, command: Command, owner: bytes = b"") -> AwaitedReply:
+        reply: AwaitedReply = AwaitedReply()
         self.router.route(connect_id, command, reply, owner)
         return reply
 
@@ -168,7 +168,7 @@ class House:
         await asyncio.wait_for(self.committer.close(), PATIENCE)
 
 
-async def answer(reply: LoopFuture[Any]) -> Any:  # noqa: ANN401 - whatever was asked for
+async def answer(reply: AwaitedReply) -> Any:  # noqa: ANN401 - whatever was asked for
     """Wait for an answer, but not for ever."""
 
     async def wait() -> Any:  # noqa: ANN401 - whatever was asked for

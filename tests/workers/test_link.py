@@ -9,8 +9,7 @@ from functools import partial
 import pytest
 from pykka import ActorDeadError
 
-from connect_actor.actors.commands import Close, Command, Encrypt, Reply, Restore, refuse
-from connect_actor.actors.future import LoopFuture
+from connect_actor.actors.commands import Close, Command, Encrypt, Restore
 from connect_actor.actors.work import charge, payer_of
 from connect_actor.errors import (
     ActorCrashedError,
@@ -22,6 +21,7 @@ from connect_actor.errors import (
     ShuttingDownError,
     WriteUncertainError,
 )
+from connect_actor.reply import AwaitedReply, Reply
 from connect_actor.workers.frames import FrameReader, answer_with, encode
 from connect_actor.workers.link import Link
 from tests.support.house import answer, until
@@ -41,10 +41,8 @@ class Worker:
     def on_lost(self) -> None:
         self.lost += 1
 
-    def hand_on(
-        self, command: Command, connect_id: int = 1, owner: bytes = b""
-    ) -> LoopFuture[object]:
-        reply: LoopFuture[object] = LoopFuture()
+    def hand_on(self, command: Command, connect_id: int = 1, owner: bytes = b"") -> AwaitedReply:
+        reply: AwaitedReply = AwaitedReply()
         self.link.hand_on(connect_id, command, reply, owner)
         return reply
 
@@ -84,7 +82,7 @@ async def test_commands_arrive_in_order_with_their_owners_and_answers_as_they_co
         assert owner == bytes([number] * 16)
     # The last first: no answer waits for another channel's.
     for number in reversed(range(100)):
-        other.taken[number][2].set(str(number).encode())
+        other.taken[number][2].answer(str(number).encode())
     assert [await answer(reply) for reply in replies] == [
         str(number).encode() for number in range(100)
     ]
@@ -108,7 +106,7 @@ async def test_what_a_command_costs_elsewhere_is_charged_where_its_caller_is(pai
     bill = Bill()
     owner = bytes([7] * 16)
     for command in (Encrypt(b"free"), Encrypt(b"costly"), Encrypt(b"refused")):
-        reply: LoopFuture[object] = LoopFuture()
+        reply: AwaitedReply = AwaitedReply()
         reply.payer = bill
         one.link.hand_on(1, command, reply, owner)
     unpaid = one.hand_on(Encrypt(b"of nobody"))
@@ -120,9 +118,9 @@ async def test_what_a_command_costs_elsewhere_is_charged_where_its_caller_is(pai
     for number, payer in enumerate(payers):
         for _ in range(number):
             charge(payer, 300)
-    refuse(other.taken[2][2], RateLimitedError("no more", 0.5))
+    other.taken[2][2].refuse(RateLimitedError("no more", 0.5))
     for number in (0, 1, 3):
-        other.taken[number][2].set(b"answer")
+        other.taken[number][2].answer(b"answer")
     assert await answer(unpaid) == b"answer"
     assert sorted(bill.charged) == [300, 600]
 
@@ -146,8 +144,8 @@ async def test_both_may_hand_on_at_once(pair: Pair) -> None:
     one, other = pair
     to_other, to_one = one.hand_on(Restore()), other.hand_on(Close())
     await until(lambda: bool(one.taken and other.taken))
-    other.taken[0][2].set(b"by the other")
-    one.taken[0][2].set(None)
+    other.taken[0][2].answer(b"by the other")
+    one.taken[0][2].answer(None)
     assert await answer(to_other) == b"by the other"
     assert await answer(to_one) is None
 
@@ -167,10 +165,7 @@ async def test_a_refusal_is_one_here_too_and_a_defect_says_no_more_than_that(
     one, other = pair
     reply = one.hand_on(Restore())
     await until(lambda: bool(other.taken))
-    try:
-        raise raised
-    except type(raised):
-        other.taken[0][2].set_exception()
+    other.taken[0][2].refuse(raised)
     with pytest.raises(told) as refused:
         await answer(reply)
     assert "a defect" not in str(refused.value)
@@ -184,7 +179,7 @@ def steps_told(caplog: pytest.LogCaptureFixture) -> None:
 @pytest.mark.usefixtures("steps_told")
 async def test_steps_are_told_under_the_same_request_id_on_both_sides(pair: Pair) -> None:
     one, other = pair
-    reply: LoopFuture[object] = LoopFuture()
+    reply: AwaitedReply = AwaitedReply()
     reply.request_id = "stream/7"
     one.link.hand_on(1, Restore(), reply)
     one.hand_on(Restore())
@@ -230,7 +225,7 @@ async def test_an_answer_for_a_worker_that_has_gone_harms_nobody(pair: Pair) -> 
     await until(lambda: bool(other.taken))
     one.link.abort()
     await until(lambda: other.link.closed)
-    other.taken[0][2].set(b"too late")
+    other.taken[0][2].answer(b"too late")
     await asyncio.sleep(0)
     assert other.lost == 1
 
@@ -240,7 +235,7 @@ async def test_a_finished_worker_still_answers_and_its_end_is_no_loss(pair: Pair
     reply = one.hand_on(Restore())
     other.link.finish()
     await asyncio.wait_for(one.link.peer_finished.wait(), 10)
-    other.taken[0][2].set(b"still")
+    other.taken[0][2].answer(b"still")
     assert await answer(reply) == b"still"
     one.link.finish()
     await asyncio.wait_for(other.link.peer_finished.wait(), 10)
@@ -255,7 +250,7 @@ async def test_what_is_still_to_be_sent_goes_before_the_link_is_closed(pair: Pai
     await until(lambda: bool(other.taken))
     for worker in (one, other):
         worker.link.finish()
-    other.taken[0][2].set(b"at last")
+    other.taken[0][2].answer(b"at last")
     other.link.close()
     assert await answer(reply) == b"at last"
 

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,6 @@ from connect_actor.actors.commands import (
     Restore,
     Restored,
 )
-from connect_actor.actors.future import LoopFuture
 from connect_actor.errors import (
     ChannelExistsError,
     ChannelNotFoundError,
@@ -26,6 +24,7 @@ from connect_actor.errors import (
 )
 from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.protocol.handshake import connect_id_of
+from connect_actor.reply import AwaitedReply
 from connect_actor.v1 import connect_pb2 as wire
 from connect_actor.workers.member import Member, worker_of
 from connect_actor.workers.router import ShardedRouter
@@ -54,8 +53,8 @@ class Worker:
         member = Member(number, 2, links={1 - number: connection.detach()})
         self.routes = await ShardedRouter.join(member, self.house.router, self.on_lost)
 
-    def ask(self, connect_id: int, command: Command, owner: bytes = b"") -> LoopFuture[Any]:
-        reply: LoopFuture[Any] = LoopFuture()
+    def ask(self, connect_id: int, command: Command, owner: bytes = b"") -> AwaitedReply:
+        reply: AwaitedReply = AwaitedReply()
         self.routes.route(connect_id, command, reply, owner)
         return reply
 

@@ -9,7 +9,6 @@ import uvloop
 from connect_actor.actors.commands import Command
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.actors.environment import ConnectEnvironment
-from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.permits import RecoveryPermits
 from connect_actor.actors.router import Router, RouterSettings
 from connect_actor.persistence.committer import Committer
@@ -18,6 +17,7 @@ from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.protocol.handshake import ChannelLimits
 from connect_actor.protocol.keys import Identity
 from connect_actor.protocol.primitives import KeyPairs
+from connect_actor.reply import AwaitedReply
 from connect_loadgen.bench.sessions import now
 
 __all__ = ["House"]
@@ -68,9 +68,9 @@ class House:
         return self.loop.run_until_complete(self._ask_all(commands))
 
     async def _ask_all(self, commands: Sequence[tuple[int, Command]]) -> list[object]:
-        replies: list[LoopFuture[object]] = []
+        replies: list[AwaitedReply] = []
         for connect_id, command in commands:
-            reply: LoopFuture[object] = LoopFuture()
+            reply: AwaitedReply = AwaitedReply()
             self._router.route(connect_id, command, reply)
             replies.append(reply)
         return [await reply for reply in replies]

@@ -22,7 +22,6 @@ import psutil
 from connect_actor.actors.commands import Restore, Restored
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.actors.environment import ConnectEnvironment
-from connect_actor.actors.future import LoopFuture
 from connect_actor.actors.permits import RecoveryPermits
 from connect_actor.actors.router import Router, RouterSettings
 from connect_actor.keys.keyring import KeyRing
@@ -32,6 +31,7 @@ from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.process.paths import journal_file
 from connect_actor.protocol.handshake import ChannelLimits
 from connect_actor.protocol.keys import Identity
+from connect_actor.reply import AwaitedReply
 from connect_loadgen.drive.load import Progress
 from connect_loadgen.drive.salvo import MeasureError
 from connect_loadgen.experiment.model import Probe
@@ -149,7 +149,7 @@ async def _measure(file: Path, planted: Planted, channels: int, waves: int) -> l
 async def _bring_to_life(router: Router, channels: Sequence[int]) -> None:
     replies = []
     for channel in channels:
-        reply: LoopFuture[Restored] = LoopFuture()
+        reply: AwaitedReply = AwaitedReply()
         router.route(channel, Restore(), reply)
         replies.append(reply)
     answers = [await reply for reply in replies]

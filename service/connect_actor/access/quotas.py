@@ -14,13 +14,11 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
-
-from pykka import Future
+from typing import Protocol
 
 from connect_actor.access.principals import Principal
-from connect_actor.actors.future import LoopFuture, standing_in_for
 from connect_actor.errors import OverloadedError, QuotaExceededError, RateLimitedError
+from connect_actor.reply import Reply, ReplyWithEnd
 
 __all__ = ["Account", "Accounts", "ChannelQuota", "Rates", "Sized", "TokenBucket"]
 
@@ -280,7 +278,7 @@ class ChannelQuota:
             )
         raise QuotaExceededError(text)
 
-    def reserve(self, owner: bytes, reply: Future[Any]) -> Future[Any]:
+    def reserve(self, owner: bytes, reply: Reply) -> Reply:
         """Count a channel as on its way, until the Establish that makes it is answered.
 
         Returns:
@@ -289,13 +287,10 @@ class ChannelQuota:
         if not self._limit:
             return reply
         self._on_their_way[owner] += 1
-        relay = standing_in_for(reply)
-        relay.add_done_callback(partial(self._answered, owner, reply))
-        return relay
+        # By its end the channel is durable and counted as such, or there is none.
+        return ReplyWithEnd(reply, partial(self._ended, owner))
 
-    def _answered(self, owner: bytes, reply: Future[Any], done: LoopFuture[Any]) -> None:
-        # By now the channel is durable and counted as such, or there is none.
+    def _ended(self, owner: bytes) -> None:
         self._on_their_way[owner] -= 1
         if not self._on_their_way[owner]:
             del self._on_their_way[owner]
-        done.pass_on(reply)

@@ -7,7 +7,7 @@ other. Hooks and handlers run on the dispatcher's thread, one at a time, and mus
 Where it differs, on purpose:
 
 1. ``start()`` takes the dispatcher. On the dispatcher's own thread, waiting for an answer by
-   blocking raises ``WouldBlockError`` instead of waiting for ever: await, or ``ANSWER_LATER``.
+   blocking never returns: return ``ANSWER_LATER``, and answer when the other has.
 2. A handler can answer later: it keeps ``self.sender`` and returns ``ANSWER_LATER``.
 3. The mailbox is bounded (``mailbox_capacity``); ``signal`` passes the bound.
 4. Every ask is answered once, also one that races with the actor's stop, and one whose handler
@@ -29,12 +29,18 @@ from collections import deque
 from contextvars import ContextVar
 from typing import Any, ClassVar, Final, Self
 
-from pykka import Actor, ActorDeadError, ActorRef, ActorRegistry, Future
+from pykka import Actor, ActorDeadError, ActorRef, ActorRegistry, Future, ThreadingFuture
 from pykka.messages import ProxyCall, ProxyGetAttr, ProxySetAttr, _ActorStop
 
 from connect_actor.actors.dispatcher import Dispatcher
-from connect_actor.actors.future import LoopFuture
-from connect_actor.actors.mailbox import DEFAULT_CAPACITY, Envelope, Mailbox
+from connect_actor.actors.mailbox import (
+    DEFAULT_CAPACITY,
+    AnyReply,
+    Envelope,
+    Mailbox,
+    answer,
+    refuse,
+)
 from connect_actor.actors.registry import use_ordered_registry
 
 __all__ = ["ANSWER_LATER", "DispatchedActor", "mailbox_of", "signal"]
@@ -115,7 +121,7 @@ class DispatchedActor(Actor):
     dispatcher: Dispatcher
     """Gives this actor its turns."""
 
-    sender: Future[Any] | None = None
+    sender: Any = None
     """Where the answer to the message in hand goes; None for a told one. Only while handling it."""
 
     actor_inbox: Mailbox
@@ -158,7 +164,7 @@ class DispatchedActor(Actor):
 
     @staticmethod
     def _create_future() -> Future[Any]:
-        return LoopFuture()
+        return ThreadingFuture()
 
     def _start_actor_loop(self) -> None:
         self.dispatcher.schedule(_FirstTurn(self))
@@ -180,17 +186,17 @@ class DispatchedActor(Actor):
                 break
         return not stopped.is_set()
 
-    def take(self, message: Any, reply: Future[Any] | None) -> None:  # noqa: ANN401 - any message
+    def take(self, message: Any, reply: AnyReply | None) -> None:  # noqa: ANN401 - any message
         """Handle one message, and answer it as Pykka does."""
         self.sender = reply
         try:
             try:
                 if type(message) in _FOR_PYKKA:
-                    answer = self._handle_receive(message)
+                    result = self._handle_receive(message)
                 else:
-                    answer = self.on_receive(message)
-                if reply is not None and answer is not ANSWER_LATER:
-                    reply.set(answer)
+                    result = self.on_receive(message)
+                if reply is not None and result is not ANSWER_LATER:
+                    answer(reply, result)
             except (Exception, asyncio.CancelledError):  # noqa: BLE001 - as in Pykka
                 self._fail(reply)
             except BaseException as error:  # noqa: BLE001 - as in Pykka
@@ -210,10 +216,10 @@ class DispatchedActor(Actor):
         """
         if self.actor_inbox.scheduled:
             return None
-        self.actor_inbox.put(Envelope(message, self.sender))
+        self.actor_inbox.put_asked(message, self.sender)
         return ANSWER_LATER
 
-    def _fail(self, reply: Future[Any] | None) -> None:
+    def _fail(self, reply: AnyReply | None) -> None:
         """Do with the exception in hand what Pykka does: tell the asker, or end."""
         if reply is None:
             self._handle_failure(*sys.exc_info())
@@ -224,12 +230,12 @@ class DispatchedActor(Actor):
             return
         _log.debug("exception returned from %s to the asker", self, exc_info=True)
         try:
-            reply.set_exception()
+            refuse(reply, sys.exc_info()[1] or RuntimeError("no exception in hand"))
         except Exception:  # noqa: BLE001 - whatever a foreign future may raise
             # Answered already: the handler set ``sender`` itself and then returned or raised.
             _log.exception("%s has more than one answer to a message", self)
 
-    def _stop_all(self, error: BaseException, reply: Future[Any] | None) -> None:
+    def _stop_all(self, error: BaseException, reply: AnyReply | None) -> None:
         _log.critical("%r in %s: stopping all actors", error, self)
         self._stop()
         # A turn, should this not be one, in which the mailbox ends.
@@ -239,7 +245,7 @@ class DispatchedActor(Actor):
         if reply is not None:
             # Not the error itself: raised in the asker's task, it would end the event loop.
             dead = ActorDeadError(f"{self} stopped in mid-message by {type(error).__name__}")
-            reply.set_exception((ActorDeadError, dead, None))
+            refuse(reply, dead)
 
     def abandon(self) -> None:
         """End without another turn, and without hooks: the dispatcher is closed."""

@@ -4,9 +4,7 @@ Commands come from outside and are counted against the mailbox bound. Signals ar
 affairs (its journal, its router) and always get through.
 """
 
-from typing import Any, NamedTuple
-
-from pykka import Future
+from typing import NamedTuple
 
 from connect_actor.errors import (
     CallerError,
@@ -35,24 +33,13 @@ __all__ = [
     "PermitRefused",
     "Recovered",
     "RecoveryFailed",
-    "Reply",
     "Restore",
     "Restored",
     "refusal_to_others",
-    "refuse",
 ]
 
 NO_SUCH_CHANNEL = "no such channel: establish one"
 ID_TAKEN = "another handshake already made this channel: establish with fresh keys"
-
-
-Reply = Future[Any]
-"""Where an answer goes: the future of a Pykka ask, or whatever else has its ``set`` methods."""
-
-
-def refuse(reply: Reply, error: Exception) -> None:
-    """Answer with an error."""
-    reply.set_exception((type(error), error, None))
 
 
 class Establish(NamedTuple):

@@ -20,11 +20,12 @@ import logging
 from typing import Any
 
 from connect_actor.actors.actor import ANSWER_LATER, DispatchedActor
-from connect_actor.actors.commands import Command, CommitFailed, Passivate, Reply, refuse
+from connect_actor.actors.commands import Command, CommitFailed, Passivate
 from connect_actor.actors.environment import ConnectEnvironment, Guardian
 from connect_actor.actors.phases import AwaitingPermit, Crashed, Phase
 from connect_actor.errors import ActorCrashedError, ConnectError
 from connect_actor.observe.tracing import id_of
+from connect_actor.reply import Reply
 
 __all__ = ["ConnectActor"]
 
@@ -90,10 +91,10 @@ class ConnectActor(DispatchedActor):
             answer = self.on_receive(command)
         except ConnectError as error:
             if sender is not None:
-                refuse(sender, error)
+                sender.refuse(error)
         else:
             if sender is not None and answer is not ANSWER_LATER:
-                sender.set(answer)
+                sender.answer(answer)
         finally:
             self.sender = None
 

@@ -19,7 +19,7 @@ in an order that at worst asks for a turn that finds nothing to do.
 import logging
 from collections import deque
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from pykka import ActorDeadError, Future
 from pykka._envelope import Envelope
@@ -28,14 +28,44 @@ from pykka.messages import _ActorStop
 from connect_actor.actors.dispatcher import DEEPEST, Dispatcher
 from connect_actor.actors.work import payer_of
 from connect_actor.errors import OverloadedError
+from connect_actor.reply import Reply
 
-__all__ = ["DEFAULT_CAPACITY", "Envelope", "Mailbox", "MailboxFullError", "Owner"]
+__all__ = [
+    "DEFAULT_CAPACITY",
+    "AnyReply",
+    "Envelope",
+    "Mailbox",
+    "MailboxFullError",
+    "Owner",
+    "answer",
+    "refuse",
+]
 
 # As many as Akka stashes by default. At 10 µs a message it is 40 ms of work: more waiting would
 # only mean that callers give up before their turn comes.
 DEFAULT_CAPACITY = 4_096
 
 _log = logging.getLogger(__name__)
+
+
+AnyReply = Future[Any] | Reply
+"""Where an answer goes: to the future of a Pykka ask, or to a command's reply."""
+
+
+def answer(reply: AnyReply, value: object) -> None:
+    """Give an answer."""
+    if isinstance(reply, Reply):
+        reply.answer(value)
+    else:
+        reply.set(value)
+
+
+def refuse(reply: AnyReply, error: BaseException) -> None:
+    """Answer with an error."""
+    if isinstance(reply, Reply):
+        reply.refuse(error)
+    else:
+        reply.set_exception((type(error), error, error.__traceback__))
 
 
 class MailboxFullError(OverloadedError):
@@ -48,7 +78,7 @@ class Owner(Protocol):
     def take_turn(self, waiting: deque[Envelope[Any]]) -> bool:
         """Handle some of what waits; return whether the actor lives on."""
 
-    def take(self, message: Any, reply: Future[Any] | None) -> None:  # noqa: ANN401 - any message
+    def take(self, message: Any, reply: AnyReply | None) -> None:  # noqa: ANN401 - any message
         """Handle one message."""
 
     def abandon(self) -> None:
@@ -104,7 +134,7 @@ class Mailbox:
         if not self._scheduled:
             self._schedule(envelope)
 
-    def serve(self, message: object, reply: Future[Any]) -> None:
+    def serve(self, message: object, reply: AnyReply) -> None:
         """Have an idle actor handle a message at once; put it if the actor is busy.
 
         On the dispatcher's thread. A message that may take long is to be put, since nobody else
@@ -112,7 +142,7 @@ class Mailbox:
         """
         dispatcher, owner = self._dispatcher, self._owner
         if self._scheduled or owner is None or not dispatcher.may_serve():
-            self.put(Envelope(message, reply))
+            self.put_asked(message, reply)
             return
         dispatcher.mailboxes.depths[1] += 1
         dispatcher.in_turn = True
@@ -120,6 +150,11 @@ class Mailbox:
             owner.take(message, reply)
         finally:
             dispatcher.in_turn = False
+
+    def put_asked(self, message: object, reply: AnyReply | None) -> None:
+        """Add a message whose answer goes to ``reply``: see ``put``."""
+        # Pykka's envelope carries a future; it looks at it no more than we do.
+        self.put(Envelope(message, cast("Future[Any]", reply)))
 
     def put_signal(self, message: object) -> None:
         """Add a message that is never refused; dropped if the actor has stopped."""
@@ -186,7 +221,7 @@ class Mailbox:
         )
         if envelope.reply_to is None:
             raise error
-        envelope.reply_to.set_exception((MailboxFullError, error, None))
+        refuse(envelope.reply_to, error)
 
     def refuse_all(self, error: Exception | None = None) -> None:
         """Do as Pykka's teardown does with what is left when an actor has stopped.
@@ -205,8 +240,8 @@ class Mailbox:
                 continue
             try:
                 if type(envelope.message) is _ActorStop:
-                    envelope.reply_to.set(None)
+                    answer(envelope.reply_to, None)
                 else:
-                    envelope.reply_to.set_exception((type(error), error, None))
+                    refuse(envelope.reply_to, error)
             except Exception:  # noqa: BLE001 - whatever a foreign future may raise
                 _log.exception("%s could not answer a message after its end", self._name)

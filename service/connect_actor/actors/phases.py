@@ -28,14 +28,12 @@ from connect_actor.actors.commands import (
     PermitRefused,
     Recovered,
     RecoveryFailed,
-    Reply,
     Restore,
     Restored,
     refusal_to_others,
-    refuse,
 )
 from connect_actor.actors.permits import Permit
-from connect_actor.actors.work import FREE_WORK, REFUSED_WORK, Payer, charge, payer_of
+from connect_actor.actors.work import FREE_WORK, REFUSED_WORK, charge, payer_of
 from connect_actor.errors import (
     ActorCrashedError,
     AuthenticationFailedError,
@@ -67,6 +65,7 @@ from connect_actor.protocol.delivery import Delivered
 from connect_actor.protocol.handshake import encode_request, respond
 from connect_actor.protocol.payload import Payload
 from connect_actor.protocol.session import Session
+from connect_actor.reply import Payer, Reply
 
 if TYPE_CHECKING:
     from connect_actor.actors.connect import ConnectActor
@@ -150,7 +149,7 @@ class _Stash:
 
 def _fail(sender: Reply | None, error: Exception) -> None:
     if sender is not None:
-        refuse(sender, error)
+        sender.refuse(error)
 
 
 def _require_time(actor: "ConnectActor", deadline: float | None) -> None:
@@ -387,11 +386,11 @@ class _Answer(Write):
         if sender is None:
             return
         if error is not None:
-            refuse(sender, error)
+            sender.refuse(error)
         elif type(result) is _Refusal:
-            refuse(sender, result.error)
+            sender.refuse(result.error)
         else:
-            sender.set(result)
+            sender.answer(result)
 
 
 class Running:

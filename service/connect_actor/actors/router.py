@@ -38,15 +38,12 @@ from connect_actor.actors.commands import (
     Command,
     Establish,
     Passivate,
-    Reply,
     refusal_to_others,
-    refuse,
 )
 from connect_actor.actors.connect import ConnectActor
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.actors.environment import ConnectEnvironment, Guardian
-from connect_actor.actors.future import LoopFuture, standing_in_for
-from connect_actor.actors.mailbox import Envelope, Mailbox
+from connect_actor.actors.mailbox import Mailbox
 from connect_actor.errors import (
     ActorCrashedError,
     ConnectError,
@@ -55,6 +52,7 @@ from connect_actor.errors import (
     StorageError,
 )
 from connect_actor.persistence.committer import Standing
+from connect_actor.reply import Reply, ReplyWithEnd
 
 __all__ = ["Router", "RouterSettings", "Routes"]
 
@@ -195,7 +193,7 @@ class Router(Guardian):
         channel = self._channels.get(connect_id)
         if type(channel) is _Live and channel.owner == owner:
             channel.last_used = self._sweep
-            channel.mailbox.put(Envelope(command, reply))
+            channel.mailbox.put_asked(command, reply)
             return
         try:
             if self._draining:
@@ -205,7 +203,7 @@ class Router(Guardian):
             else:
                 self._ask(connect_id, command, owner, reply)
         except ConnectError as error:
-            refuse(reply, error)
+            reply.refuse(error)
 
     def _ask(self, connect_id: int, command: Command, owner: bytes, reply: Reply) -> None:
         """A command for a channel that, as far as its caller may know, has no actor."""
@@ -249,10 +247,10 @@ class Router(Guardian):
                 self._establish(connect_id, owner, asked)
             else:
                 for command, reply in asked:
-                    refuse(reply, refusal_to_others(command))
+                    reply.refuse(refusal_to_others(command))
         except ConnectError as refusal:
             for _, reply in asked:
-                refuse(reply, refusal)
+                reply.refuse(refusal)
         self._note_if_drained()
 
     def _establish(self, connect_id: int, owner: bytes, commands: _Commands) -> None:
@@ -267,7 +265,7 @@ class Router(Guardian):
         except ConnectError as refusal:
             # The refusals, too, go where the quota hears of them.
             for _, reply in counted:
-                refuse(reply, refusal)
+                reply.refuse(refusal)
 
     def call_up(self, connect_id: int, owner: bytes) -> None:
         """Have a channel at rest loaded and passivated at once, which ends it if it has expired.
@@ -384,7 +382,7 @@ class Router(Guardian):
         self._actors += 1
         self._live_actors += 1
         for command, reply in commands:
-            live.mailbox.put(Envelope(command, reply))
+            live.mailbox.put_asked(command, reply)
         if self._draining:
             self._passivate(connect_id, live)
         return live
@@ -502,12 +500,9 @@ class _Serial:
         while self._queue and not self._busy:
             self._busy = True
             forward, reply = self._queue.popleft()
-            relay = standing_in_for(reply)
-            relay.add_done_callback(partial(self._relay, reply))
-            forward(relay)
+            forward(ReplyWithEnd(reply, self._ended))
         self._pumping = False
 
-    def _relay(self, reply: Reply, done: LoopFuture[object]) -> None:
-        done.pass_on(reply)
+    def _ended(self) -> None:
         self._busy = False
         self._pump()

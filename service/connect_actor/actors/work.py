@@ -13,15 +13,11 @@ A *payer* may run into debt, since what it has sent is on its way already. While
 nothing that demands more than ``FREE_WORK`` is done for it.
 """
 
-from collections.abc import Hashable
-from typing import Protocol
-
-from pykka import Future
+from connect_actor.reply import Payer
 
 __all__ = [
     "FREE_WORK",
     "REFUSED_WORK",
-    "Payer",
     "charge",
     "payer_of",
 ]
@@ -32,27 +28,13 @@ REFUSED_WORK = 50
 """What it takes to read, refuse and answer a message, or to make the exchange of a forged turn."""
 
 
-class Payer(Protocol):
-    """Whom a message's work is charged to. On the event loop's thread."""
-
-    @property
-    def flow(self) -> Hashable:
-        """The flow that its turns belong to; None: the service's own."""
-
-    @property
-    def debt(self) -> float:
-        """Seconds until all that was charged is paid; 0: nothing is owed."""
-
-    def charge(self, work: int) -> None:
-        """Charge so many steps."""
-
-
 def charge(payer: Payer | None, work: int) -> None:
     """Charge whoever pays, if that is known."""
     if payer is not None:
         payer.charge(work)
 
 
-def payer_of(reply: Future[object] | None) -> Payer | None:
+def payer_of(reply: object) -> Payer | None:
     """Return who pays for the message that is answered there, if it is known."""
-    return getattr(reply, "payer", None)
+    payer: Payer | None = getattr(reply, "payer", None)
+    return payer

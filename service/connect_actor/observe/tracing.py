@@ -12,8 +12,6 @@ import logging
 import os
 import re
 
-from pykka import Future
-
 __all__ = ["REQUEST_ID", "acceptable_id", "fresh_id", "id_of", "note", "tell", "tracing"]
 
 REQUEST_ID = "x-request-id"
@@ -41,9 +39,10 @@ def acceptable_id(offered: object) -> str | None:
     return None
 
 
-def id_of(reply: Future[object] | None) -> str | None:
-    """Return the id that a reply carries; none does unless steps are told."""
-    return getattr(reply, "request_id", None)
+def id_of(reply: object) -> str | None:
+    """Return the id that a reply carries; none does unless steps are logged."""
+    request_id: str | None = getattr(reply, "request_id", None)
+    return request_id
 
 
 def note(event: str, request_id: str | None, **fields: str | int | None) -> None:

@@ -21,7 +21,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 import grpc
-from pykka import Future
 
 from connect_actor.access.gate import Caller
 from connect_actor.actors.router import Routes
@@ -34,6 +33,7 @@ from connect_actor.errors import (
     UnauthenticatedError,
 )
 from connect_actor.observe.tracing import note, tracing
+from connect_actor.reply import Reply
 from connect_actor.rpc.admission import OVERHEAD_BYTES, Admission
 from connect_actor.rpc.entrance import Visit, parse, pushed_out
 from connect_actor.rpc.statistics import UNKNOWN_OPERATION, Arrival, Arrivals, RequestStatistics
@@ -65,45 +65,33 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-class _Slot(Future[Any]):
-    """One operation, and where its answer goes: an ask's future without the waiting."""
+class _Slot(Reply):
+    """One operation, and its answer."""
 
-    __slots__ = (
-        "answer",
-        "arrival",
-        "counted",
-        "error",
-        "held",
-        "operation_id",
-        "payer",
-        "request_id",
-    )
-
-    error: ConnectError | None
-    """Set with the answer, or as the answer."""
-    request_id: str
-    """Set only if steps are told."""
+    __slots__ = ("arrival", "counted", "error", "exchange", "held", "operation_id", "value")
 
     def __init__(self, exchange: "Exchange", operation_id: int, arrival: Arrival) -> None:
-        # Pykka's own state is for futures that are waited for; nobody can wait for this one.
-        self.payer = exchange
-        self.counted = False
-        """Whether the caller's account counts it until it is answered."""
+        # As ``Reply`` does; one is made for every operation.
+        self.payer = self.exchange = exchange
+        self.request_id = None
         self.operation_id = operation_id
         self.arrival = arrival
+        self.counted = False
+        """Whether the caller's account counts it until it is answered."""
         self.held = 0
         """Bytes that count as held for it, once it is admitted."""
+        self.value: Any = None
+        self.error: ConnectError | None = None
 
-    def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
-        """Take the answer."""
-        self.answer = value
-        self.error = None
-        self.payer.done(self)
+    def answer(self, value: Any) -> None:  # noqa: ANN401 - each command has its own
+        """See ``Reply``."""
+        self.value = value
+        self.exchange.done(self)
 
-    def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
-        """Take the refusal."""
-        self.error = public_error(exc_info)
-        self.payer.done(self)
+    def refuse(self, error: BaseException) -> None:
+        """See ``Reply``."""
+        self.error = public_error(error)
+        self.exchange.done(self)
 
     def fill(self, result: wire.OperationResult) -> int:
         """Write the answer into its place on the wire; return about how many bytes that takes."""
@@ -111,7 +99,7 @@ class _Slot(Future[Any]):
         if self.error is not None:
             result.error.CopyFrom(status_of(self.error))
         elif kind is not None:
-            kind.fill(getattr(result, kind.name), self.answer)
+            kind.fill(getattr(result, kind.name), self.value)
             if kind.answers_in_kind:
                 return self.held
         return result.ByteSize()
@@ -422,8 +410,8 @@ class Exchange:
             connect_id, command = kind.command(
                 getattr(operation, kind.name), self._deadline, self._max_message_bytes
             )
-        except ConnectError:
-            slot.set_exception()
+        except ConnectError as error:
+            slot.refuse(error)
         else:
             if self._tracing:
                 note("received", slot.request_id, operation=kind.name, connect_id=connect_id)

@@ -15,8 +15,6 @@ from google.protobuf.message import Message
 
 from connect_actor.access.gate import Caller, Gate
 from connect_actor.access.quotas import Account
-from connect_actor.actors.commands import refuse
-from connect_actor.actors.future import ExcInfo, LoopFuture
 from connect_actor.actors.router import Routes
 from connect_actor.errors import (
     ConnectError,
@@ -25,6 +23,7 @@ from connect_actor.errors import (
     UnauthenticatedError,
 )
 from connect_actor.observe.tracing import REQUEST_ID, acceptable_id, fresh_id, note, tracing
+from connect_actor.reply import AwaitedReply
 from connect_actor.rpc.admission import Admission, Bounds
 from connect_actor.rpc.calls import Handlers
 from connect_actor.rpc.entrance import Context, Entrance, parse
@@ -39,15 +38,14 @@ __all__ = ["ConnectServicer"]
 _SERVICE = wire.DESCRIPTOR.services_by_name["ConnectService"]
 
 
-class _Reply(LoopFuture[Any]):
+class _Reply(AwaitedReply):
     """The answer to a call."""
 
     __slots__ = ()
 
-    def set_exception(self, exc_info: ExcInfo | None = None) -> None:
-        """Take the refusal."""
-        error = public_error(exc_info)
-        super().set_exception((type(error), error, None))
+    def refuse(self, error: BaseException) -> None:
+        """See ``Reply``."""
+        super().refuse(public_error(error))
 
 
 class ConnectServicer:
@@ -155,7 +153,7 @@ class ConnectServicer:
         message: bytes,
         context: Context,
         caller: Caller,
-        reply: LoopFuture[Any],
+        reply: AwaitedReply,
     ) -> None:
         """See that an admitted call gets its answer, which may be a refusal."""
         try:
@@ -166,7 +164,7 @@ class ConnectServicer:
                 request, _deadline(context), self._limits.message_bytes
             )
         except ConnectError as error:
-            refuse(reply, error)
+            reply.refuse(error)
         else:
             if self._tracing:
                 note("received", reply.request_id, operation=kind.name, connect_id=connect_id)
@@ -225,7 +223,7 @@ def _request_id(context: Context) -> str:
     return fresh_id()
 
 
-def _charge(account: Account, request: Message, reply: LoopFuture[Any]) -> None:
+def _charge(account: Account, request: Message, reply: AwaitedReply) -> None:
     """Count a call with its caller until it is answered, whether anyone waits for that or not.
 
     Raises:

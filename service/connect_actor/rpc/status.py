@@ -17,7 +17,6 @@ from google.rpc.status_pb2 import Status
 from pykka import ActorDeadError
 
 from connect_actor import errors
-from connect_actor.actors.future import ExcInfo
 from connect_actor.errors import ConnectError
 from connect_actor.observe.tracing import note, tell
 
@@ -109,8 +108,8 @@ def _status_of(rule: StatusRule, message: str, retry_after: float | None) -> Sta
     return Status(code=number, message=message, details=packed)
 
 
-def public_error(exc_info: ExcInfo | None = None) -> ConnectError:
-    """Return what to tell for an error that an ask was answered with.
+def public_error(error: BaseException | None = None) -> ConnectError:
+    """Return what to tell for an error that a command ended with.
 
     Pykka itself answers for an actor that stopped before it came to the message; any other error
     that isn't public is a defect, and says no more than that.
@@ -119,9 +118,9 @@ def public_error(exc_info: ExcInfo | None = None) -> ConnectError:
     error, who holds the error: a circle, which would keep them all until the collector runs.
 
     Args:
-        exc_info: as ``sys.exc_info()`` returns it; without, the exception in hand.
+        error: what it ended with; without, the exception in hand.
     """
-    _, error, _ = exc_info or sys.exc_info()
+    error = error or sys.exc_info()[1]
     if isinstance(error, ConnectError):
         return error.with_traceback(None)
     if isinstance(error, ActorDeadError):

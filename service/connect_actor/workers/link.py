@@ -17,9 +17,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, cast
 
-from pykka import Future
-
-from connect_actor.actors.commands import Command, Reply, Restore, refuse
+from connect_actor.actors.commands import Command, Restore
 from connect_actor.actors.work import payer_of
 from connect_actor.errors import (
     ConnectError,
@@ -28,6 +26,7 @@ from connect_actor.errors import (
     WriteUncertainError,
 )
 from connect_actor.observe.tracing import id_of, tracing
+from connect_actor.reply import Reply
 from connect_actor.rpc.status import public_error
 from connect_actor.workers.frames import (
     Answer,
@@ -49,27 +48,24 @@ Route = Callable[[int, Command, Reply, bytes], None]
 """``Router.route``."""
 
 
-class _Answering(Future[Any]):
-    """Where the answer to another worker's command goes: back to it."""
+class _Answering(Reply):
+    """Sends the answer to another worker's command back to it."""
 
-    __slots__ = ("_link", "_number", "payer", "request_id")
+    __slots__ = ("_link", "_number", "_remote")
 
-    request_id: str
-    """Set only if steps are told."""
-
-    def __init__(self, link: "Link", number: int, owner: bytes) -> None:
-        # Pykka's own state is for futures that are waited for; nobody can wait for this one.
+    def __init__(self, link: "Link", request: Request) -> None:
+        self._remote = _RemotePayer(request.owner)
+        super().__init__(self._remote, request.request_id)
         self._link = link
-        self._number = number
-        self.payer = _RemotePayer(owner)
+        self._number = request.number
 
-    def set(self, value: Any | None = None) -> None:  # noqa: ANN401 - Pykka's signature
-        """Take the answer."""
-        self._link.answer(answer_with(self._number, value, self.payer.work))
+    def answer(self, value: Any) -> None:  # noqa: ANN401 - each command has its own
+        """See ``Reply``."""
+        self._link.answer(answer_with(self._number, value, self._remote.work))
 
-    def set_exception(self, exc_info: Any = None) -> None:  # noqa: ANN401 - Pykka's signature
-        """Take the refusal."""
-        self._link.answer(refuse_with(self._number, public_error(exc_info), self.payer.work))
+    def refuse(self, error: BaseException) -> None:
+        """See ``Reply``."""
+        self._link.answer(refuse_with(self._number, public_error(error), self._remote.work))
 
 
 class _RemotePayer:
@@ -124,7 +120,7 @@ class Link(asyncio.Protocol):
     def hand_on(self, connect_id: int, command: Command, reply: Reply, owner: bytes = b"") -> None:
         """See that a command gets to its channel, which is the other's; ``Router.route``."""
         if self.closed:
-            refuse(reply, self._gone())
+            reply.refuse(self._gone())
             return
         number = self._next_number
         self._next_number += 1
@@ -196,9 +192,7 @@ class Link(asyncio.Protocol):
             self.abort()
 
     def _take(self, request: Request) -> None:
-        reply = _Answering(self, request.number, request.owner)
-        if request.request_id is not None:
-            reply.request_id = request.request_id
+        reply = _Answering(self, request)
         self._route(request.connect_id, request.command, reply, request.owner)
 
     def _take_answer(self, answer: Answer) -> None:
@@ -210,9 +204,9 @@ class Link(asyncio.Protocol):
         if answer.work and payer is not None:
             payer.charge(answer.work)
         if type(answer) is Refusal:
-            refuse(reply, answer.error)
+            reply.refuse(answer.error)
         else:
-            reply.set(answer.result)
+            reply.answer(answer.result)
 
     def connection_lost(self, _: Exception | None) -> None:
         """See asyncio."""
@@ -222,7 +216,7 @@ class Link(asyncio.Protocol):
         unsent = {request.number for request in self._requests}
         waiting, self._waiting = self._waiting, {}
         for number, (kind, reply) in waiting.items():
-            refuse(reply, self._gone() if number in unsent else _unknown(kind))
+            reply.refuse(self._gone() if number in unsent else _unknown(kind))
         if not over:
             _log.error("worker %d has ended", self._peer)
             self._on_lost()

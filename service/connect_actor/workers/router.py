@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from connect_actor.actors.commands import Command, Reply
+from connect_actor.actors.commands import Command
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.actors.router import Router
+from connect_actor.reply import Reply
 from connect_actor.workers.link import Link, Route
 from connect_actor.workers.member import Member, worker_of
 
