@@ -24,7 +24,7 @@ from rich.table import Table
 from benchmarks.rounds import better_by, in_fresh_process, require, rounds_from_arguments, spread
 from connect_actor.actors.actor import DispatchedActor
 from connect_actor.actors.dispatcher import Dispatcher
-from connect_loadgen.reach.idle import CHANNELS, bytes_per_idle_channel
+from connect_loadgen.probes.idle import CHANNELS, bytes_per_idle_channel
 
 # A thread each: more takes minutes to start, and many a machine allows no more.
 THREADING_ACTORS = 2_000

@@ -37,9 +37,9 @@ from connect_actor.protocol.keys import Identity
 from connect_actor.protocol.payload import Payload
 from connect_actor.protocol.session import Session
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.allocation import Allocation, measure, measure_each
 from connect_loadgen.drive.load import Progress
 from connect_loadgen.experiments.run import run_load
+from connect_loadgen.probes.allocation import Allocation, measure, measure_each
 from connect_loadgen.service.process import ServiceOptions, ServiceProcess
 from connect_loadgen.settings.load import RunSettings, StrategyName, load_settings
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from connect_loadgen import allocation
-from connect_loadgen.allocation import AllocationUnavailableError, measure, measure_each
+from connect_loadgen.probes import allocation
+from connect_loadgen.probes.allocation import AllocationUnavailableError, measure, measure_each
 from tests.support.compiler import needs_hook
 
 pytestmark = needs_hook

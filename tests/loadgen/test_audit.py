@@ -6,14 +6,14 @@ import pytest
 
 from connect_actor.stored.v1 import session_pb2 as stored
 from connect_loadgen import cli
-from connect_loadgen.audit.changed import changed_bytes
-from connect_loadgen.audit.micro import MicroRound, measure_round
 from connect_loadgen.experiment.bounds import Verdict
 from connect_loadgen.experiment.figures import FIGURES
 from connect_loadgen.experiment.results import Round, Side
 from connect_loadgen.experiments import audit
 from connect_loadgen.experiments.audit import SHAPES, Shape, claims, in_process, rows_of_claims
 from connect_loadgen.probes.capacity import CHANNELS, Tried, search
+from connect_loadgen.probes.changed import changed_bytes
+from connect_loadgen.probes.in_process import MicroRound, measure_round
 from tests.support.compiler import needs_hook
 from tests.support.results import load, read, require_sound, round_of, sides_of
 

@@ -16,7 +16,6 @@ import psutil
 import pytest
 from rich.console import Console
 
-from connect_loadgen.audit.micro import measure_round
 from connect_loadgen.bench import command as bench_command
 from connect_loadgen.bench.cases import Benchmark
 from connect_loadgen.bench.memory import MemoryFigures
@@ -36,6 +35,7 @@ from connect_loadgen.experiments.overload import Course, OverloadSettings
 from connect_loadgen.experiments.soak import SoakSettings, run_soak
 from connect_loadgen.probes import trial
 from connect_loadgen.probes.capacity import CHANNELS, Objective
+from connect_loadgen.probes.in_process import measure_round
 from connect_loadgen.probes.trial import Variant
 from connect_loadgen.program.ending import Ended, Ending, ending, heeding_signals
 from connect_loadgen.program.exits import Exit

@@ -9,13 +9,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.cli import main
+from connect_loadgen.drive.exporter import LoadExporter
 from connect_loadgen.drive.load import Progress
 from connect_loadgen.drive.pacing import Line
 from connect_loadgen.drive.peer import Finished, Outcome, Peers, Pending
 from connect_loadgen.drive.recording import Recorder
 from connect_loadgen.drive.workload import Kind
 from connect_loadgen.experiments.run import run_load
-from connect_loadgen.exporter import LoadExporter
 from connect_loadgen.settings.load import RunSettings, load_settings
 from tests.support.loads import EchoEnd, PacedService, plan_of
 from tests.support.process import scrape

@@ -11,12 +11,10 @@ import pytest
 from connect_loadgen.cli import main
 from connect_loadgen.drive.figures import LoadFigures
 from connect_loadgen.drive.fleet import merge_loads, open_load, split
-from connect_loadgen.drive.load import load_at
 from connect_loadgen.drive.transport import TransportError
 from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.service.endpoint import Endpoint
 from connect_loadgen.service.process import ServiceOptions, ServiceProcess
-from connect_loadgen.settings.arrivals import Arrivals
 from connect_loadgen.settings.load import RunSettings, load_settings
 from tests.support.process import PATIENCE
 from tests.support.results import latency, load, read, require_sound
@@ -115,29 +113,6 @@ def test_processes_put_one_load_together_and_verify_every_message(tmp_path: Path
     assert figures["lifecycle"]["restore"]["count"] == 5
     assert figures["intended_rate"] == (200 if "rate" in how else None)
     assert workers() == []
-
-
-@pytest.mark.parametrize("processes", [1, 2])
-async def test_one_load_can_be_measured_at_one_rate_after_another(
-    tmp_path: Path, processes: int
-) -> None:
-    flags = [f"--processes={processes}", "--channels=3", "--warm-up-seconds=0", "--rate=9"]
-    settings = load_settings(RunSettings, [*flags, "--duration-seconds=0.5"])
-    options = ServiceOptions(strategy="differential", journal="sqlite", data_dir=tmp_path)
-    with CommandProgress() as progress:
-        async with (
-            ServiceProcess(options, PATIENCE) as service,
-            open_load(service.endpoint, settings, progress) as work,
-        ):
-            await work.warm_up()
-            for rate in ("100", "40..80", "200"):
-                figures = await load_at(work, rate)
-                due = Arrivals.parse(rate).mean_rate * 0.5
-                assert figures.intended_rate == pytest.approx(due * 2)
-                skipped = figures.skipped_at_cap + figures.skipped_by_late_generator
-                assert figures.operations_sent + skipped == pytest.approx(due, abs=1)
-                assert figures.verification_failures == 0
-                assert figures.errors == {}
 
 
 def test_a_condition_stops_all_processes(tmp_path: Path) -> None:

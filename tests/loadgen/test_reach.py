@@ -24,11 +24,11 @@ from connect_loadgen.experiment.results import Recovery, Result, Round, Row, Sid
 from connect_loadgen.experiment.turns import Turns
 from connect_loadgen.experiments import reach
 from connect_loadgen.experiments.reach import Group, ReachSettings, groups_of, parts_of
+from connect_loadgen.probes.handshakes import OPERATIONS, costs_of_operations, count_operations
 from connect_loadgen.probes.many_channels import round_of_recovery
 from connect_loadgen.probes.planting import plant
 from connect_loadgen.program.exits import Exit
 from connect_loadgen.program.progress import CommandProgress
-from connect_loadgen.reach.handshakes import OPERATIONS, costs_of_operations, count_operations
 from connect_loadgen.report.blocks import (
     Bullets,
     Cell,

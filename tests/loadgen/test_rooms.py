@@ -13,12 +13,13 @@ _FLOORS = (
     "experiment",
     "report",
     "probes",
+    "crash",
+    "experiments",
 )
 """From the ground up; the modules beside the rooms (the command line) lie above all of them."""
 
 _ROOT = Path(connect_loadgen.__file__).parent
 _TOP = len(_FLOORS)
-# What a module on top holds is still imported from below here and there: those move next.
 
 
 def _floor(parts: tuple[str, ...]) -> int:
@@ -42,7 +43,7 @@ def test_no_import_runs_back_up() -> None:
         f"{path.relative_to(_ROOT)} imports {'.'.join(name)}"
         for path in sorted(_ROOT.rglob("*.py"))
         for name in _imported(path)
-        if _TOP > _floor(name) > _floor(path.relative_to(_ROOT).with_suffix("").parts)
+        if _floor(name) > _floor(path.relative_to(_ROOT).with_suffix("").parts)
     ]
     assert wrong == []
 

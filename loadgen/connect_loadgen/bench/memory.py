@@ -9,9 +9,9 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 
-from connect_loadgen.allocation import AllocationUnavailableError, measure
 from connect_loadgen.bench.cases import Benchmark
 from connect_loadgen.bench.suite import SUITE
+from connect_loadgen.probes.allocation import AllocationUnavailableError, measure
 
 __all__ = ["MemoryFigures", "main", "measure_memory"]
 

@@ -1,10 +1,13 @@
 """The channels of a load: established over the load's own transport, with the client library."""
 
+import asyncio
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
 from itertools import count
 from typing import Any
+
+import grpc
 
 from connect_actor.client import Channel, ConnectClient, Identity
 from connect_actor.errors import ConnectError
@@ -16,6 +19,10 @@ from connect_loadgen.service.endpoint import Endpoint
 from connect_loadgen.settings.load import LoadSettings
 
 __all__ = ["ChannelEnd", "decode_end", "encode_end", "establish"]
+
+_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
+# As the service says: milliseconds. Seconds.
+_BEFORE_ANOTHER_TRY = 0.02
 
 # Handshakes in flight: enough to keep the service busy, few enough that none waits for long.
 _HANDSHAKES_AT_ONCE = 64
@@ -104,8 +111,19 @@ async def _skip_messages(
             end.seal(b"")
         request = wire.DecryptRequest(connect_id=end.connect_id, payload=end.seal(b""))
         operations.append(wire.Operation(operation_id=number, decrypt=request))
-    for result in await ask_all(transport, operations, patience=settings.timeout_seconds):
-        if result.WhichOneof("outcome") != "decrypt":
-            raise TransportError(
-                f"the service refused a message ahead of others: {result.error.message}"
-            )
+    patience = settings.timeout_seconds
+    async with asyncio.timeout(patience):
+        while operations:
+            results = await ask_all(transport, operations, patience=patience)
+            refused = []
+            for operation, result in zip(operations, results, strict=True):
+                if result.error.code == _EXHAUSTED:
+                    # So much derivation at once is beyond a caller's share: it comes later.
+                    refused.append(operation)
+                elif result.WhichOneof("outcome") != "decrypt":
+                    raise TransportError(
+                        f"the service refused a message ahead of others: {result.error.message}"
+                    )
+            operations = refused
+            if refused:
+                await asyncio.sleep(_BEFORE_ANOTHER_TRY)

@@ -141,11 +141,8 @@ class Fleet:
         self._tell_all("warm_up")
         await self._all("warm")
 
-    async def measure(self, rate: str | None = None) -> None:
+    async def measure(self) -> None:
         """Let all workers measure at once; a condition that is met by all together stops all.
-
-        Args:
-            rate: of all together, instead of that of the settings.
 
         Raises:
             TransportError: a worker failed.
@@ -153,7 +150,7 @@ class Fleet:
         self._progress.step(f"measuring, {self._settings.duration_seconds:g} s")
         for worker in self._workers:
             worker.tally = None
-        self._tell_all("measure", rate=rate)
+        self._tell_all("measure")
         news = await self._all("measured")
         self._figures = [LoadFigures.model_validate(each["figures"]) for each in news]
         self._ends = [decode_end(end, self._client) for each in news for end in each["ends"]]

@@ -33,7 +33,7 @@ from connect_loadgen.settings.load import LoadSettings
 from connect_loadgen.settings.stops import Tally, parse_stops, reason_to_stop
 from connect_loadgen.settings.types import LONGEST_THOUGHT
 
-__all__ = ["Load", "Loading", "Progress", "load_at", "put_load"]
+__all__ = ["Load", "Loading", "Progress", "put_load"]
 
 _PROGRESS_EVERY = 0.25
 
@@ -61,13 +61,10 @@ class Loading(Protocol):
     async def warm_up(self) -> None:
         """Put load on the service that is not measured; then nothing is in flight."""
 
-    async def measure(self, rate: str | None = None) -> None:
+    async def measure(self) -> None:
         """Put load on the service and measure it; then nothing is in flight.
 
         It can be done again: each time on the same channels, with figures of its own.
-
-        Args:
-            rate: instead of that of the settings, written as theirs.
         """
 
     def stop(self, reason: str) -> None:
@@ -116,7 +113,6 @@ class Load:
         self._reordered_before = 0
         self._check: SelfCheck | None = None
         index, parts = part
-        self._parts = parts
         self._offset = index / parts
         rate = settings.rate
         self._arrivals = None if rate is None else Arrivals.parse(rate).divided(parts)
@@ -148,18 +144,13 @@ class Load:
             arrivals = None if self._arrivals is None else self._arrivals.at_its_beginning()
             self._warm_up = await self._run_phase(settings.warm_up_seconds, arrivals)
 
-    async def measure(self, rate: str | None = None) -> None:
+    async def measure(self) -> None:
         """Put load on the service for the measured time, or until a condition stops it.
-
-        Args:
-            rate: instead of that of the settings, written as theirs.
 
         Raises:
             TransportError: the transport failed.
         """
         settings = self._settings
-        if rate is not None:
-            self._arrivals = Arrivals.parse(rate).divided(self._parts)
         self.line.stopped = None
         self._reordered_before = self.line.peers.reordered
         self._progress.step(f"measuring, {settings.duration_seconds:g} s")
@@ -289,20 +280,6 @@ async def put_load(
     if before is not None and after is not None:
         cost = cost_between(before, after, load.messages)
     return load.figures(None if cost is None else cost.cpu_share), cost
-
-
-async def load_at(load: Loading, rate: str) -> LoadFigures:
-    """Measure at a given rate, on the channels there are: one probe of a search for a limit.
-
-    Args:
-        load: warmed up; it can be measured at one rate after another.
-        rate: operations per second, written as in the settings.
-
-    Raises:
-        TransportError: the transport failed.
-    """
-    await load.measure(rate)
-    return load.figures(None)
 
 
 async def _stop_when_due(line: Line, judge: Callable[[Tally], str | None]) -> None:

@@ -75,7 +75,7 @@ async def _obey(orders: asyncio.StreamReader, load: Load, news: _News) -> None:
                 case "warm_up":
                     tasks.create_task(_warm_up(load, news))
                 case "measure":
-                    tasks.create_task(_measure(load, told["rate"], news))
+                    tasks.create_task(_measure(load, news))
                     # Until it has begun it can't be stopped.
                     await asyncio.sleep(0)
                 case _:
@@ -87,8 +87,8 @@ async def _warm_up(load: Load, news: _News) -> None:
     news.tell("warm")
 
 
-async def _measure(load: Load, rate: str | None, news: _News) -> None:
-    await load.measure(rate)
+async def _measure(load: Load, news: _News) -> None:
+    await load.measure()
     news.tell(
         "measured",
         figures=load.figures(None).model_dump(mode="json"),

@@ -8,7 +8,7 @@ from connect_loadgen.experiment.bounds import Bound, Verdict
 from connect_loadgen.experiment.numbers import Spread, count, figure, ratio_to, spread_of
 from connect_loadgen.experiment.results import Round, Row, Side
 
-__all__ = ["GENERATOR", "Asked", "Probe", "Quantity", "judge", "promise", "withhold"]
+__all__ = ["GENERATOR", "Asked", "Probe", "Quantity", "judge", "outcome", "promise", "withhold"]
 
 GENERATOR = "the generator was the limit in"
 
@@ -158,6 +158,17 @@ def promise(
         rounds=1,
         remark=remark or ("could not be measured" if measured is None else ""),
     )
+
+
+def outcome(rows: Sequence[Row]) -> str:
+    """Say in one clause how many bounds hold, or which are broken."""
+    broken = [row.text for row in rows if row.verdict is Verdict.DOES_NOT_HOLD]
+    undecided = sum(row.verdict is Verdict.NO_VERDICT for row in rows)
+    if broken:
+        return f"{len(broken)} of {len(rows)} bounds are broken: {'; '.join(broken)}"
+    if undecided:
+        return f"no verdict on {undecided} of {len(rows)} bounds"
+    return f"all {len(rows)} bounds hold"
 
 
 def withhold(rows: Sequence[Row]) -> list[Row]:

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from connect_loadgen.audit.micro import Allocated, MicroRound, StrategyFigures, measure_round
 from connect_loadgen.drive.load import Progress
 from connect_loadgen.experiment.bounds import Bound, Verdict
 from connect_loadgen.experiment.conduct import Conduct
@@ -35,6 +34,7 @@ from connect_loadgen.experiments.compare import (
     warnings_of,
 )
 from connect_loadgen.probes.capacity import CHANNELS, Objective, capacity_probe
+from connect_loadgen.probes.in_process import Allocated, MicroRound, StrategyFigures, measure_round
 from connect_loadgen.probes.trial import Variant, trial_probe
 from connect_loadgen.program.ending import Ended, ending
 from connect_loadgen.program.progress import CommandProgress
@@ -368,21 +368,25 @@ async def _audit(settings: AuditSettings, progress: CommandProgress) -> Result[N
         searches,
     )
     await turns.take("routers", _probes("routers", _ROUTERS, settings), searches)
+    # What a shape can't show takes nothing from what is measured by then.
+    shapes = Turns(settings.seed, progress, is_tolerant=True)
     for shape in SHAPES:
         if shape.is_quick or not settings.quick:
-            await turns.take(
+            await shapes.take(
                 shape.name, shape.probes(settings), _at_most(_ROUNDS_OF_SHAPES, settings)
             )
     rows = rows_of_claims(turns.sides, is_complete=ending().reason is None)
+    sides = turns.sides | shapes.sides
+    failures = [side.failure for side in sides.values() if side.failure is not None]
     return conduct.result(
         Path(tempfile.gettempdir()),
         None,
         answer=_answer(rows),
-        left_out=turns.left_out,
+        left_out=[*turns.left_out, *shapes.left_out],
         rows=rows,
-        sides=turns.sides,
-        warnings=warnings_of(turns.sides),
-        faults=faults_of(turns.sides),
+        sides=sides,
+        warnings=warnings_of(sides),
+        faults=[*faults_of(sides), *failures],
         withheld=_withheld(rows),
     )
 

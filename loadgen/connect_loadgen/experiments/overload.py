@@ -19,9 +19,9 @@ from connect_loadgen.drive.pacing import SECOND
 from connect_loadgen.drive.pressure import Answers, Pressure, PressureProcess, start_pressure
 from connect_loadgen.drive.self_check import TOLERATED_LATENESS, SelfCheck, verdict_on
 from connect_loadgen.drive.timeline import Window
-from connect_loadgen.experiment.bounds import Bound, Verdict
+from connect_loadgen.experiment.bounds import Bound
 from connect_loadgen.experiment.conduct import Conduct
-from connect_loadgen.experiment.model import promise, withhold
+from connect_loadgen.experiment.model import outcome, promise, withhold
 from connect_loadgen.experiment.numbers import count, figure
 from connect_loadgen.experiment.results import Record, Result, Row, Withheld
 from connect_loadgen.probes.connections import (
@@ -487,13 +487,10 @@ def _withheld(course: Course) -> Iterator[Withheld]:
 
 
 def _lead(course: Course) -> str:
-    rows, overload = course_rows(course), course.phases[_OVERLOAD]
-    broken = [row.text for row in rows if row.verdict is Verdict.DOES_NOT_HOLD]
-    kept = sum(row.verdict is Verdict.HOLDS for row in rows)
+    overload = course.phases[_OVERLOAD]
     return (
-        f"Over {_WAYS[course.transport]}: {kept} of {len(rows)} bounds hold"
-        + (f", broken: {'; '.join(broken)}" if broken else "")
-        + f". Sustains {figure(course.sustainable_per_second)} operations/s; offered"
+        f"Over {_WAYS[course.transport]}: {outcome(course_rows(course))}. Sustains"
+        f" {figure(course.sustainable_per_second)} operations/s; offered"
         f" {figure(overload.offered_per_second)}, it did {figure(overload.accepted_per_second)}."
     )
 

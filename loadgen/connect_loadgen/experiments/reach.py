@@ -21,13 +21,13 @@ from connect_loadgen.experiment.conduct import Conduct
 from connect_loadgen.experiment.model import GENERATOR, Asked, Probe, Quantity, judge
 from connect_loadgen.experiment.results import Result, Round, Row, Side, Withheld
 from connect_loadgen.experiment.turns import Turns
+from connect_loadgen.probes.handshakes import OPERATIONS, handshakes_side, limit_side
+from connect_loadgen.probes.idle import memory_side
 from connect_loadgen.probes.many_channels import live_side, require_right, restart_side
 from connect_loadgen.probes.saturation import echo_side, saturated_side
 from connect_loadgen.probes.trial import Variant, run_trial
 from connect_loadgen.program.ending import Ended, ending
 from connect_loadgen.program.progress import CommandProgress
-from connect_loadgen.reach.handshakes import OPERATIONS, handshakes_side, limit_side
-from connect_loadgen.reach.idle import memory_side
 from connect_loadgen.report.page import NO_WINDOW, Look
 from connect_loadgen.settings.load import (
     ConfigurationError,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from connect_actor.network.client_tls import ClientTls
+from connect_loadgen.drive.exporter import LoadExporter
 from connect_loadgen.drive.figures import Latency, LoadFigures
 from connect_loadgen.drive.fleet import open_load
 from connect_loadgen.drive.load import Progress, put_load
@@ -16,7 +17,6 @@ from connect_loadgen.experiment.model import Asked, Quantity, judge
 from connect_loadgen.experiment.numbers import figure
 from connect_loadgen.experiment.results import Result, Side, Withheld
 from connect_loadgen.experiments.compare import caveats
-from connect_loadgen.exporter import LoadExporter
 from connect_loadgen.program.ending import ending
 from connect_loadgen.program.scratch import scratch_directory
 from connect_loadgen.report.blocks import Block, Table

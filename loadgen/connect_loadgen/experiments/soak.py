@@ -22,9 +22,9 @@ from connect_loadgen.drive.lines import Lines, Outcome, open_lines, p50_of
 from connect_loadgen.drive.load import Progress
 from connect_loadgen.drive.self_check import TOLERATED_LATENESS, SelfCheck, verdict_on
 from connect_loadgen.drive.timeline import Window
-from connect_loadgen.experiment.bounds import Bound, Verdict
+from connect_loadgen.experiment.bounds import Bound
 from connect_loadgen.experiment.conduct import Conduct
-from connect_loadgen.experiment.model import promise, withhold
+from connect_loadgen.experiment.model import outcome, promise, withhold
 from connect_loadgen.experiment.numbers import Spread, count, figure
 from connect_loadgen.experiment.results import Record, Result, Row, Withheld
 from connect_loadgen.experiment.trend import trend_of
@@ -433,15 +433,12 @@ def judge_load(asked: float, achieved: float, wrong: int, failed: int) -> list[R
 
 
 def _answer(rows: Sequence[Row], detail: SoakDetail) -> list[str]:
-    broken = [row.text for row in rows if row.verdict is Verdict.DOES_NOT_HOLD]
-    kept = sum(row.verdict is Verdict.HOLDS for row in rows)
     load = (
         f"{count(detail.operations)} operations in {figure(detail.soaked_seconds / 60)} min at"
         f" {figure(detail.achieved_per_second)} operations/s, {count(detail.channels_established)}"
         f" channels established and {count(detail.channels_closed)} closed meanwhile."
     )
-    told = f", broken: {'; '.join(broken)}" if broken else ""
-    return [f"{kept} of {len(rows)} bounds hold{told}.", load]
+    return [f"{outcome(rows).capitalize()}.", load]
 
 
 _Value = Callable[[SoakSample], float | None]

@@ -131,7 +131,7 @@ def _with_unit(spread: Spread, unit: str) -> str:
 def _change(spread: Spread) -> str:
     """Write a ratio as the change that it is."""
     median, low, high = (f"{value - 1:+.0%}" for value in (spread.median, spread.low, spread.high))
-    return f"{median} [{low}, {high}]"
+    return median if low == high else f"{median} [{low}, {high}]"
 
 
 def figure_cell(value: float | None, reason: str) -> Cell:

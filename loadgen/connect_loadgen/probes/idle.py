@@ -1,6 +1,6 @@
 """What a channel of the service costs in memory: a live, idle one, and one that was passivated.
 
-``python -m connect_loadgen.reach.idle CHANNELS`` measures in a process of its own, and prints
+``python -m connect_loadgen.probes.idle CHANNELS`` measures in a process of its own, and prints
 one line of JSON.
 """
 
@@ -64,7 +64,7 @@ def memory_side(name: str, channels: int) -> Probe:
     async def measure(progress: Progress) -> Round:
         progress.step(f"bringing {_WAVES} times {channels} channels to life")
         process = await start_child(
-            *(sys.executable, "-m", "connect_loadgen.reach.idle", str(channels)),
+            *(sys.executable, "-m", "connect_loadgen.probes.idle", str(channels)),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )

@@ -23,8 +23,8 @@ from connect_actor.protocol.session import Session
 from connect_actor.protocol.wire import payload_to_wire
 from connect_actor.stored.v1 import session_pb2 as stored
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.allocation import AllocationUnavailableError, measure
-from connect_loadgen.audit.changed import changed_bytes
+from connect_loadgen.probes.allocation import AllocationUnavailableError, measure
+from connect_loadgen.probes.changed import changed_bytes
 
 __all__ = ["MicroRound", "StrategyFigures", "measure_round"]
 
