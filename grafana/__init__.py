@@ -1,4 +1,4 @@
 """What an operator sees: dashboards as code, Prometheus rules, and a local stack that proves them.
 
-``docs/dashboards.md`` is the way in.
+``docs/how-to/dashboards.md`` is the way in.
 """

@@ -1,4 +1,4 @@
-// The peer's end of a channel (the initiator, A), written from docs/protocol.md alone.
+// The peer's end of a channel (the initiator, A), written from docs/reference/protocol.md alone.
 // Messages are plain objects with the field names of connect.proto; 64-bit numbers are strings.
 
 import * as crypto from "node:crypto";

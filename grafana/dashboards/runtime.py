@@ -65,7 +65,7 @@ def _figures() -> list[Panel]:
         figure(
             "Failed commits",
             "Commits of unknown outcome, and requests to the journal given up on, in this time"
-            " range. Channels recover by themselves; see docs/runbook.md.",
+            " range. Channels recover by themselves; see docs/how-to/alerts.md.",
             units.Short,
             Line(
                 f"{increase('connect_journal_commit_failures_total', STRATEGY, by='')}"

@@ -51,7 +51,7 @@ def _run() -> int:
             "connect-actor: every user of this machine can read a sealing key on a command line:"
             " give it by sealing_key_file, sealing_key_command or the environment"
             " (CONNECT_ACTOR_SEALING_KEYS), and replace the one that was shown"
-            " (docs/operations.md, rotation)\n"
+            " (docs/how-to/operate.md, rotation)\n"
         )
         return USAGE
     # Read when gRPC is imported. Its core writes lines of its own to standard error, which are no

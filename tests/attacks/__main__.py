@@ -1,4 +1,4 @@
-"""``python -m tests.attacks [NAME...]``: the table of docs/overload.md, in Markdown.
+"""``python -m tests.attacks [NAME...]``: the table of docs/results/overload.md, in Markdown.
 
 Each row is a run of its own: a service, a victim who calls it every few milliseconds, alone, beside
 the attacker, and afterwards.
@@ -36,7 +36,9 @@ def _main() -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ATTACKS)}; all")
     parser.add_argument("--seconds", type=float, default=6.0, help="of each phase (6)")
     parser.add_argument(
-        "--haproxy", action="store_true", help="with docs/haproxy.cfg in front (needs haproxy)"
+        "--haproxy",
+        action="store_true",
+        help="with docs/how-to/haproxy.cfg in front (needs haproxy)",
     )
     options = parser.parse_args()
     if unknown := set(options.names) - set(ATTACKS):

@@ -27,7 +27,7 @@ __all__ = ["MAX_BYTES", "Phase", "Report", "attack_and_watch"]
 MAX_BYTES = 128 << 20
 """What the service is told to hold at most (``--max-bytes-in-service``)."""
 
-_HAPROXY = Path(__file__).parents[2] / "docs" / "haproxy.cfg"
+_HAPROXY = Path(__file__).parents[2] / "docs" / "how-to" / "haproxy.cfg"
 
 # Seconds that a call of the victim may take; then it has failed.
 _PATIENCE = 20.0
@@ -81,7 +81,7 @@ def attack_and_watch(attack: Attack, seconds: float, *, haproxy: bool = False) -
     Args:
         attack: what is done to the service.
         seconds: of each phase.
-        haproxy: with the proxy of docs/haproxy.cfg in front, which has to be installed.
+        haproxy: with the proxy of docs/how-to/haproxy.cfg in front, which has to be installed.
     """
     with tempfile.TemporaryDirectory() as name, _Arena(Path(name), attack) as arena:
         if not haproxy:

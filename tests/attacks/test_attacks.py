@@ -5,8 +5,8 @@ import pytest
 from tests.attacks.arena import MAX_BYTES, attack_and_watch
 from tests.attacks.attacks import ATTACKS
 
-# What docs/overload.md says: the bound on bytes, in requests and answers, in messages that are on
-# their way, in buffers of open calls and in those of calls that wait to be taken up.
+# docs/results/overload.md: the bound on bytes holds for each of requests and answers, messages on
+# their way, buffers of open calls, and buffers of calls that wait to be taken up.
 _FACTOR = 4
 # What a service writes to its log when it starts, with room for lines about an attack that are
 # held back after a while.

@@ -21,7 +21,7 @@ from connect_loadgen.settings.soak import SoakSettings
 
 __all__ = ["REFERENCE", "reference"]
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "configuration.md"
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "settings.md"
 
 _HEAD = """\
 # Configuration reference

@@ -1,1 +1,1 @@
-"""Fuzzing: mutated messages against every parser and every RPC. See docs/fuzzing.md."""
+"""Fuzzing: mutated messages against every parser and every RPC. See docs/results/fuzzing.md."""

@@ -261,7 +261,7 @@ def test_what_can_not_be_written_leaves_nothing_half(
 
 def test_help_and_documentation_have_every_exit_code_with_its_meaning() -> None:
     shown = loadgen("--help").stdout
-    documented = (ROOT / "docs" / "benchmarks.md").read_text()
+    documented = (ROOT / "docs" / "reference" / "commands.md").read_text()
     for code in Exit:
         assert f"  {code.value:<10} {code.meaning}\n" in shown
         assert f"| {code.value} | {code.meaning} |\n" in documented

@@ -1,4 +1,4 @@
-"""docs/metrics.md against what a real service and generator expose, in one mixed run."""
+"""docs/reference/metrics.md against what a real service and generator expose, in one mixed run."""
 
 import asyncio
 import os

@@ -135,8 +135,8 @@ def found_in(process: int, keys: set[bytes]) -> set[bytes]:
 def test_what_is_left_of_old_keys_does_not_grow_with_the_messages(messages: int, step: str) -> None:
     """Python wipes nothing: a freed key stays until its place is used again, which is soon.
 
-    The bound that ``docs/threat-model.md`` states: one chain key for each end, whatever has been
-    said, and of message keys those that were used last.
+    The bound of ``docs/explanation/threat-model.md``: one chain key for each end, whatever has
+    been said, and of message keys those that were used last.
     """
     keys = old_keys(messages)
     padded = {

@@ -1,4 +1,4 @@
-"""A peer written from docs/protocol.md alone: `cryptography`, hashlib and the wire's messages.
+"""A peer from docs/reference/protocol.md alone: `cryptography`, hashlib, the wire's messages.
 
 Nothing of ``service`` is used. Randomness comes in as draws, in the order that the page gives.
 """

@@ -176,7 +176,7 @@ def test_a_signature_is_accepted_or_refused_as_its_vector_says(vector: dict[str,
 
 
 def test_the_page_names_every_reason_that_the_wire_knows() -> None:
-    page = (PATH.parents[3] / "docs" / "protocol.md").read_text()
+    page = (PATH.parents[3] / "docs" / "reference" / "protocol.md").read_text()
     rows = re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", page, re.MULTILINE)
     expected = {(rule.reason, rule.code.name) for rule in STATUSES.values()}
     assert set(rows) == expected

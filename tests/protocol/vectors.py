@@ -224,7 +224,7 @@ def _signatures() -> list[dict[str, Any]]:
 def make_vectors() -> dict[str, Any]:
     """Return all vectors, as JSON holds them."""
     return {
-        "about": "docs/protocol.md; written by: python -m tests.protocol.vectors",
+        "about": "docs/reference/protocol.md; written by: python -m tests.protocol.vectors",
         "steps": _steps(),
         "x3dh": [_agreement(prekey=True), _agreement(prekey=False)],
         "channels": [_channel(1), _channel(2)],

@@ -1,1 +1,1 @@
-"""Simulation of actors, committer and journal in one thread: see docs/simulation.md."""
+"""Simulation of actors, committer and journal in one thread: see docs/explanation/testing.md."""

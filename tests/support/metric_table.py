@@ -1,4 +1,4 @@
-"""The metric table of docs/metrics.md, row by row."""
+"""The metric table of docs/reference/metrics.md, row by row."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 
 __all__ = ["TABLE", "Row", "documented"]
 
-TABLE = Path(__file__).parents[2] / "docs" / "metrics.md"
+TABLE = Path(__file__).parents[2] / "docs" / "reference" / "metrics.md"
 
 
 @dataclass(frozen=True)

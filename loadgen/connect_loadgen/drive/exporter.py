@@ -1,7 +1,7 @@
 """The generator's own view for Prometheus, beside the service's, while a load runs.
 
 Cumulative over the process's life: warm-up and measured phase alike. Counts come from the phases'
-recorders when they are asked for; ``docs/metrics.md`` says what each figure means.
+recorders when they are asked for; ``docs/reference/metrics.md`` says what each figure means.
 """
 
 from collections import Counter

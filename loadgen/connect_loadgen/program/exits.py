@@ -1,4 +1,4 @@
-"""The exit codes of every command, in one table: what ``--help`` and docs/benchmarks.md print."""
+"""The exit codes of every command: the table of ``--help`` and docs/reference/commands.md."""
 
 from enum import IntEnum
 from typing import Self

@@ -13,7 +13,7 @@
 - ``backup`` has a row in a backup: when it was made, for whoever looks.
 
 Nothing here is believed that is not sealed, or compared with something that is
-(``docs/threat-model.md`` has the table).
+(``docs/explanation/threat-model.md`` has the table).
 """
 
 import fcntl

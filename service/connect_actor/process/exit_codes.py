@@ -1,4 +1,4 @@
-"""What the commands of ``connect-actor`` end with; ``docs/operations.md`` says what each means."""
+"""The exit codes of ``connect-actor``; ``docs/how-to/operate.md`` says what each means."""
 
 __all__ = [
     "CANNOT_START",

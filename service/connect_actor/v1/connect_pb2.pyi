@@ -184,7 +184,7 @@ class EstablishResponse(_message.Message):
     expires_at_unix_micros: _builtins.int
     """When the channel expires, microseconds since 1970-01-01T00:00Z."""
     dh_ratchet_every: _builtins.int
-    """How many sent messages make either end turn its DH ratchet (see docs/protocol.md)."""
+    """How many sent messages make either end turn its DH ratchet (see docs/reference/protocol.md)."""
     @_builtins.property
     def bundle(self) -> Global___PrekeyBundle:
         """The service's bundle for this channel; its signature also covers the request."""
