@@ -208,7 +208,7 @@ def _failures(syncs: int, plan: Plan) -> Iterator[tuple[int, int]]:
     """Yield the first of the syncs that fail, and how many do."""
     if plan.failed_syncs:
         for first in range(1, syncs + 1, plan.failed_syncs):
-            # After a third failure, at the reopening, the file may be refused: docs/results/faults.md.
+            # After a third one, at the reopening, it may be refused: docs/results/faults.md.
             for times in (1, 2):
                 yield first, times
 
