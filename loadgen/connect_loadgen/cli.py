@@ -61,7 +61,7 @@ COMMAND_HELP: Mapping[str, Mapping[str, tuple[str, str]]] = {
 _TAIL = """
 loadgen COMMAND --help lists the flags. Settings also come from a TOML file (--config FILE, tables
 named as the commands) and from the environment (LOADGEN_CHANNELS=500); flags win over both.
-Results go to --output DIRECTORY as JSON, CSV, JUnit's XML, Markdown and HTML.
+Results go to --output DIRECTORY as JSON, CSV, JUnit's XML, Markdown, SVG and HTML.
 source <(loadgen --completion) completes commands and flags in bash and in zsh.
 
 exit codes:

@@ -17,6 +17,7 @@ from connect_loadgen.program.progress import CommandProgress
 from connect_loadgen.report.html import render
 from connect_loadgen.report.markdown import render_markdown
 from connect_loadgen.report.page import Look, csv_of, junit_of, page_of, terminal_blocks
+from connect_loadgen.report.picture import picture_of
 from connect_loadgen.runner import Command
 from connect_loadgen.settings.load import CommandSettings, DiffSettings, RunSettings, load_settings
 
@@ -41,6 +42,7 @@ def _command(
         "csv": csv_of,
         "xml": junit_of,
         "md": lambda result: render_markdown(page_of(result, look)),
+        "svg": lambda result: picture_of(page_of(result, look)),
         "html": lambda result: render(page_of(result, look)),
     }
     return Command(

@@ -157,7 +157,7 @@ def test_every_command_writes_the_same_kinds_of_files(tmp_path: Path) -> None:
     assert Result[None].model_validate_json(written) == result
     assert written.startswith("{\n  ")
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
-        *("compare.csv", "compare.html", "compare.json", "compare.md", "compare.xml")
+        f"compare.{kind}" for kind in ("csv", "html", "json", "md", "svg", "xml")
     ]
 
 

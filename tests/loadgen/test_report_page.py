@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
 
 import pytest
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from connect_loadgen.report.blocks import Bullets, Cell, Column, Page, Plot, Pro
 from connect_loadgen.report.drawing import draw
 from connect_loadgen.report.html import render
 from connect_loadgen.report.page import page_of
+from connect_loadgen.report.picture import picture_of
 from tests.support.results import cost, course, load, make_compare, make_overload, make_run
 
 HOSTILE = '<script>alert("1")</script>&\''
@@ -143,6 +145,14 @@ def test_a_missing_figure_has_its_reason_in_the_open_and_in_its_cell() -> None:
     reason = "memory: Recovery: memory has no restore_seconds"
     assert f'<abbr title="{reason}">&ndash;</abbr>' in PAGES["compare"]
     assert f"\N{EN DASH} {reason}" in Document(PAGES["compare"]).text
+
+
+def test_the_picture_of_a_page_has_all_its_plots_and_needs_no_style() -> None:
+    page = page_of(make_overload(course()), overload.LOOK)
+    root = ET.fromstring(picture_of(page))  # noqa: S314 - our own text
+    svg = "{http://www.w3.org/2000/svg}svg"
+    assert len(root.findall(f".//{svg}")) == render(page).count("<svg") == 2
+    assert "var(" not in picture_of(page)
 
 
 def test_hostile_text_stays_text() -> None:

@@ -236,3 +236,5 @@ def test_a_short_soak_of_a_real_service_tells_what_it_saw(tmp_path: Path) -> Non
     assert result.ageing.cpu is not None
     assert result.ageing.cpu.low > 0
     assert (tmp_path / "soak.html").read_text().count("<svg") == 6
+    # The whole, and each of its plots.
+    assert (tmp_path / "soak.svg").read_text().count("<svg") == 1 + 6

@@ -69,8 +69,8 @@ class CommandSettings(SourcedSettings):
     )
     output: Path | None = Field(
         None,
-        description="directory for the result as NAME.json, .html, .md, .csv and .xml (JUnit);"
-        " by default results/NAME, and none of run and diff",
+        description="directory for the result as NAME.json, .html, .md, .svg (its plots), .csv and"
+        " .xml (JUnit); by default results/NAME, and none of run and diff",
     )
 
     @property
