@@ -97,7 +97,7 @@ def _table(settings: type[BaseModel], beyond: type[BaseModel] | None = None) -> 
     known = {} if beyond is None else beyond.model_fields
     rows = [
         f"| `{_name(name, field)}` | {_default(field)}"
-        f" | {(field.description or '').replace('|', '/')}{_choices(field)} |"
+        f" | {' '.join((field.description or '').split()).replace('|', '/')}{_choices(field)} |"
         for name, field in settings.model_fields.items()
         if name not in known or _said(field) != _said(known[name])
     ]
