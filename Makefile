@@ -11,7 +11,7 @@ SEEDS  ?= 20000
 FIRST  ?= 100000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench-core test lint types unit simulate faults protos buf dashboards stack compose-check docs fuzz lock clean
+.PHONY: help setup demo bench-core test lint types unit simulate faults protos buf dashboards stack compose-check docs site fuzz lock clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -86,8 +86,12 @@ stack: $(READY) ## Run services, load and Prometheus without Docker, until Ctrl-
 compose-check: $(READY) ## Hold the compose stack to its promises, on a real Docker engine
 	@$(BIN)/python -m tests.images.compose_check
 
-docs: $(READY) ## Write the configuration reference anew
+docs: $(READY) ## Write the generated pages of the reference anew
 	@$(BIN)/python -m tests.docs.reference
+
+site: $(READY) ## Build the documents as a website, in site/ (installs MkDocs once)
+	@$(BIN)/python -c 'import material' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -q -r docs/requirements.txt
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -q
 
 INPUTS ?= 100000
 SEED   ?= 1
@@ -101,4 +105,4 @@ lock: ## Resolve the dependencies anew (needs uv)
 	@uv pip compile -q --python-version 3.11 --generate-hashes --group build -c requirements-dev.lock -o requirements-build.lock
 
 clean: ## Remove what the targets above have made
-	@rm -rf $(VENV) results .cache $(SCRIPT)/node_modules
+	@rm -rf $(VENV) results site .cache $(SCRIPT)/node_modules

@@ -1,6 +1,6 @@
-"""The configuration reference, made from the settings themselves.
+"""The settings reference, made from the settings themselves.
 
-``python -m tests.docs.reference`` (``make docs``) writes it anew.
+``python -m tests.docs.reference`` (``make docs``) writes it and the pages of ``pages.py``.
 """
 
 from pathlib import Path
@@ -18,6 +18,7 @@ from connect_loadgen.experiments.reach import ReachSettings
 from connect_loadgen.settings.load import CommandSettings, DiffSettings, LoadSettings, RunSettings
 from connect_loadgen.settings.overload import OverloadSettings
 from connect_loadgen.settings.soak import SoakSettings
+from tests.docs.pages import PAGES
 
 __all__ = ["REFERENCE", "reference"]
 
@@ -144,3 +145,5 @@ def reference() -> str:
 
 if __name__ == "__main__":
     REFERENCE.write_text(reference())
+    for path, page in PAGES.items():
+        path.write_text(page())
