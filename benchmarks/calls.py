@@ -9,36 +9,24 @@ hardly depend on the machine.
 """
 
 import argparse
-import asyncio
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, cast
-
-import grpc
+from typing import Any
 
 import connect_actor
-from connect_actor.access.gate import Caller
-from connect_actor.keys.keyring import KeyRing
+from benchmarks.in_process import encrypts, in_process, require_answered
 from connect_actor.persistence.contract import Journal
-from connect_actor.persistence.sqlite import SqliteJournal
-from connect_actor.rpc.admission import Admission, Bounds
-from connect_actor.rpc.entrance import Visit
-from connect_actor.rpc.exchange import Exchange, StreamLimits
-from connect_actor.rpc.statistics import RequestStatistics
-from connect_actor.v1 import connect_pb2 as wire
-from tests.support.house import House
 
 __all__ = ["Calls", "count_calls", "main"]
 
 _SERVICE = str(Path(connect_actor.__file__).parent) + os.sep
 _FRAMES_BEFORE = 5
-_STREAM_BOUND = 4_096
+_NO_SNAPSHOTS = 10_000
 
 
 class Calls:
@@ -90,98 +78,22 @@ class Calls:
                     print(f"    {times / operations:6.2f}  {place}: {code.co_qualname}")
 
 
-async def count_calls(operations: int, channels: int) -> tuple[Calls, Calls]:
+def count_calls(operations: int, channels: int) -> tuple[Calls, Calls]:
     """Return the calls of a frame of Encrypts: on the event loop's thread, and the journal's."""
-    with tempfile.TemporaryDirectory() as directory:
-        keys = KeyRing.of(bytes(32))
-        journal = SqliteJournal(Path(directory) / "journal", keys=keys, strategy="differential")
-        house = House(journal, wall_clock=True, snapshot_interval=10_000)
-        try:
-            ends = [await house.establish(seed) for seed in range(1, channels + 1)]
-            frame = wire.OperationFrame(
-                operations=[
-                    wire.Operation(
-                        operation_id=number + 1,
-                        encrypt=wire.EncryptRequest(
-                            connect_id=ends[number % channels].connect_id, plaintext=bytes(64)
-                        ),
-                    )
-                    for number in range(operations)
-                ]
-            )
-            return await _profile(house, frame)
-        finally:
-            await house.close()
-
-
-class _Stream:
-    """A stream's call without gRPC: frames come from a queue."""
-
-    def __init__(self) -> None:
-        self.context = self
-        self.frames: asyncio.Queue[object] = asyncio.Queue()
-
-    async def read(self) -> object:
-        return await self.frames.get()
-
-
-class _Visit:
-    """What an exchange asks of its call, without places or limits."""
-
-    def __init__(self, stream: _Stream) -> None:
-        self.context = stream
-
-    def reading(self, _: object) -> None: ...
-
-    def read(self, _: object) -> None: ...
-
-    def when_over(self, _: object) -> None: ...
-
-
-async def _profile(house: House, frame: wire.OperationFrame) -> tuple[Calls, Calls]:
-    stream = _Stream()
-    message = frame.SerializeToString()
-    expected = 0
-    all_answered = asyncio.Event()
-    exchange = Exchange(
-        house.router,
-        RequestStatistics(),
-        Admission(Bounds(max_operations=2 * _STREAM_BOUND)),
-        Caller(b"", None, None),
-        StreamLimits(4_096, 1 << 20, _STREAM_BOUND),
-        cast("Visit", _Visit(stream)),
-        deadline=None,
-        stream_id="calls",
-    )
-
-    async def serve() -> None:
-        nonlocal expected
-        async for results in exchange.serve():
-            expected -= len(results.results)
-            if not expected:
-                all_answered.set()
-
-    serving = asyncio.ensure_future(serve())
-
-    async def send(count: int) -> None:
-        nonlocal expected
-        for _ in range(count):
-            all_answered.clear()
-            expected = len(frame.operations)
-            stream.frames.put_nowait(message)
-            await all_answered.wait()
-
-    await send(_FRAMES_BEFORE)
     loop, thread = Calls(), Calls()
-    await house.committer.perform(partial(_set_profile, thread.profile))
-    sys.setprofile(loop.profile)
-    try:
-        await send(1)
-    finally:
-        sys.setprofile(None)
-    await house.committer.perform(partial(_set_profile, None))
-    stream.frames.put_nowait(grpc.aio.EOF)
-    await serving
+    with in_process(snapshot_interval=_NO_SNAPSHOTS) as service:
+        frame = encrypts(service.establish(channels), operations, bytes(64))
+        with service.open_stream() as stream:
+            for _ in range(_FRAMES_BEFORE):
+                stream.exchange([frame], operations)
+            service.run(service.committer.perform(partial(_set_profile, thread.profile)))
+            sys.setprofile(loop.profile)
+            try:
+                results = stream.exchange([frame], operations)
+            finally:
+                sys.setprofile(None)
+            service.run(service.committer.perform(partial(_set_profile, None)))
+            require_answered(results, "encrypt")
     return loop, thread
 
 
@@ -199,7 +111,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=64, help="channels they are spread over")
     parser.add_argument("--each", action="store_true", help="list the functions")
     arguments = parser.parse_args()
-    loop, thread = asyncio.run(count_calls(arguments.operations, arguments.channels))
+    loop, thread = count_calls(arguments.operations, arguments.channels)
     loop.tell("loop", arguments.operations, each=arguments.each)
     thread.tell("journal", arguments.operations, each=arguments.each)
 

@@ -12,25 +12,21 @@ caller waits for on an idle service; a saturated one has no time to make any.
 
 import gc
 import os
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.in_process import in_process
 from benchmarks.rounds import require, rounds_from_arguments, spread
 from connect_actor.actors.commands import Command, Establish
-from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.protocol import primitives
 from connect_actor.protocol.handshake import Initiation, connect_id_of
 from connect_actor.protocol.keys import DEFAULT_ONE_TIME_PREKEYS, Identity
 from connect_actor.protocol.primitives import KeyPair, KeyPairs
 from connect_actor.v1 import connect_pb2 as wire
-from connect_loadgen.bench.house import House
 
 CHANNELS = 500
 _AT_ONCE = 64
@@ -54,19 +50,14 @@ def _requests() -> list[tuple[int, Command]]:
 def _establish(key_pairs: KeyPairs | None) -> float:
     """Return the CPU of an Establish, in µs."""
     requests = _requests()
-    with tempfile.TemporaryDirectory(prefix="establish-") as directory:
-        journal = SqliteJournal(
-            Path(directory, "journal.db"), keys=KeyRing.of(bytes(32)), strategy="differential"
-        )
-        house = House(journal, "differential", key_pairs)
+    with in_process(key_pairs=key_pairs) as service:
         gc.collect()
         begun = time.process_time()
         for first in range(0, CHANNELS, _AT_ONCE):
-            answers = house.ask_all(requests[first : first + _AT_ONCE])
+            answers = service.ask_all(requests[first : first + _AT_ONCE])
             require(all(isinstance(answer, bytes) for answer in answers))
         seconds = time.process_time() - begun
-        require(house.environment.statistics.established == CHANNELS)
-        house.close()
+        require(service.environment.statistics.established == CHANNELS)
     return seconds / CHANNELS * _MICROSECONDS
 
 

@@ -20,34 +20,27 @@ about the neighbours. Takes some two minutes.
 import asyncio
 import gc
 import multiprocessing
+import os
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
-import uvloop
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from connect_actor.access.gate import Caller, Gate
-from connect_actor.keys.keyring import KeyRing
+from benchmarks.in_process import Channel, Stream, in_process
+from benchmarks.rounds import require
 from connect_actor.observe.allocation import AllocationProbe
 from connect_actor.observe.counting import Distribution
 from connect_actor.observe.runtime import Probes
-from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.protocol.wire import payload_to_wire
-from connect_actor.rpc.admission import Admission, Bounds
-from connect_actor.rpc.entrance import Context, Entrance
-from connect_actor.rpc.exchange import Exchange, StreamLimits
 from connect_actor.rpc.statistics import Answer, Arrivals, RequestStatistics
 from connect_actor.v1 import connect_pb2 as wire
-from tests.support.calls import CallContext
-from tests.support.house import House, PeerEnd
+from connect_loadgen.bench.sessions import now
 
 Variant = Literal["none", "hook", "all"]
 
@@ -83,80 +76,56 @@ class NoStatistics(RequestStatistics):
         """Count nothing."""
 
 
-def _count_nothing(house: House) -> RequestStatistics:
-    house.committer.statistics.commit_duration = Uncounted()
-    house.committer.statistics.commit_records = Uncounted()
-    return NoStatistics()
+def _frames(channels: Sequence[Channel]) -> list[bytes]:
+    frames = []
+    for first in range(0, MESSAGES, FRAME_OPERATIONS):
+        frame = wire.OperationFrame()
+        for position in range(FRAME_OPERATIONS):
+            channel = channels[(first + position) % len(channels)]
+            operation = frame.operations.add(operation_id=position)
+            if position % 2:
+                operation.encrypt.connect_id = channel.connect_id
+                operation.encrypt.plaintext = bytes(64)
+            else:
+                operation.decrypt.connect_id = channel.connect_id
+                sealed = channel.peer.encrypt(bytes(64), now=now(), random=os.urandom)[0]
+                payload_to_wire(sealed, operation.decrypt.payload)
+        frames.append(frame.SerializeToString())
+    return frames
 
 
-def _frame(peers: Sequence[PeerEnd], number: int) -> wire.OperationFrame:
-    frame = wire.OperationFrame()
-    for position in range(FRAME_OPERATIONS):
-        peer = peers[(number * FRAME_OPERATIONS + position) % len(peers)]
-        operation = frame.operations.add(operation_id=position)
-        if position % 2:
-            operation.encrypt.connect_id = peer.connect_id
-            operation.encrypt.plaintext = bytes(64)
-        else:
-            operation.decrypt.connect_id = peer.connect_id
-            payload_to_wire(peer.seal(bytes(64)), operation.decrypt.payload)
-    return frame
-
-
-class _Call(CallContext):
-    """A call that brings its frames as they come, each in a pass of the loop of its own."""
-
-    async def read(self) -> object:
-        await asyncio.sleep(0)
-        return await super().read()
-
-
-async def _round(house: House, counted: RequestStatistics, peers: Sequence[PeerEnd]) -> float:
+def _round(stream: Stream, channels: Sequence[Channel]) -> float:
     """Serve all messages of one round and return the CPU seconds that it took."""
-    frames = [_frame(peers, number).SerializeToString() for number in range(FRAMES)]
-    entrance = Entrance(Gate(), Bounds(), 1 << 22)
-    exchange = Exchange(
-        house.router,
-        counted,
-        Admission(Bounds()),
-        Caller(b"", None, None),
-        StreamLimits(1 << 20, 1 << 22, 8 * FRAME_OPERATIONS),
-        entrance.enter(cast("Context", _Call(*frames))),
-        deadline=None,
-        stream_id="probe",
-    )
-    answered = 0
+    frames = _frames(channels)
     gc.collect()
     begun = time.process_time()
-    async for results in exchange.serve():
-        answered += sum(result.WhichOneof("outcome") != "error" for result in results.results)
+    results = stream.exchange(frames, MESSAGES)
     seconds = time.process_time() - begun
-    if answered != MESSAGES:
-        raise RuntimeError(f"{MESSAGES - answered} messages failed: these figures mean nothing")
+    require(all(result.WhichOneof("outcome") != "error" for result in results))
     return seconds
 
 
-async def _serve_rounds(variant: Variant, parent: Connection, directory: Path) -> None:
-    probes = Probes.start(asyncio.get_running_loop()) if variant == "all" else None
+async def _start_probes() -> Probes:
+    return Probes.start(asyncio.get_running_loop())
+
+
+def _serve_rounds(variant: Variant, parent: Connection) -> None:
     if variant == "hook" and AllocationProbe.install() is None:
         raise RuntimeError("the allocation hook is not built: install a C compiler, make setup")
-    journal = SqliteJournal(
-        directory / "journal.db", keys=KeyRing.of(bytes(32)), strategy="differential"
-    )
-    house = House(journal, wall_clock=True)
-    counted = RequestStatistics() if variant == "all" else _count_nothing(house)
-    peers = [await house.establish(seed) for seed in range(1, CHANNELS + 1)]
-    gc.freeze()
-    while parent.recv():
-        parent.send(await _round(house, counted, peers))
-    await house.close()
-    if probes is not None:
-        probes.stop()
-
-
-def _work(variant: Variant, parent: Connection) -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        uvloop.run(_serve_rounds(variant, parent, Path(directory)))
+    with in_process() as service:
+        probes = service.run(_start_probes()) if variant == "all" else None
+        counted = RequestStatistics()
+        if variant != "all":
+            service.committer.statistics.commit_duration = Uncounted()
+            service.committer.statistics.commit_records = Uncounted()
+            counted = NoStatistics()
+        channels = service.establish(CHANNELS)
+        with service.open_stream(counted) as stream:
+            gc.freeze()
+            while parent.recv():
+                parent.send(_round(stream, channels))
+        if probes is not None:
+            probes.stop()
 
 
 def _measure_set(draw: random.Random) -> list[dict[Variant, float]]:
@@ -166,7 +135,7 @@ def _measure_set(draw: random.Random) -> list[dict[Variant, float]]:
     processes = []
     for variant in get_args(Variant):
         workers[variant], theirs = context.Pipe()
-        process = context.Process(target=_work, args=(variant, theirs), daemon=True)
+        process = context.Process(target=_serve_rounds, args=(variant, theirs), daemon=True)
         process.start()
         theirs.close()
         processes.append(process)

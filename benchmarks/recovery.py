@@ -26,18 +26,17 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.in_process import InProcess, sqlite_journal
 from benchmarks.rounds import require, rounds_from_arguments, spread
 from connect_actor.actors.commands import Restore, Restored
-from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot
-from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.protocol.changes import Change, encode_change
-from connect_loadgen.bench.house import House
 from connect_loadgen.bench.sessions import Ends, make_ends, now
 
 CHANNELS = 10_000
 JOURNALS = (("graceful", 0), ("sent", 50), ("both ways", 50), ("sent", 100))
 _A_COMMIT = 256
+_KEY = bytes(32)
 _MESSAGE = bytes(64)
 
 
@@ -73,14 +72,10 @@ class _Channel:
         )
 
 
-def _open(path: Path) -> SqliteJournal:
-    return SqliteJournal(path, keys=KeyRing.of(bytes(32)), strategy="differential")
-
-
 def _write(path: Path, kind: str, records: int) -> list[_Channel]:
     """Make a journal, and return the channels in it as they were at its end."""
     channels = [_Channel(number, make_ends()) for number in range(1, CHANNELS + 1)]
-    journal = _open(path)
+    journal = sqlite_journal(path, key=_KEY)
     for first in range(0, CHANNELS, _A_COMMIT):
         part = channels[first : first + _A_COMMIT]
         begun = [Record(channel.connect_id, 1, RecordKind.ESTABLISHED, b"") for channel in part]
@@ -101,20 +96,20 @@ def _write(path: Path, kind: str, records: int) -> list[_Channel]:
 
 def _measure(path: Path, channels: Sequence[_Channel]) -> float:
     """Return how many channels come back in a second of CPU."""
-    house = House(_open(path), "differential")
+    service = InProcess(sqlite_journal(path, key=_KEY))
     restores = [(channel.connect_id, Restore()) for channel in channels]
     # As the service does when it is ready.
     gc.collect()
     gc.freeze()
     begun = time.process_time()
-    answers = house.ask_all(restores)
+    answers = service.ask_all(restores)
     seconds = time.process_time() - begun
     gc.unfreeze()
     require(
         all(channel.is_restored(answer) for channel, answer in zip(channels, answers, strict=True))
     )
-    require(house.environment.statistics.recovered == CHANNELS)
-    house.abandon()
+    require(service.environment.statistics.recovered == CHANNELS)
+    service.abandon()
     return CHANNELS / seconds
 
 

@@ -5,8 +5,8 @@ from benchmarks.calls import count_calls
 _OPERATIONS = 64
 
 
-async def test_an_encrypt_on_a_stream_takes_few_calls_and_files() -> None:
-    loop, journal = await count_calls(_OPERATIONS, channels=_OPERATIONS)
+def test_an_encrypt_on_a_stream_takes_few_calls_and_files() -> None:
+    loop, journal = count_calls(_OPERATIONS, channels=_OPERATIONS)
     assert 20 < loop.calls.total() / _OPERATIONS <= 60
     assert 4 < journal.calls.total() / _OPERATIONS <= 20
     assert 8 < len(loop.files(_OPERATIONS)) <= 18
