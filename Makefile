@@ -44,8 +44,8 @@ $(SCRIPT)/node_modules/.package-lock.json: $(SCRIPT)/package-lock.json
 demo: $(READY) ## Compare full, cached and differential under the same real load
 	@$(BIN)/loadgen compare --quick --output results/demo
 
-bench-core: $(READY) ## Measure protocol, journal and actors beside their peers
-	@for part in protocol journal actors; do $(BIN)/python -m benchmarks.$$part --rounds 3 || exit 1; done
+bench-core: $(READY) ## Measure protocol, journal, actors and the whole beside their peers
+	@for part in protocol journal actors peers; do $(BIN)/python -m benchmarks.$$part --rounds 3 || exit 1; done
 
 test: lint types unit ## Lint, types and tests: all that CI runs
 

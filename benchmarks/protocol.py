@@ -15,6 +15,7 @@ Times are CPU time of the process. In each round the contenders run in another o
 """
 
 import gc
+import json
 import os
 import random
 import time
@@ -55,6 +56,8 @@ class End:
 
     encrypt: Callable[[bytes], Any]
     decrypt: Callable[[Any], bytes]
+    state: Callable[[], bytes]
+    """The stored form, as the implementation makes it."""
 
 
 Pair = tuple[End, End]
@@ -84,6 +87,7 @@ def _our_end(session: Session) -> End:
     return End(
         lambda plaintext: session.encrypt(plaintext, now=_now(), random=os.urandom)[0],
         lambda payload: session.decrypt(payload, now=_now())[0],
+        session.encode,
     )
 
 
@@ -147,6 +151,7 @@ _CHOICES: Final[Mapping[str, Any]] = {
     "max_num_skipped_message_keys": CHAIN_MESSAGES,
 }
 _ASSOCIATED_DATA = bytes(32)
+_PICKLE_KEY = bytes(32)
 _Result = TypeVar("_Result")
 
 
@@ -190,6 +195,7 @@ def _doubleratchet_end(ratchet: _DoubleRatchet) -> End:
     return End(
         lambda plaintext: _complete(ratchet.encrypt_message(plaintext, _ASSOCIATED_DATA)),
         lambda message: _complete(ratchet.decrypt_message(message, _ASSOCIATED_DATA)),
+        lambda: json.dumps(ratchet.json).encode(),
     )
 
 
@@ -206,7 +212,11 @@ def _vodozemac() -> Pair:
         raise RuntimeError("vodozemac's first message is no pre-key message")
     second, plaintext = bob.create_inbound_session(alice.curve25519_key, message)
     require(plaintext == b"first")
-    return End(first.encrypt, first.decrypt), End(second.encrypt, second.decrypt)
+    return _vodozemac_end(first), _vodozemac_end(second)
+
+
+def _vodozemac_end(session: vodozemac.Session) -> End:
+    return End(session.encrypt, session.decrypt, lambda: session.pickle(_PICKLE_KEY).encode())
 
 
 # --- The job --------------------------------------------------------------------------------------
