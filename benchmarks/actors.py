@@ -22,7 +22,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.rounds import better_by, in_fresh_process, require, rounds_from_arguments, spread
-from connect_actor.actors.actor import DispatchedActor
+from connect_actor.actors.actor import DispatchedActor, ask
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_loadgen.probes.idle import CHANNELS, bytes_per_idle_channel
 
@@ -97,7 +97,7 @@ async def _awaited_asks(refs: Refs) -> tuple[float, float]:
     for number in range(ASKS):
         ref = refs[number % len(refs)]
         begun = time.perf_counter()
-        answer = await ref.ask(number, block=False)
+        answer = await ask(ref, number)
         seconds.append(time.perf_counter() - begun)
         require(answer == number)
     return _percentiles(seconds)

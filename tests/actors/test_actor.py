@@ -8,13 +8,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pykka import ActorDeadError, ActorRef, ActorRegistry, Future, ThreadingFuture, Timeout
+from pykka import ActorDeadError, ActorRef, ActorRegistry, Future, ThreadingFuture
 from pykka.messages import _ActorStop
 
 from connect_actor.actors.actor import ANSWER_LATER, DispatchedActor, mailbox_of, signal
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.actors.mailbox import Envelope, MailboxFullError
 from connect_actor.errors import OverloadedError
+from tests.support.futures import result
 from tests.support.process import PATIENCE
 
 
@@ -24,16 +25,6 @@ async def on_loop() -> AsyncIterator[Dispatcher]:
     yield Dispatcher(asyncio.get_running_loop())
     for stopping in ActorRegistry.stop_all(block=False):
         await result(stopping)
-
-
-async def result(future: Future[Any]) -> Any:  # noqa: ANN401 - what was asked for
-    """Return a future's result as soon as it is there, without blocking the loop."""
-    async with asyncio.timeout(PATIENCE):
-        while True:
-            try:
-                return future.get(timeout=0)
-            except Timeout:
-                await asyncio.sleep(0)
 
 
 class Worker(DispatchedActor):

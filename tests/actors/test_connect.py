@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from connect_actor.actors.commands import Close, Decrypt, Encrypt, Establish, Restore
-from connect_actor.actors.phases import EXPIRED_IS_KEPT
+from connect_actor.actors.phases.running import EXPIRED_IS_KEPT
 from connect_actor.errors import (
     ActorCrashedError,
     AuthenticationFailedError,

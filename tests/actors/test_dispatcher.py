@@ -8,9 +8,10 @@ from unittest.mock import Mock
 import pytest
 from pykka import ActorDeadError, ActorRef, ActorRegistry
 
-from connect_actor.actors.actor import DispatchedActor, mailbox_of, signal
+from connect_actor.actors.actor import DispatchedActor, ask, mailbox_of, signal
 from connect_actor.actors.dispatcher import PASS_SECONDS, TURN_SECONDS, Dispatcher
 from connect_actor.reply import AwaitedReply
+from tests.support.futures import result
 from tests.support.house import until
 from tests.support.process import PATIENCE
 
@@ -262,7 +263,7 @@ async def test_busy_actors_leave_the_loop_its_share() -> None:
     # Without a bound on passes, none of these would ever return.
     await asyncio.sleep(0.001)
     for ref in refs:
-        assert await ref.stop(block=False) is True
+        assert await result(ref.stop(block=False)) is True
 
 
 async def test_a_turn_that_raises_ends_neither_the_pass_nor_the_loop(
@@ -305,13 +306,13 @@ def test_the_loops_own_thread_wakes_it_without_a_system_call(
 
     async def talk() -> None:
         ref = Echo.start(dispatcher=dispatcher)
-        await ref.ask("hello", block=False)
+        await ask(ref, "hello")
         woken, soon = woken_by(loop.call_soon_threadsafe), woken_by(loop.call_soon)
         for number in range(10):
             ref.tell(number)
         assert woken_by(loop.call_soon) == soon + 1
-        await ref.ask("hello", block=False)
-        await ref.stop(block=False)
+        await ask(ref, "hello")
+        await result(ref.stop(block=False))
         assert woken_by(loop.call_soon_threadsafe) == woken
 
     loop.run_until_complete(talk())

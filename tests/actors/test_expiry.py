@@ -13,7 +13,7 @@ import pytest
 from connect_actor.actors import expiry
 from connect_actor.actors.commands import Encrypt, Restore
 from connect_actor.actors.expiry import ending_expired_channels
-from connect_actor.actors.phases import EXPIRED_IS_KEPT
+from connect_actor.actors.phases.running import EXPIRED_IS_KEPT
 from connect_actor.client import ConnectClient, Identity
 from connect_actor.errors import ChannelExpiredError, ChannelNotFoundError
 from connect_actor.persistence import sqlite

@@ -8,12 +8,17 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from connect_actor.actors import phases
 from connect_actor.actors.actor import ANSWER_LATER
 from connect_actor.actors.commands import CommitFailed
 from connect_actor.actors.connect import ConnectActor
 from connect_actor.actors.mailbox import Envelope, Mailbox
 from connect_actor.actors.permits import Permit, RecoveryPermits
+from connect_actor.actors.phases import recovering
+from connect_actor.actors.phases.recovering import Recovering
+from connect_actor.actors.phases.reports import CannotLoad, NothingStored
+from connect_actor.actors.phases.running import Running
+from connect_actor.actors.phases.stash import Stash
+from connect_actor.actors.phases.writing import SessionWriter, _Answer
 from connect_actor.actors.router import Router, _Waiting
 from connect_actor.errors import ConnectError, OverloadedError, StorageError, WriteRejectedError
 from connect_actor.persistence import committer as committing
@@ -55,22 +60,22 @@ def _replacing(owner: object, **changes: Any) -> Any:  # noqa: ANN401 - a patche
 
 @_mutant
 def answers_before_the_commit() -> Iterator[None]:
-    append = phases.Running._append
+    append = SessionWriter.append
 
-    def hasty(self: phases.Running, kind: RecordKind, payload: bytes, result: object) -> None:
+    def hasty(self: SessionWriter, kind: RecordKind, payload: bytes, result: object) -> None:
         sender = self._actor.sender
         self._actor.sender = None
         append(self, kind, payload, result)
         if sender is not None:
             sender.answer(result)
 
-    with _replacing(phases.Running, _append=hasty):
+    with _replacing(SessionWriter, append=hasty):
         yield
 
 
 @_mutant
 def goes_on_after_a_failed_commit() -> Iterator[None]:
-    with _replacing(phases.Running, _discard=lambda _: None):
+    with _replacing(Running, _discard=lambda _: None):
         yield
 
 
@@ -85,41 +90,41 @@ def discards_only_when_its_turn_comes() -> Iterator[None]:
 
 @_mutant
 def says_that_an_unknown_write_has_succeeded() -> Iterator[None]:
-    settle = phases._Answer.settle
+    settle = _Answer.settle
 
-    def hopeful(self: phases._Answer, error: StorageError | None) -> None:
+    def hopeful(self: _Answer, error: StorageError | None) -> None:
         if error is not None:
-            self._running._actor.interrupt(CommitFailed(self._running))
+            self._writer._actor.interrupt(CommitFailed(self._writer))
         settle(self, None)
 
-    with _replacing(phases._Answer, settle=hopeful):
+    with _replacing(_Answer, settle=hopeful):
         yield
 
 
 @_mutant
 def refuses_without_waiting_for_what_the_refusal_rests_on() -> Iterator[None]:
-    with _replacing(phases.Running, receive=phases.Running._receive):
+    with _replacing(Running, receive=Running._receive):
         yield
 
 
 @_mutant
 def tells_where_a_channel_stands_before_that_is_durable() -> Iterator[None]:
-    with _replacing(phases.Running, _answer_when_durable=lambda _, result: result):
+    with _replacing(SessionWriter, answer_when_durable=lambda _, result: result):
         yield
 
 
 @_mutant
 def says_closed_before_the_end_is_durable() -> Iterator[None]:
-    close = phases.Running._close
+    close = Running._close
 
-    def hasty(self: phases.Running, deadline: float | None) -> object:
+    def hasty(self: Running, deadline: float | None) -> object:
         sender, self._actor.sender = self._actor.sender, None
         close(self, deadline)
         if sender is not None:
             sender.answer(None)
         return ANSWER_LATER
 
-    with _replacing(phases.Running, _close=hasty):
+    with _replacing(Running, _close=hasty):
         yield
 
 
@@ -203,7 +208,7 @@ def recovers_without_the_last_record() -> Iterator[None]:
             records = records[:-1]
         return rebuild(Recovery(recovery.snapshot, records, recovery.highest_sequence_number))
 
-    with _replacing(phases, rebuild=without_the_last):
+    with _replacing(recovering, rebuild=without_the_last):
         yield
 
 
@@ -236,13 +241,13 @@ def caches_what_changes() -> Iterator[None]:
 def serves_while_it_recovers() -> Iterator[None]:
     """A channel that could not be read is taken for one that is not there."""
 
-    def give_up(self: phases.Recovering, error: StorageError) -> None:
+    def give_up(self: Recovering, error: StorageError) -> None:
         del error
         self._permit.give_back()
-        self._actor.become(phases.Vacant(self._actor, 0))
+        self._actor.report(NothingStored(0))
         self._stash.replay(self._actor)
 
-    with _replacing(phases.Recovering, _give_up=give_up):
+    with _replacing(Recovering, _give_up=give_up):
         yield
 
 
@@ -289,12 +294,12 @@ def forgets_who_waits_for_a_passivating_actor() -> Iterator[None]:
 
 @_mutant
 def replays_the_stash_in_reverse() -> Iterator[None]:
-    def replay(self: phases._Stash, actor: ConnectActor) -> None:
+    def replay(self: Stash, actor: ConnectActor) -> None:
         while self._waiting:
             command, sender = self._waiting.pop()
             actor.handle(command, sender)
 
-    with _replacing(phases._Stash, replay=replay):
+    with _replacing(Stash, replay=replay):
         yield
 
 
@@ -359,17 +364,17 @@ def gives_a_permit_back_twice() -> Iterator[None]:
 
 @_mutant
 def keeps_the_permit_of_a_recovery_that_fails() -> Iterator[None]:
-    def give_up(self: phases.Recovering, error: StorageError) -> None:
+    def give_up(self: Recovering, error: StorageError) -> None:
         self._stash.refuse(error)
-        self._actor.become(phases.Stopping(self._actor, error))
+        self._actor.report(CannotLoad(error))
 
-    with _replacing(phases.Recovering, _give_up=give_up):
+    with _replacing(Recovering, _give_up=give_up):
         yield
 
 
 @_mutant
 def keeps_the_permit_of_an_actor_that_dies_loading() -> Iterator[None]:
-    with _replacing(phases.Recovering, leave=lambda _: None):
+    with _replacing(Recovering, leave=lambda _: None):
         yield
 
 

@@ -13,9 +13,9 @@ from hashlib import sha256
 from typing import Self
 from unittest.mock import patch
 
-from connect_actor.actors import phases
 from connect_actor.actors.commands import Close, Command, Decrypt, Encrypt, Establish, Restore
 from connect_actor.actors.dispatcher import PASS_SECONDS
+from connect_actor.actors.phases import running
 from connect_actor.errors import ConnectError
 from connect_actor.persistence.contract import Batch, Record
 from connect_actor.protocol.session import Session
@@ -97,7 +97,7 @@ class World:
         self._peers_made = 0
         self._logs = _LogWatch(self._hear)
         # So that messages which take a turn of their own, since they skip many, are no rarity.
-        self._free_work = patch.object(phases, "FREE_WORK", 0)
+        self._free_work = patch.object(running, "FREE_WORK", 0)
         self.journal = SimulatedJournal(self._violations.append)
         self.ledger = Ledger(self.journal, self.faults, self._violations.append, self._note)
         self.peers = [self._new_peer() for _ in range(shape.channels)]

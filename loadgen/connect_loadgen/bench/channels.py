@@ -9,8 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import uvloop
+from pykka.messages import _ActorStop
 
-from connect_actor.actors.actor import DispatchedActor
+from connect_actor.actors.actor import DispatchedActor, ask
 from connect_actor.actors.commands import Close, Encrypt, Establish
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.keys.keyring import KeyRing
@@ -71,10 +72,9 @@ def _start_and_stop(_: int) -> Iterator[Operation]:
 
     async def live() -> int:
         refs = [_Counter.start(dispatcher=dispatcher) for _ in range(_ACTORS)]
-        answers = [await ref.ask(number, block=False) for number, ref in enumerate(refs)]
-        stops = [ref.stop(block=False) for ref in refs]
-        for stop in stops:
-            await stop
+        answers = [await ask(ref, number) for number, ref in enumerate(refs)]
+        for ref in refs:
+            await ask(ref, _ActorStop())
         return sum(answers)
 
     try:

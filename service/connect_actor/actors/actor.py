@@ -42,8 +42,9 @@ from connect_actor.actors.mailbox import (
     refuse,
 )
 from connect_actor.actors.registry import use_ordered_registry
+from connect_actor.reply import AwaitedReply
 
-__all__ = ["ANSWER_LATER", "DispatchedActor", "mailbox_of", "signal"]
+__all__ = ["ANSWER_LATER", "DispatchedActor", "ask", "mailbox_of", "signal"]
 
 # What Pykka itself does something about, before ``on_receive``.
 _FOR_PYKKA = frozenset({_ActorStop, ProxyCall, ProxyGetAttr, ProxySetAttr})
@@ -282,6 +283,19 @@ def mailbox_of(ref: ActorRef[Any]) -> Mailbox:
     if not isinstance(inbox, Mailbox):
         raise TypeError(f"{ref} is no dispatched actor")
     return inbox
+
+
+def ask(ref: ActorRef[Any], message: object) -> AwaitedReply:
+    """Ask a dispatched actor for an answer that a task of its event loop awaits.
+
+    ``ActorRef.ask`` gives Pykka's own future, which can only be waited for by blocking a thread.
+
+    Raises:
+        TypeError: the actor is of another type.
+    """
+    reply = AwaitedReply()
+    mailbox_of(ref).put_asked(message, reply)
+    return reply
 
 
 def signal(ref: ActorRef[Any], message: object) -> None:

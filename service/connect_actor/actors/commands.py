@@ -136,8 +136,8 @@ class RecoveryFailed(NamedTuple):
 class CommitFailed(NamedTuple):
     """A record of this actor is not known to be durable."""
 
-    phase: object
-    """The phase that wrote it: an actor that has recovered since need not mind."""
+    writer: object
+    """What wrote it: it is of no more interest to an actor that has recovered since."""
 
 
 class Ended(NamedTuple):

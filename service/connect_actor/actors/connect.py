@@ -1,10 +1,7 @@
 """The connect actor: the one owner of one channel's session.
 
-It is always in exactly one phase (``actors.phases``), which says what a message means:
-
-    AwaitingPermit → Recovering → Running ⇄ (a failed commit: back to AwaitingPermit)
-                          ↓           ↓
-                        Vacant     Stopping
+It is always in exactly one phase (``actors.phases``), which says what a message means. A phase
+reports what has happened, and ``TRANSITIONS`` says which one follows.
 
 Rules that hold in every phase:
 
@@ -17,17 +14,36 @@ Rules that hold in every phase:
 """
 
 import logging
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from connect_actor.actors.actor import ANSWER_LATER, DispatchedActor
 from connect_actor.actors.commands import Command, CommitFailed, Passivate
 from connect_actor.actors.environment import ConnectEnvironment, Guardian
-from connect_actor.actors.phases import AwaitingPermit, Crashed, Phase
-from connect_actor.errors import ActorCrashedError, ConnectError
+from connect_actor.actors.phases.awaiting_permit import AwaitingPermit
+from connect_actor.actors.phases.leaving import BEING_CLOSED, Closing, Crashed, Saving, Stopping
+from connect_actor.actors.phases.phase import Phase
+from connect_actor.actors.phases.recovering import Recovering
+from connect_actor.actors.phases.reports import (
+    CannotLoad,
+    ClosingBegun,
+    Discarded,
+    Established,
+    Finished,
+    Loaded,
+    NothingStored,
+    Passivated,
+    Permitted,
+    SavingBegun,
+)
+from connect_actor.actors.phases.running import Running
+from connect_actor.actors.phases.vacant import Vacant
+from connect_actor.actors.phases.writing import SessionWriter
+from connect_actor.errors import ActorCrashedError, ChannelNotFoundError, ConnectError
 from connect_actor.observe.tracing import id_of
 from connect_actor.reply import Reply
 
-__all__ = ["ConnectActor"]
+__all__ = ["TRANSITIONS", "ConnectActor"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,9 +72,10 @@ class ConnectActor(DispatchedActor):
         """The name of the current phase."""
         return type(self._phase).__name__
 
-    def become(self, phase: Phase) -> None:
-        """Go on in another phase."""
-        self._phase = phase
+    def report(self, report: object) -> None:
+        """Take a phase's report, and go on in the phase that follows."""
+        _, make = TRANSITIONS[type(self._phase), type(report)]
+        self._phase = phase = make(self, report)
         phase.enter()
 
     def on_start(self) -> None:
@@ -129,3 +146,59 @@ class ConnectActor(DispatchedActor):
         return ActorCrashedError(
             "the channel's actor failed and restarts from the journal: try again after a pause"
         )
+
+
+def _load(actor: ConnectActor, loaded: Loaded) -> Phase:
+    session = loaded.session
+    numbers = loaded.sequence_number, loaded.snapshot_number
+    return Running(actor, session, SessionWriter(actor, session, *numbers))
+
+
+def _establish(actor: ConnectActor, established: Established) -> Phase:
+    session = established.session
+    writer = SessionWriter(actor, session, established.sequence_number, 0)
+    writer.begin()
+    return Running(actor, session, writer)
+
+
+def _stop(actor: ConnectActor, _: object) -> Phase:
+    return Stopping(actor)
+
+
+def _load_again(actor: ConnectActor, _: object) -> Phase:
+    return AwaitingPermit(actor)
+
+
+def _refuse(actor: ConnectActor, failure: CannotLoad) -> Phase:
+    return Stopping(actor, failure.error)
+
+
+TRANSITIONS: Mapping[
+    tuple[type[Phase], type], tuple[type[Phase], Callable[[ConnectActor, Any], Phase]]
+] = {
+    (AwaitingPermit, Permitted): (
+        Recovering,
+        lambda actor, given: Recovering(actor, given.stash, given.permit),
+    ),
+    (AwaitingPermit, CannotLoad): (Stopping, _refuse),
+    (Recovering, Loaded): (Running, _load),
+    (Recovering, NothingStored): (
+        Vacant,
+        lambda actor, nothing: Vacant(actor, nothing.sequence_number),
+    ),
+    (Recovering, CannotLoad): (Stopping, _refuse),
+    (Vacant, Established): (Running, _establish),
+    (Vacant, Passivated): (Stopping, _stop),
+    (Running, Discarded): (AwaitingPermit, _load_again),
+    (Running, ClosingBegun): (Closing, lambda actor, begun: Closing(actor, begun.writer)),
+    (Running, SavingBegun): (Saving, lambda actor, _: Saving(actor)),
+    (Running, Passivated): (Stopping, _stop),
+    (Saving, Finished): (Stopping, _stop),
+    (Closing, Finished): (
+        Stopping,
+        lambda actor, _: Stopping(actor, ChannelNotFoundError(BEING_CLOSED)),
+    ),
+    (Closing, Discarded): (AwaitingPermit, _load_again),
+}
+"""By phase and report: the phase that follows, and what makes it. A crash leads to ``Crashed``
+from each of them."""

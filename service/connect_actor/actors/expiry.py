@@ -21,7 +21,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from connect_actor.actors.environment import ConnectEnvironment
-from connect_actor.actors.phases import EXPIRED_IS_KEPT
+from connect_actor.actors.phases.running import EXPIRED_IS_KEPT
 from connect_actor.actors.router import Router
 from connect_actor.persistence.contract import CorruptRecordError, Journal, JournalError
 
