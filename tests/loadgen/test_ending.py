@@ -24,6 +24,7 @@ from connect_loadgen.bench.workers import Timed
 from connect_loadgen.crash.command import run_crash
 from connect_loadgen.crash.settings import CrashSettings
 from connect_loadgen.drive.load import Progress
+from connect_loadgen.drive.transport import TransportError
 from connect_loadgen.experiment.bounds import Verdict
 from connect_loadgen.experiment.model import Probe
 from connect_loadgen.experiment.results import Result, Round, Side
@@ -215,7 +216,7 @@ def test_a_comparison_that_is_ended_has_its_complete_rounds() -> None:
             ["saturated, 1 of 2 rounds", "paced", "capacity", "routers"],
         ),
         ("capacity, round 1 of 1", (2, 2, 0, 0), ["capacity", "routers"]),
-        ("shapes, 1 of", (2, 2, 1, 1), []),
+        ("usual: as configured", (2, 2, 1, 1), []),
     ],
 )
 @needs_hook
@@ -240,6 +241,31 @@ def test_an_audit_that_is_ended_judges_what_it_has_and_says_what_is_left_out(
     page = render(page_of(result, audit.LOOK))
     for text in (page, shown_of("audit", result)):
         assert "DH ratchet every: 1" in text.partition("Left out: ")[2]
+
+
+@needs_hook
+def test_a_shape_that_can_not_be_measured_takes_nothing_from_an_audit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    search_made_up(monkeypatch)
+
+    async def run_trial(
+        _: Variant, load_: LoadSettings, __: Progress, *, recovers: bool = True
+    ) -> Round:
+        await asyncio.sleep(0)
+        if load_.channels == 1:
+            raise TransportError("refused")
+        return round_of("full" if recovers else "memory", 1, load())
+
+    monkeypatch.setattr(trial, "run_trial", run_trial)
+    settings = load_settings(AuditSettings, ["--quick", "--rounds=1"], {})
+    result = run_ended(audit.run_audit, settings, CommandProgress())
+    assert sorted(result.faults) == [
+        f"channels: 1/{name}, round 1: refused" for name in ("cached", "differential", "full")
+    ]
+    assert result.exit is Exit.WRONG
+    assert result.sides["message: 16 KiB/full"].rounds
+    assert len(result.answer) <= 5
 
 
 def search_made_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """How operations reach the service, and what is told when they don't."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -17,6 +18,7 @@ from connect_actor.v1.connect_pb2_grpc import (
     ConnectServiceServicer,
     add_ConnectServiceServicer_to_server,
 )
+from connect_loadgen.drive.channels import _skip_messages
 from connect_loadgen.drive.transport import (
     MAX_FRAME_BYTES,
     StreamTransport,
@@ -27,7 +29,7 @@ from connect_loadgen.drive.transport import (
 )
 from connect_loadgen.service.endpoint import Endpoint
 from connect_loadgen.settings.load import RunSettings, load_settings
-from tests.support.loads import PacedService, echo, failure
+from tests.support.loads import EchoEnd, PacedService, echo, failure
 from tests.support.process import PATIENCE
 
 FULL = status_of(OverloadedError("full"))
@@ -200,3 +202,24 @@ async def test_a_failure_of_the_transport_ends_the_asking() -> None:
     asyncio.get_running_loop().call_later(0.01, service.fail, TransportError("it broke"))
     with pytest.raises(TransportError, match="it broke"):
         await ask_all(service, encrypts(1), patience=PATIENCE)
+
+
+# --- Held keys ------------------------------------------------------------------------------------
+
+
+async def test_messages_ahead_of_others_come_as_fast_as_the_service_lets_them() -> None:
+    asked: Counter[int] = Counter()
+
+    def refuse_once(operation: wire.Operation) -> wire.OperationResult:
+        asked[operation.operation_id] += 1
+        is_first = asked[operation.operation_id] == 1
+        return failure(operation, FULL.code) if is_first else echo(operation)
+
+    settings = load_settings(RunSettings, ["--skipped-keys=3"], {})
+    ends = [EchoEnd(number) for number in range(1, 20)]
+    await _skip_messages(PacedService(batch=8, answer=refuse_once), ends, settings)
+    assert asked == dict.fromkeys(range(1, 20), 2)
+    unknown = grpc.StatusCode.NOT_FOUND.value[0]
+    broken = PacedService(batch=8, answer=lambda operation: failure(operation, unknown))
+    with pytest.raises(TransportError, match="refused a message ahead"):
+        await _skip_messages(broken, ends, settings)
