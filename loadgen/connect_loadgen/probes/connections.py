@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections import Counter
 
-from connect_actor.process.descriptors import raise_descriptor_limit
+from connect_actor.process.program import raise_descriptor_limit
 from connect_loadgen.drive.idle import hold_connections
 from connect_loadgen.drive.lines import Lines, Outcome, p99_of
 from connect_loadgen.drive.load import Progress

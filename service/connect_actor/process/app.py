@@ -28,12 +28,11 @@ from connect_actor.persistence.restoring import finish_restore
 from connect_actor.persistence.sqlite import SqliteJournal
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.process.access import Access
-from connect_actor.process.announcement import announce_ready
 from connect_actor.process.collector import ServiceCollector, Sources
-from connect_actor.process.descriptors import raise_descriptor_limit
 from connect_actor.process.key_reload import KEY_RETRY, KeyReload
 from connect_actor.process.limits import channel_limits, connection_bounds, work_bounds
 from connect_actor.process.paths import IDENTITY_FILE, journal_file, key_source, make_private
+from connect_actor.process.program import announce_ready, raise_descriptor_limit
 from connect_actor.process.shares import require_layout
 from connect_actor.protocol import message_step
 from connect_actor.rpc.server import ConnectionBounds, RpcServer

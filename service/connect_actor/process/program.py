@@ -13,7 +13,9 @@ An error that nothing expects becomes one line, or a traceback, and an exit code
 """
 
 import io
+import json
 import os
+import resource
 import select
 import signal
 import sys
@@ -33,11 +35,20 @@ from connect_actor.process.exit_codes import (
     UNSHOWN,
 )
 
-__all__ = ["detach_output", "finish_output", "in_words", "run_program"]
+__all__ = [
+    "announce_ready",
+    "detach_output",
+    "finish_output",
+    "in_words",
+    "raise_descriptor_limit",
+    "run_program",
+]
 
 # Seconds that the last lines of a service may take to be written: its reader may have stalled.
 _LAST_LINES = 2.0
 _OWNER = 0o700
+# Linux's own limit for one process (fs.nr_open), unless it was changed.
+_UNLIMITED = 1 << 20
 
 
 def run_program(name: str, command: Callable[[], int]) -> int:
@@ -91,6 +102,29 @@ def finish_output() -> None:
             stream.finish(max(until - time.monotonic(), 0))
         else:
             stream.flush()
+
+
+def announce_ready(*, listen: str, metrics: str, identity: str) -> None:
+    """Print one line of JSON, once calls are served: addresses, identity (hex) and process id.
+
+    Nothing else is printed on a service's standard output.
+    """
+    ready = {"event": "ready", "listen": listen, "metrics": metrics, "identity": identity}
+    sys.stdout.write(json.dumps({**ready, "pid": os.getpid()}) + "\n")
+    sys.stdout.flush()
+
+
+def raise_descriptor_limit() -> int:
+    """Raise this process's soft limit of file descriptors to the hard one; return what holds.
+
+    Every connection takes a descriptor, and the usual soft limit is low.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _UNLIMITED if hard == resource.RLIM_INFINITY else hard
+    with suppress(OSError, ValueError):  # the system may refuse
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+        return most
+    return soft
 
 
 def _take_what_is_inherited() -> "_Output":

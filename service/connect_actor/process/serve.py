@@ -14,10 +14,9 @@ from connect_actor.network.addresses import ListenError
 from connect_actor.observe.logs import configure_logging
 from connect_actor.persistence.contract import JournalError, JournalHangsError
 from connect_actor.process.app import OTHER_DESCRIPTORS, serve
-from connect_actor.process.descriptors import raise_descriptor_limit
 from connect_actor.process.exit_codes import CANNOT_START, RIGHT, USAGE
 from connect_actor.process.hardening import forbid_dumps, lock_memory
-from connect_actor.process.program import detach_output, finish_output
+from connect_actor.process.program import detach_output, finish_output, raise_descriptor_limit
 from connect_actor.settings import Settings, SettingsError, load_settings
 
 __all__ = ["run", "run_process"]

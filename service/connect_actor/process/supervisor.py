@@ -25,9 +25,9 @@ from typing import Any
 import connect_actor
 from connect_actor.network.addresses import ListenError, parse_host_port
 from connect_actor.observe.exposition import serve_collector
-from connect_actor.process.announcement import announce_ready
 from connect_actor.process.exit_codes import RIGHT, UNHEALTHY
 from connect_actor.process.heartbeat import BEAT_SECONDS
+from connect_actor.process.program import announce_ready
 from connect_actor.process.worker_metrics import WorkersCollector
 from connect_actor.settings import Settings
 from connect_actor.workers.address import reserved
