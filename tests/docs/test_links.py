@@ -21,6 +21,10 @@ _LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"")
 _CODE = re.compile(r"^```.*?^```|^(?: {4}|\t).*?$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 _MENTION = re.compile(r"(?<![\w/])docs/[\w/-]+\.(?:md|cfg|png|svg)(?:#[\w-]+)?")
 
+_SOURCE = re.compile(
+    r"`((?:service|loadgen|tests|benchmarks|grafana|examples|deploy)/[\w./-]+\.(?:py|c|toml|yml|yaml))`"
+)
+
 
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
@@ -66,6 +70,12 @@ def test_every_page_that_code_or_messages_name_exists() -> None:
         mentions = _MENTION.findall(path.read_text(errors="replace"))
         faults += [f"{file}: {found}" for link in mentions if (found := fault(ROOT / "x", link))]
     assert faults == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_source_file_that_a_page_names_exists(page: Path) -> None:
+    named = set(_SOURCE.findall(page.read_text()))
+    assert {path for path in named if not (ROOT / path).exists()} == set()
 
 
 def test_the_index_leads_to_every_page() -> None:
