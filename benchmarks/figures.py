@@ -42,7 +42,7 @@ from benchmarks.rounds import require
 from connect_actor.client import ConnectClient, ExchangeStream, Identity
 from connect_actor.network.connections import http_get
 from connect_actor.persistence.contract import Journal
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.protocol.wire import payload_to_wire
 from connect_actor.v1 import connect_pb2 as wire
 from connect_loadgen.bench.sessions import now

@@ -27,7 +27,7 @@ from connect_actor.clock import ServiceClock
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.committer import Committer
 from connect_actor.persistence.contract import Journal
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.protocol.handshake import ChannelLimits, Initiation, connect_id_of
 from connect_actor.protocol.keys import Identity

@@ -39,7 +39,7 @@ from benchmarks.rounds import better_by, require, rounds_from_arguments, spread
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot, SnapshotCriteria
 from connect_actor.persistence.sealing import Sealer
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 
 # Ids as the service's: 63 random bits.
 CHANNELS = random.Random(1).sample(range(1, 2**63), 1_000)

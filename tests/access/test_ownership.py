@@ -32,7 +32,7 @@ from connect_actor.persistence.contract import (
     Snapshot,
 )
 from connect_actor.persistence.memory import MemoryJournal
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.persistence.strategies import Differential
 from connect_actor.protocol.handshake import connect_id_of
 from connect_actor.reply import AwaitedReply

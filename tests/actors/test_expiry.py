@@ -16,9 +16,9 @@ from connect_actor.actors.expiry import ending_expired_channels
 from connect_actor.actors.phases.running import EXPIRED_IS_KEPT
 from connect_actor.client import ConnectClient, Identity
 from connect_actor.errors import ChannelExpiredError, ChannelNotFoundError
-from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import CorruptRecordError, Journal
 from connect_actor.persistence.memory import MemoryJournal
+from connect_actor.persistence.sqlite import journal as journals
 from connect_actor.process.paths import journal_file
 from connect_actor.protocol.handshake import DEFAULT_LIFETIME, ChannelLimits
 from connect_loadgen.service.process import ServiceOptions, ServiceProcess
@@ -102,7 +102,7 @@ def test_expired_channels_leave_the_journal_and_no_other_is_loaded(open_journal:
 def test_nothing_of_an_expired_channel_is_left_in_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sqlite, "ERASED_WITHIN", 0.0)
+    monkeypatch.setattr(journals, "ERASED_WITHIN", 0.0)
     path = tmp_path / "journal.db"
 
     def stored() -> list[bytes]:

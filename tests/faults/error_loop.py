@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from connect_actor.persistence import sqlite
+from connect_actor.persistence.sqlite import journal as journals
 from tests.faults.shim import FAULTS, Call, Fault, Shim
 from tests.faults.workload import COMMITS, Run
 from tests.support.journals import EAGER_UPKEEP
@@ -87,7 +87,7 @@ def _try(shim: Shim, fault: Fault, first: int, times: int, figures: Figures) -> 
 def main() -> int:
     """Print figures as JSON."""
     for name, value in EAGER_UPKEEP.items():
-        setattr(sqlite, name, value)
+        setattr(journals, name, value)
     stride = int(sys.argv[1])
     shim = Shim(Path(os.environ["FAULTS_CONTROL"]))
     figures = Figures()

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import JournalVersionError
+from connect_actor.persistence.sqlite import journal as journals
 from tests.faults.disk import Disk, Files, Operation, load, mark, read_trace, save
 from tests.faults.error_loop import scratch
 from tests.faults.shim import FAULTS, Call, Shim
@@ -216,7 +216,7 @@ def _failures(syncs: int, plan: Plan) -> Iterator[tuple[int, int]]:
 def main() -> int:
     """Print figures as JSON; ``wrong`` says what did go wrong."""
     for name, value in EAGER_UPKEEP.items():
-        setattr(sqlite, name, value)
+        setattr(journals, name, value)
     bench = _Bench(Shim(Path(os.environ["FAULTS_CONTROL"])), Plan(**json.loads(sys.argv[1])))
     plain = bench.record("all goes well")
     bench.crash(plain)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import (
     Batch,
     JournalError,
@@ -21,6 +20,7 @@ from connect_actor.persistence.contract import (
     RecordKind,
     Snapshot,
 )
+from connect_actor.persistence.sqlite import journal as journals
 from tests.faults.conftest import SEED, THOROUGH
 from tests.faults.disk import Files, load, save
 from tests.faults.error_loop import scratch
@@ -38,7 +38,7 @@ Try = Callable[[Files], Awaitable[Verdict]]
 def cleaned(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Remove from a journal what no recovery needs."""
     for name, value in EAGER_UPKEEP.items():
-        monkeypatch.setattr(sqlite, name, value)
+        monkeypatch.setattr(journals, name, value)
     journal = sqlite_journal(directory / "journal.db")
     while journal.upkeep():
         pass

@@ -9,7 +9,7 @@ from connect_actor.actors.commands import Encrypt
 from connect_actor.errors import WriteRejectedError, WriteUncertainError
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Batch, Record, RecordKind
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from tests.support.house import House, answer, until
 from tests.support.journals import Script
 from tests.support.meter import Meter

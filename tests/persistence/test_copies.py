@@ -11,9 +11,9 @@ import pytest
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.backup import back_up
 from connect_actor.persistence.contract import Batch, JournalVersionError
-from connect_actor.persistence.restoring import restore
-from connect_actor.persistence.sqlite import SqliteJournal
-from connect_actor.persistence.sqlite_file import file_id, newest_epoch
+from connect_actor.persistence.sqlite.journal import SqliteJournal
+from connect_actor.persistence.sqlite.restoring import restore
+from connect_actor.persistence.sqlite.schema import file_id, newest_epoch
 from tests.persistence.journal_conformance import CHANNEL, change, numbers
 
 KEYS = KeyRing.of(bytes(range(32)))

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import Batch, CorruptRecordError, JournalVersionError
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite import journal as journals
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from tests.persistence.journal_conformance import change, closed, numbers, snapshot
 
 KEY = bytes(range(32))
@@ -94,7 +94,7 @@ def test_a_row_that_is_lost_under_a_running_service_is_not_cleaned_away(
     journal.commit(Batch([change(4, NEW)], [snapshot(4, channel=NEW)]))
     journal.commit(Batch([change(5, NEW)]))
     journal._usable().connection.execute("DELETE FROM log WHERE number = 3")
-    monkeypatch.setattr(sqlite, "_MIN_DEAD", 0)
+    monkeypatch.setattr(journals, "_MIN_DEAD", 0)
     while journal.upkeep():
         pass
     journal.close()
@@ -127,7 +127,7 @@ def test_a_journal_has_room_for_more_rows_than_32_bits_count(
     journal.commit(Batch([change(1, OLD)]))
     journal.commit(Batch([change(1, OTHER), closed(2, OTHER)]))
     assert numbers(journal.read(OLD)) == [1]
-    monkeypatch.setattr(sqlite, "_MIN_DEAD", 0)
+    monkeypatch.setattr(journals, "_MIN_DEAD", 0)
     while journal.upkeep():
         pass
     journal.close()

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import (
     Batch,
     CorruptRecordError,
@@ -38,8 +37,9 @@ from connect_actor.persistence.sealing import (
     snapshot_context,
     state_context,
 )
-from connect_actor.persistence.sqlite import SqliteJournal
-from connect_actor.persistence.sqlite_file import know_epochs, open_for_reading
+from connect_actor.persistence.sqlite import journal as journals
+from connect_actor.persistence.sqlite.journal import SqliteJournal
+from connect_actor.persistence.sqlite.schema import know_epochs, open_for_reading
 from connect_actor.protocol import primitives
 from connect_actor.protocol.changes import Change, InconsistentChangeError, Sent, decode_change
 from connect_actor.protocol.payload import Payload
@@ -55,7 +55,7 @@ STRATEGIES = ["full", "cached", "differential"]
 @pytest.fixture(autouse=True)
 def prompt_erasure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let upkeep erase at once what it erases within a second otherwise."""
-    monkeypatch.setattr(sqlite, "ERASED_WITHIN", 0.0)
+    monkeypatch.setattr(journals, "ERASED_WITHIN", 0.0)
 
 
 def open_journal(directory: Path) -> SqliteJournal:

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence import admission, cleaning, log_index, log_rows, owners, sqlite
+from connect_actor.persistence import admission, log_index, log_rows
 from connect_actor.persistence.contract import (
     Batch,
     CorruptRecordError,
@@ -30,7 +30,9 @@ from connect_actor.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite import cleaning, owners
+from connect_actor.persistence.sqlite import journal as journals
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.persistence.verification import verify
 
 KEYS = KeyRing.of(bytes(range(32)))
@@ -42,8 +44,8 @@ Row = tuple[Any, ...]
 
 @pytest.fixture(autouse=True)
 def eager_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite, "_MIN_DEAD", 0)
-    monkeypatch.setattr(sqlite, "_CLEAN_RECORDS", 5)
+    monkeypatch.setattr(journals, "_MIN_DEAD", 0)
+    monkeypatch.setattr(journals, "_CLEAN_RECORDS", 5)
 
 
 def open_at(path: Path) -> SqliteJournal:
@@ -352,7 +354,7 @@ def _the_log_begins_where_it_begins(patched: pytest.MonkeyPatch) -> None:
     def first_row(connection: sqlite3.Connection, *_: object) -> int:
         return int(connection.execute("SELECT min(number) FROM log").fetchone()[0] or 1)
 
-    patched.setattr(sqlite, "first_row", first_row)
+    patched.setattr(journals, "first_row", first_row)
 
 
 def _all_lives_are_one(patched: pytest.MonkeyPatch) -> None:
@@ -374,7 +376,7 @@ def _nobody_looks_for_an_owner_that_is_missing(patched: pytest.MonkeyPatch) -> N
 
 def _any_snapshot_is_the_newest(patched: pytest.MonkeyPatch) -> None:
     patched.setattr(log_index, "stamp_of", lambda _: 0)
-    patched.setattr(sqlite, "stamp_of", lambda _: 0)
+    patched.setattr(journals, "stamp_of", lambda _: 0)
     build = log_index.LogIndex.build
 
     def blind(self: log_index.LogIndex, log: Any, snapshots: Any) -> None:  # noqa: ANN401
@@ -415,8 +417,8 @@ VALUES = [None, -1, 0, 1, 2, 2**62, 2**63 - 1, b"", bytes(28), "text"]
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Histories:
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sqlite, "_MIN_DEAD", 0)
-        patched.setattr(sqlite, "_CLEAN_RECORDS", 5)
+        patched.setattr(journals, "_MIN_DEAD", 0)
+        patched.setattr(journals, "_CLEAN_RECORDS", 5)
         made = Histories(tmp_path_factory.mktemp("written") / "j.db", random.Random(7))
         made.run(150)
     return made

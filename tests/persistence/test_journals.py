@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence import sqlite
 from connect_actor.persistence.contract import (
     Batch,
     CommitFailedError,
@@ -31,7 +30,8 @@ from connect_actor.persistence.contract import (
 )
 from connect_actor.persistence.log_rows import first_place, row_of
 from connect_actor.persistence.memory import MemoryJournal
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite import journal as journals
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from tests.persistence.journal_conformance import (
     CHANNEL,
     DurableJournalConformance,
@@ -47,9 +47,9 @@ KEY = bytes(range(32))
 @pytest.fixture(autouse=True)
 def eager_upkeep(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let upkeep clean and checkpoint at once, in tiny stretches: it has something to do."""
-    monkeypatch.setattr(sqlite, "_MIN_DEAD", 0)
-    monkeypatch.setattr(sqlite, "_CLEAN_RECORDS", 3)
-    monkeypatch.setattr(sqlite, "_CHECKPOINT_AFTER", 0)
+    monkeypatch.setattr(journals, "_MIN_DEAD", 0)
+    monkeypatch.setattr(journals, "_CLEAN_RECORDS", 3)
+    monkeypatch.setattr(journals, "_CHECKPOINT_AFTER", 0)
 
 
 def open_sqlite(path: Path, key: bytes = KEY, strategy: str = "full") -> SqliteJournal:
@@ -123,7 +123,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
         "import sys; from pathlib import Path\n"
         "from connect_actor.persistence.contract import JournalLockedError\n"
         "from connect_actor.keys.keyring import KeyRing\n"
-        "from connect_actor.persistence.sqlite import SqliteJournal\n"
+        "from connect_actor.persistence.sqlite.journal import SqliteJournal\n"
         "keys = KeyRing.of(bytes(range(32)))\n"
         "try: SqliteJournal(Path(sys.argv[1]), keys=keys, strategy='full')\n"
         "except JournalLockedError: sys.exit(7)\n"
@@ -467,7 +467,7 @@ import sys
 from pathlib import Path
 from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 journal = SqliteJournal(Path(sys.argv[1]), keys=KeyRing.of(bytes(range(32))), strategy="full")
 number = journal.highest_sequence_number(1)
 while True:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence import lease, sqlite
 from connect_actor.persistence.contract import Batch, JournalFencedError, JournalLockedError
-from connect_actor.persistence.lease import lease_path, look_at_lease
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite import journal as journals
+from connect_actor.persistence.sqlite import lease
+from connect_actor.persistence.sqlite.journal import SqliteJournal
+from connect_actor.persistence.sqlite.lease import lease_path, look_at_lease
 from tests.persistence.journal_conformance import CHANNEL, change, numbers, snapshot
 
 KEY = bytes(range(32))
@@ -113,7 +114,7 @@ def test_after_a_crash_nobody_waits_for_the_lease(tmp_path: Path) -> None:
     script = (
         "import sys, time; from pathlib import Path\n"
         "from connect_actor.keys.keyring import KeyRing\n"
-        "from connect_actor.persistence.sqlite import SqliteJournal\n"
+        "from connect_actor.persistence.sqlite.journal import SqliteJournal\n"
         "keys = KeyRing.of(bytes(range(32)))\n"
         "journal = SqliteJournal(Path(sys.argv[1]), keys=keys, strategy='full', lease=1e6)\n"
         "print('open', flush=True)\n"
@@ -212,7 +213,7 @@ def test_a_takeover_that_fails_fences_nobody(
     first = open_at(path, clock)
     clock.now += 11 * SECOND
     with monkeypatch.context() as broken:
-        broken.setattr(sqlite, "last_row", lambda _: 1 / 0)
+        broken.setattr(journals, "last_row", lambda _: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             open_at(path, clock)
     first.renew()
@@ -232,7 +233,7 @@ def last_number(path: Path) -> int:
 _STOPPED = """
 import fcntl, os, signal, sys
 from pathlib import Path
-from connect_actor.persistence import sqlite
+from connect_actor.persistence.sqlite import journal as sqlite
 from connect_actor.persistence.contract import Batch, Record, RecordKind
 from connect_actor.keys.keyring import KeyRing
 

@@ -7,8 +7,8 @@ import pytest
 from connect_actor.persistence import opened_rows
 from connect_actor.persistence.contract import Batch, CorruptRecordError
 from connect_actor.persistence.opened_rows import OpenedRows
-from connect_actor.persistence.sqlite import SqliteJournal
-from connect_actor.persistence.sqlite_reader import SqliteReader
+from connect_actor.persistence.sqlite.journal import SqliteJournal
+from connect_actor.persistence.sqlite.reader import SqliteReader
 from tests.persistence.journal_conformance import change, snapshot
 from tests.support.journals import EAGER_UPKEEP, sqlite_journal
 
@@ -72,7 +72,7 @@ def test_rows_that_have_been_cleaned_away_are_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[int]
 ) -> None:
     for name, value in EAGER_UPKEEP.items():
-        monkeypatch.setattr(f"connect_actor.persistence.sqlite.{name}", value)
+        monkeypatch.setattr(f"connect_actor.persistence.sqlite.journal.{name}", value)
     journal = sqlite_journal(tmp_path / "j.db")
     journal.commit(Batch([change(1, 1), change(1, 2)]))
     for number in range(2, 8):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence import backup, restoring, sqlite, sqlite_file
+from connect_actor.persistence import backup
 from connect_actor.persistence.backup import back_up
 from connect_actor.persistence.contract import (
     Batch,
@@ -24,9 +24,11 @@ from connect_actor.persistence.contract import (
     SnapshotCriteria,
 )
 from connect_actor.persistence.inspection import inspect_journal
-from connect_actor.persistence.lease import WriterLease, look_at_lease
-from connect_actor.persistence.restoring import Restored, finish_restore, restore
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite import journal as journals
+from connect_actor.persistence.sqlite import restoring, schema
+from connect_actor.persistence.sqlite.journal import SqliteJournal
+from connect_actor.persistence.sqlite.lease import WriterLease, look_at_lease
+from connect_actor.persistence.sqlite.restoring import Restored, finish_restore, restore
 from connect_actor.persistence.verification import verify
 from tests.persistence.journal_conformance import change, numbers, snapshot
 
@@ -133,7 +135,7 @@ def test_commits_during_a_backup_neither_wait_for_it_nor_show_in_it(
         assert journal.commit(Batch([change(next(between), A)])) == []
         return 0
 
-    connected = sqlite_file.connect
+    connected = schema.connect
     with monkeypatch.context() as patched:
         patched.setattr(backup, "connect", lambda path: Copy(connected(path)))
         made = back_up(path, path.parent.parent / "backup", beside=[IDENTITY], made_at=MADE_AT)
@@ -454,7 +456,7 @@ def test_no_service_begins_during_a_restore(path: Path, monkeypatch: pytest.Monk
 
 def exchanged(path: Path, how: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Open a journal, and have something happen once its file has been opened."""
-    connected = sqlite_file.connect
+    connected = schema.connect
 
     def connect(opened: Path) -> sqlite3.Connection:
         connection = connected(opened)
@@ -462,7 +464,7 @@ def exchanged(path: Path, how: Callable[[], object], monkeypatch: pytest.MonkeyP
         return connection
 
     with monkeypatch.context() as patched:
-        patched.setattr(sqlite, "connect", connect)
+        patched.setattr(journals, "connect", connect)
         open_at(path).close()
 
 
@@ -503,7 +505,7 @@ def test_of_a_full_disk_it_is_said_which(
 ) -> None:
     first(path)
     copy = back_up_of(path, "earlier")
-    connected = sqlite_file.connect
+    connected = schema.connect
 
     def connect(opened: Path) -> sqlite3.Connection:
         connection = connected(opened)

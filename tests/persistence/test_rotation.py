@@ -15,7 +15,7 @@ from connect_actor.persistence.contract import (
     RecordKind,
     Snapshot,
 )
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from tests.persistence.journal_conformance import CHANNEL, change, snapshot
 
 OLD, NEW = bytes(range(32)), bytes(32)

@@ -31,7 +31,7 @@ from connect_actor.persistence.sealing import (
     directory_context,
     state_context,
 )
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from tests.support.former_seals import FormerSealer
 
 KEYS = KeyRing.of(bytes(range(32)))

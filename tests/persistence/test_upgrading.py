@@ -33,7 +33,7 @@ from connect_actor.persistence.sealing import (
     snapshot_context,
     state_context,
 )
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.persistence.verification import verify
 from tests.persistence.journal_conformance import change
 from tests.support.former_seals import FormerSealer
@@ -272,7 +272,7 @@ def test_it_is_brought_up_at_once_or_not_at_all(
 
     with monkeypatch.context() as patched:
         patched.setattr(SqliteJournal, "_make_durable", fail)
-        patched.setattr("connect_actor.persistence.upgrading.require_format", fail)
+        patched.setattr("connect_actor.persistence.sqlite.upgrading.require_format", fail)
         with pytest.raises(JournalError, match="on purpose"):
             open_at(path)
     with closing(sqlite3.connect(path)) as connection:

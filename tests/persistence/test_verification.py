@@ -16,7 +16,7 @@ from connect_actor.persistence.contract import (
     SnapshotCriteria,
 )
 from connect_actor.persistence.inspection import inspect_channel, inspect_journal
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.persistence.verification import Verification, verify
 from tests.support.channels import NOW
 from tests.support.stored_channels import StoredChannel

@@ -21,7 +21,7 @@ from connect_actor.client import Channel, Identity
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.keys.sources import load_identity
 from connect_actor.persistence.recovery import rebuild
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.protocol import primitives
 from connect_actor.v1 import connect_pb2 as wire
 from tests.process.test_process import client_of

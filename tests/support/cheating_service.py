@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from connect_actor import cli
 from connect_actor.persistence.contract import Batch, Recovery, Rejection, SnapshotCriteria
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.process import app
 
 # Seconds. With a tenth of it a kill comes too late for the cheat to lose a Decrypt, if the machine

@@ -15,7 +15,7 @@ from connect_actor.persistence.contract import (
     Snapshot,
 )
 from connect_actor.persistence.memory import MemoryJournal
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from tests.support.process import PATIENCE
 
 __all__ = [
@@ -35,7 +35,7 @@ KINDS = ("memory", "sqlite")
 MASTER_KEY = bytes(range(32))
 
 EAGER_UPKEEP = {"_MIN_DEAD": 0, "_CLEAN_RECORDS": 3, "_CHECKPOINT_AFTER": 0}
-"""Constants of ``persistence.sqlite`` with which a few records give upkeep work."""
+"""Constants of ``persistence.sqlite.journal`` with which a few records give upkeep work."""
 
 
 def sqlite_journal(

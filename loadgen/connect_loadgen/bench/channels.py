@@ -15,7 +15,7 @@ from connect_actor.actors.actor import DispatchedActor, ask
 from connect_actor.actors.commands import Close, Encrypt, Establish
 from connect_actor.actors.dispatcher import Dispatcher
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.protocol.handshake import Initiation, connect_id_of
 from connect_actor.protocol.keys import Identity

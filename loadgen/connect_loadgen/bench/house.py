@@ -12,7 +12,7 @@ from connect_actor.actors.environment import ConnectEnvironment
 from connect_actor.actors.permits import RecoveryPermits
 from connect_actor.actors.router import Router, RouterSettings
 from connect_actor.persistence.committer import Committer
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.protocol.handshake import ChannelLimits
 from connect_actor.protocol.keys import Identity

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Batch, Record, RecordKind, Rejection, Snapshot
 from connect_actor.persistence.recovery import rebuild
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.protocol.session import Session
 from connect_loadgen.bench.cases import Benchmark, Operation, Prepare

@@ -26,7 +26,7 @@ from connect_actor.actors.permits import RecoveryPermits
 from connect_actor.actors.router import Router, RouterSettings
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.committer import Committer
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.process.paths import journal_file
 from connect_actor.protocol.handshake import ChannelLimits

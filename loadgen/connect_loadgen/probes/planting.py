@@ -14,7 +14,7 @@ from pathlib import Path
 from connect_actor.client import Channel, ConnectClient
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.process.paths import journal_file
 from connect_actor.protocol.handshake import ChannelLimits, Initiation, respond
 from connect_actor.protocol.keys import Identity

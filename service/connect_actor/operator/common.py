@@ -12,7 +12,7 @@ from pathlib import Path
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.keys.sources import KeyFileError
 from connect_actor.persistence.contract import JournalError
-from connect_actor.persistence.restoring import finish_restore
+from connect_actor.persistence.sqlite.restoring import finish_restore
 from connect_actor.process.exit_codes import CANNOT_START, USAGE
 from connect_actor.process.paths import IDENTITY_FILE, journal_file, key_source
 from connect_actor.process.shares import require_layout

@@ -10,7 +10,7 @@ from connect_actor.keys.keyring import KeyRing
 from connect_actor.keys.sources import load_identity
 from connect_actor.operator.common import Operation, operator_parser, perform
 from connect_actor.persistence.inspection import JournalFigures, inspect_journal
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.process.exit_codes import RIGHT, UNHEALTHY
 
 __all__ = ["run"]

@@ -8,8 +8,8 @@ from connect_actor.keys.sources import KeyFileError, identity_key_id
 from connect_actor.operator.common import Operation, operator_parser, perform
 from connect_actor.persistence.contract import JournalError
 from connect_actor.persistence.inspection import inspect_journal
-from connect_actor.persistence.restoring import restore
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
+from connect_actor.persistence.sqlite.restoring import restore
 from connect_actor.process.exit_codes import RIGHT
 from connect_actor.settings import SettingsError
 

@@ -11,7 +11,7 @@ from connect_actor.persistence.log_rows import (
     sequence_of,
     stored_number,
 )
-from connect_actor.persistence.sqlite_reader import SqliteReader
+from connect_actor.persistence.sqlite.reader import SqliteReader
 
 __all__ = ["Admitted", "admit"]
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from connect_actor.files import sync
 from connect_actor.persistence.contract import JournalError, JournalVersionError
-from connect_actor.persistence.lease import lease_path, look_at_lease
-from connect_actor.persistence.sqlite_file import (
+from connect_actor.persistence.sqlite.lease import lease_path, look_at_lease
+from connect_actor.persistence.sqlite.schema import (
     PAGE_SIZE,
     FileKind,
     connect,

@@ -5,18 +5,18 @@ from pathlib import Path
 
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import Recovery
-from connect_actor.persistence.lease import LeaseView
-from connect_actor.persistence.looking import look
-from connect_actor.persistence.owners import OwnerTable
 from connect_actor.persistence.recovery import rebuild
-from connect_actor.persistence.sqlite_file import (
+from connect_actor.persistence.sqlite.lease import LeaseView
+from connect_actor.persistence.sqlite.looking import look
+from connect_actor.persistence.sqlite.owners import OwnerTable
+from connect_actor.persistence.sqlite.reader import SqliteReader
+from connect_actor.persistence.sqlite.schema import (
     FORMAT_VERSION,
     Epoch,
     epochs_of,
     last_row,
     reading,
 )
-from connect_actor.persistence.sqlite_reader import SqliteReader
 from connect_actor.protocol.session import Session
 
 __all__ = ["JournalFigures", "KeyUse", "inspect_channel", "inspect_journal"]

@@ -15,12 +15,12 @@ from pathlib import Path
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import CorruptRecordError, JournalError
 from connect_actor.persistence.log_rows import MOVED, entries_of, is_note, record_at
-from connect_actor.persistence.looking import View, look
-from connect_actor.persistence.owners import OwnerTable
 from connect_actor.persistence.recovery import rebuild
 from connect_actor.persistence.sealing import directory_context
-from connect_actor.persistence.sqlite_file import epochs_of, last_row, reading
-from connect_actor.persistence.sqlite_reader import SqliteReader
+from connect_actor.persistence.sqlite.looking import View, look
+from connect_actor.persistence.sqlite.owners import OwnerTable
+from connect_actor.persistence.sqlite.reader import SqliteReader
+from connect_actor.persistence.sqlite.schema import epochs_of, last_row, reading
 
 __all__ = ["Findings", "Verification", "verify"]
 

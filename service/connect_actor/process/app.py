@@ -24,8 +24,8 @@ from connect_actor.persistence.committer import Committer
 from connect_actor.persistence.contract import Journal, JournalError, JournalFencedError
 from connect_actor.persistence.gathering import Gathering
 from connect_actor.persistence.memory import MemoryJournal
-from connect_actor.persistence.restoring import finish_restore
-from connect_actor.persistence.sqlite import SqliteJournal
+from connect_actor.persistence.sqlite.journal import SqliteJournal
+from connect_actor.persistence.sqlite.restoring import finish_restore
 from connect_actor.persistence.strategies import STRATEGIES
 from connect_actor.process.access import Access
 from connect_actor.process.collector import ServiceCollector, Sources

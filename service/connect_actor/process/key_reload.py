@@ -1,7 +1,7 @@
 """Rotation of the master keys while the service runs: read anew at SIGHUP.
 
 New records are sealed under the new first key at once; what older keys have sealed is sealed anew
-bit by bit (``persistence.resealing``). Keys that can't be used change nothing.
+bit by bit (``persistence.sqlite.resealing``). Keys that can't be used change nothing.
 """
 
 import asyncio

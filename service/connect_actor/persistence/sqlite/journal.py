@@ -1,6 +1,6 @@
 """The SQLite journal: one file, one writer, records appended in arrival order.
 
-Layout and why (the tables themselves are in ``persistence.sqlite_file``):
+Layout and why (the tables themselves are in ``persistence.sqlite.schema``):
 
 - A commit touches the last pages of the log only, however many channels it holds.
 - A snapshot is written in the transaction of the records it goes with, and marks what it covers,
@@ -22,7 +22,7 @@ transaction the file is closed and read anew: an error of fsync may mean that pa
 (Rebello et al., ATC 2020), so nothing in memory is believed.
 
 One writer: each opening is an *epoch*, and every transaction checks that its own is the newest one.
-The lease (``persistence.lease``) says when another opening may begin.
+The lease (``persistence.sqlite.lease``) says when another opening may begin.
 """
 
 import os
@@ -36,7 +36,6 @@ from pathlib import Path
 from connect_actor.files import sync
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.admission import Admitted, admit
-from connect_actor.persistence.cleaning import CleaningStep
 from connect_actor.persistence.contract import (
     LATEST,
     MAX_SEQUENCE_NUMBER,
@@ -55,7 +54,6 @@ from connect_actor.persistence.contract import (
     Snapshot,
     SnapshotCriteria,
 )
-from connect_actor.persistence.lease import WriterLease, lease_path
 from connect_actor.persistence.log_index import Tail
 from connect_actor.persistence.log_rows import (
     DELETION_NOTE,
@@ -67,9 +65,6 @@ from connect_actor.persistence.log_rows import (
     stamp_of,
     stored_number,
 )
-from connect_actor.persistence.owners import OwnerTable
-from connect_actor.persistence.resealing import Resealing
-from connect_actor.persistence.restoring import being_restored, finish_restore
 from connect_actor.persistence.sealing import (
     SALT_SIZE,
     STATE_KEY_SIZE,
@@ -78,7 +73,13 @@ from connect_actor.persistence.sealing import (
     snapshot_context,
     state_context,
 )
-from connect_actor.persistence.sqlite_file import (
+from connect_actor.persistence.sqlite.cleaning import CleaningStep
+from connect_actor.persistence.sqlite.lease import WriterLease, lease_path
+from connect_actor.persistence.sqlite.owners import OwnerTable
+from connect_actor.persistence.sqlite.reader import SqliteReader
+from connect_actor.persistence.sqlite.resealing import Resealing
+from connect_actor.persistence.sqlite.restoring import being_restored, finish_restore
+from connect_actor.persistence.sqlite.schema import (
     FORMAT_VERSION,
     PAGE_SIZE,
     Epoch,
@@ -99,8 +100,7 @@ from connect_actor.persistence.sqlite_file import (
     seal_beginning,
     translated,
 )
-from connect_actor.persistence.sqlite_reader import SqliteReader
-from connect_actor.persistence.upgrading import OldJournal
+from connect_actor.persistence.sqlite.upgrading import OldJournal
 
 __all__ = ["ERASED_WITHIN", "SqliteJournal"]
 

@@ -47,7 +47,7 @@ from connect_actor.persistence.sealing import (
     snapshot_context,
     state_context,
 )
-from connect_actor.persistence.sqlite_file import primary_code
+from connect_actor.persistence.sqlite.schema import primary_code
 
 __all__ = ["SqliteReader"]
 

@@ -6,7 +6,7 @@
   backup of one, which nobody writes to (``connect-actor restore`` makes a journal of it). A journal
   has both rows, so that a backup can be made without a key: by leaving the journal's behind.
 - ``snapshots`` has a row per snapshot.
-- ``owners`` has a row for each channel that a principal owns (``persistence.owners``).
+- ``owners`` has a row for each channel that a principal owns (``persistence.sqlite.owners``).
 - ``writers`` has a row per epoch: which strategy wrote, under which master key, with which salt,
   and from which row of the log on. Its canary tells whether a key is the right one, and which file
   was opened (``file_id``).

@@ -44,7 +44,7 @@ from connect_actor.persistence.sealing import (
     owner_context,
     snapshot_context,
 )
-from connect_actor.persistence.sqlite_file import add_row, make_tables, require_format
+from connect_actor.persistence.sqlite.schema import add_row, make_tables, require_format
 
 __all__ = ["OldJournal"]
 

@@ -1,7 +1,7 @@
 """The lease of a journal's one writer: who may take the journal over, and when.
 
 Safety does not rest on it: the newest epoch in the database decides who may write, and every
-transaction checks it (``persistence.sqlite``). The lease makes that check fail rarely: a
+transaction checks it (``persistence.sqlite.journal``). The lease makes that check fail rarely: a
 second service is refused at start for as long as the first one is alive and at work. A writer that
 was stopped may write the lease late, over its successor's: that fences nobody, and the successor's
 next renewal repairs it.

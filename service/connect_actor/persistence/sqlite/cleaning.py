@@ -20,8 +20,8 @@ from connect_actor.persistence.log_rows import (
     sequence_of,
 )
 from connect_actor.persistence.sealing import directory_context
-from connect_actor.persistence.sqlite_file import add_row, seal_beginning
-from connect_actor.persistence.sqlite_reader import SqliteReader
+from connect_actor.persistence.sqlite.reader import SqliteReader
+from connect_actor.persistence.sqlite.schema import add_row, seal_beginning
 
 __all__ = ["CleaningStep"]
 

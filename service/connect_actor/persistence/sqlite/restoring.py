@@ -32,11 +32,11 @@ from connect_actor.files import sync
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.backup import TABLES, copy_tables, require_sound, told
 from connect_actor.persistence.contract import JournalError, JournalLockedError, JournalVersionError
-from connect_actor.persistence.lease import WriterLease, lease_path, opened_by_another
 from connect_actor.persistence.log_rows import GIVEN_UP_NOTE, RowWriter
-from connect_actor.persistence.looking import look
 from connect_actor.persistence.sealing import SALT_SIZE, Sealer
-from connect_actor.persistence.sqlite_file import (
+from connect_actor.persistence.sqlite.lease import WriterLease, lease_path, opened_by_another
+from connect_actor.persistence.sqlite.looking import look
+from connect_actor.persistence.sqlite.schema import (
     Epoch,
     FileKind,
     add_epoch,

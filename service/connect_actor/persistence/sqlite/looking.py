@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence.lease import LeaseView, lease_path, look_at_lease
 from connect_actor.persistence.sealing import Sealer
-from connect_actor.persistence.sqlite_file import (
+from connect_actor.persistence.sqlite.lease import LeaseView, lease_path, look_at_lease
+from connect_actor.persistence.sqlite.reader import SqliteReader
+from connect_actor.persistence.sqlite.schema import (
     FileKind,
     first_row,
     kinds_of,
@@ -17,7 +18,6 @@ from connect_actor.persistence.sqlite_file import (
     open_for_reading,
     reading,
 )
-from connect_actor.persistence.sqlite_reader import SqliteReader
 
 __all__ = ["View", "look"]
 
