@@ -1,10 +1,23 @@
 """The table of transitions is whole: what a phase reports leads somewhere, and to the end."""
 
+import re
+from pathlib import Path
+
 from connect_actor.actors.connect import TRANSITIONS
 from connect_actor.actors.phases import reports
 from connect_actor.actors.phases.awaiting_permit import AwaitingPermit
 from connect_actor.actors.phases.leaving import Stopping
 from connect_actor.actors.phases.phase import Phase
+
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "architecture.md"
+
+
+def test_the_documentation_draws_the_table() -> None:
+    drawn = re.findall(r"^    (\w+) --> (\w+): (\w+)$", PAGE.read_text(), re.MULTILINE)
+    assert sorted(drawn) == sorted(
+        (phase.__name__, target.__name__, report.__name__)
+        for (phase, report), (target, _) in TRANSITIONS.items()
+    )
 
 
 def test_every_report_leads_to_a_phase() -> None:
