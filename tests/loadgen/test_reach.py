@@ -547,6 +547,9 @@ def test_the_page_says_the_same_in_html_and_in_markdown() -> None:
     for text in (html, markdown):
         assert "does not hold" in text
         assert "0.70 [0.70, 0.70]" in text
+        # By which name --only takes it, and what stands there.
+        assert "row" in text
+        assert "theirs: 10 things/s" in text
         assert "redelivery_window 0" in text
 
 
@@ -610,7 +613,7 @@ def test_a_few_rows_are_measured_for_real(tmp_path: Path) -> None:
     replayed = [seen.figures["replayed_records"] for seen in sides["killed"].rounds]
     assert all(each is not None and each >= 12 for each in replayed)
     table = (tmp_path / "reach.md").read_text()
-    assert all(f"| {row.text} |" in table for row in result.rows)
+    assert all(f"| {row.name} | {row.text} |" in table for row in result.rows)
 
 
 def test_a_service_that_does_not_start_leaves_its_rows_unmeasured(tmp_path: Path) -> None:

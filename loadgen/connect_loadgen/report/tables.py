@@ -60,12 +60,17 @@ def rows_table(title: str, rows: Sequence[Row], *, detailed: bool) -> Table:
         detailed: whether to show what each is compared with, how it was measured, and remarks.
     """
     is_judged = any(row.bound is not None or row.verdict for row in rows)
+    is_compared = detailed and any(row.reference is not None for row in rows)
     columns = [Column("What", is_text=True, wraps=True)]
+    if detailed:
+        columns.insert(0, Column("Row", is_text=True))
     columns.append(
         Column(
             "Measured", is_text=True, wraps=True, meaning="Median of the rounds [lowest, highest]."
         )
     )
+    if is_compared:
+        columns.append(Column("Compared with", is_text=True, wraps=True))
     if is_judged:
         columns.append(Column("Bound", is_text=True, wraps=True))
         columns.append(Column("Verdict", is_text=True))
@@ -74,12 +79,24 @@ def rows_table(title: str, rows: Sequence[Row], *, detailed: bool) -> Table:
     return Table(
         title=title,
         columns=tuple(columns),
-        rows=tuple(_cells(row, is_judged=is_judged, detailed=detailed) for row in rows),
+        rows=tuple(
+            _cells(row, is_judged=is_judged, is_compared=is_compared, detailed=detailed)
+            for row in rows
+        ),
     )
 
 
-def _cells(row: Row, *, is_judged: bool, detailed: bool) -> tuple[Cell, ...]:
+def _cells(row: Row, *, is_judged: bool, is_compared: bool, detailed: bool) -> tuple[Cell, ...]:
     cells = [Cell(row.text), _measured(row)]
+    if detailed:
+        cells.insert(0, Cell(row.name))
+    if is_compared:
+        there = None if row.reference is None else _with_unit(row.reference, row.unit)
+        cells.append(
+            missing("it stands for itself, or what it is compared with was not measured")
+            if there is None
+            else Cell(f"{row.compared_with}: {there}")
+        )
     if is_judged:
         cells += [
             Cell(row.claimed or "none"),
