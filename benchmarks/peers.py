@@ -492,7 +492,12 @@ def _fresh_directory() -> Iterator[Path]:
 def _table(rounds: Sequence[Mapping[str, Figures]], missing: Mapping[str, str]) -> Table:
     title = f"{len(rounds)} rounds: median (lowest to highest)"
     table = Table(title=title, box=box.SIMPLE_HEAD)
-    for column in ("messages a commit", "time for each", "CPU for each", f"{_OURS}, rate"):
+    for column in (
+        "messages a commit",
+        "time for each",
+        "CPU for each",
+        f"rate of {_OURS}\nto its rate",
+    ):
         table.add_column(column, justify="left" if column == "messages a commit" else "right")
     for at_once in MESSAGES:
         table.add_section()
