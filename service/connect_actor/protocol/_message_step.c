@@ -104,10 +104,10 @@ process(PyObject *const *given, Py_ssize_t count, int sealing)
         answer = Py_BuildValue("(Oy#y#)", text, keys, key_size, keys + KEY_SIZE, key_size);
     }
     else {
-        OPENSSL_cleanse(DATA(text), (size_t)length);
         ERR_clear_error(); /* the queue is shared with Python's ssl module */
         answer = done ? Py_NewRef(Py_None) : PyErr_Format(PyExc_RuntimeError, "OpenSSL failed");
     }
+    if (answer == NULL || answer == Py_None) OPENSSL_cleanse(DATA(text), (size_t)length);
     Py_DECREF(text);
     OPENSSL_cleanse(keys, sizeof(keys));
     return answer;
