@@ -293,7 +293,7 @@ async def test_no_key_and_nonce_come_twice_however_commits_fail(
 
 
 async def test_a_journal_that_hangs_leaves_nobody_waiting(journal: ScriptedJournal) -> None:
-    house = House(journal, journal_timeout=0.05)
+    house = House(journal, journal_timeout=1.0)
     channel = await house.establish()
     await hold_commits(journal)
     with pytest.raises(WriteUncertainError):
