@@ -25,16 +25,10 @@ class PrometheusError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One series of an answer."""
+    """One series of an answer, and its value."""
 
     labels: dict[str, str]
-    points: list[tuple[float, float]]
-    """Time, seconds since the epoch, and value; one of them if the query was instant."""
-
-    @property
-    def value(self) -> float:
-        """The last value."""
-        return self.points[-1][1]
+    value: float
 
 
 class PrometheusApi:
@@ -51,23 +45,8 @@ class PrometheusApi:
             PrometheusError: it can't be evaluated, or is not a vector.
         """
         moment = {} if at is None else {"time": f"{at:.3f}"}
-        return _series(self.get("query", query=expression, **moment))
-
-    def query_range(self, expression: str, start: float, end: float, step: float) -> list[Series]:
-        """Evaluate an expression from ``start`` to ``end`` at every ``step``, all in seconds.
-
-        Raises:
-            PrometheusError: it can't be evaluated.
-        """
-        return _series(
-            self.get(
-                "query_range",
-                query=expression,
-                start=f"{start:.3f}",
-                end=f"{end:.3f}",
-                step=f"{step:.3f}",
-            )
-        )
+        data = self.get("query", query=expression, **moment)
+        return [Series(each["metric"], float(each["value"][1])) for each in data["result"]]
 
     def get(self, resource: str, **parameters: str) -> Any:  # noqa: ANN401 - JSON of many shapes
         """Return the data of a resource of API v1.
@@ -83,19 +62,6 @@ class PrometheusApi:
         if status != HTTPStatus.OK:
             raise PrometheusError(f"{parameters}: {body.decode(errors='replace')}")
         return json.loads(body)["data"]
-
-
-def _series(data: Any) -> list[Series]:  # noqa: ANN401 - JSON of two shapes
-    return [
-        Series(
-            result["metric"],
-            [
-                (float(time), float(value))
-                for time, value in result.get("values") or [result["value"]]
-            ],
-        )
-        for result in data["result"]
-    ]
 
 
 def prometheus_process(

@@ -287,7 +287,7 @@ class Answering(PrometheusApi):
     def query(self, expression: str, at: float | None = None) -> list[Series]:
         del at
         self.asked.append(expression)
-        return [Series({"strategy": name}, [(0.0, value)]) for name, value in self._values.items()]
+        return [Series({"strategy": name}, value) for name, value in self._values.items()]
 
 
 def test_after_a_course_a_line_for_each_strategy_says_what_it_showed() -> None:
