@@ -37,7 +37,7 @@ from rich.table import Table
 
 from benchmarks.rounds import better_by, require, rounds_from_arguments, spread
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot, SnapshotCriteria
+from connect_actor.persistence.contract import Batch, Record, RecordKind, Snapshot
 from connect_actor.persistence.sealing import Sealer
 from connect_actor.persistence.sqlite.journal import SqliteJournal
 
@@ -239,7 +239,7 @@ def _measure_steady_state() -> SteadyState:
                 if (record.sequence_number + record.channel) % SNAPSHOT_INTERVAL == 0
             ]
             require(not journal.commit(Batch(records, snapshots)))
-            clean_up.measure(lambda _: _clean_up(journal, snapshots), records)
+            clean_up.measure(lambda _: _clean_up(journal), records)
 
         for records in _take(_history(), STEADY_BATCH, STEADY_COMMITS):
             bare.measure(commit_bare, records)
@@ -249,12 +249,8 @@ def _measure_steady_state() -> SteadyState:
     return SteadyState(bare.pace(count), full.pace(count), 100 * clean_up.seconds / full.seconds)
 
 
-def _clean_up(journal: SqliteJournal, snapshots: Sequence[Snapshot]) -> None:
-    """Do what the committer does after a commit."""
-    for snapshot in snapshots:
-        journal.delete_records(snapshot.channel, snapshot.sequence_number)
-        older = SnapshotCriteria(max_sequence_number=snapshot.sequence_number - 1)
-        journal.delete_snapshots(snapshot.channel, older)
+def _clean_up(journal: SqliteJournal) -> None:
+    """Do what the committer does after some of the commits."""
     if journal.statistics().commits % COMMITS_BETWEEN_UPKEEP == 0:
         journal.upkeep()
 

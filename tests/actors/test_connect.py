@@ -188,7 +188,7 @@ async def test_what_is_queued_behind_a_rejected_record_is_refused_though_its_num
     for reply in (first, second):
         with pytest.raises(WriteRejectedError):
             await answer(reply)
-    assert journal.read(channel.connect_id)[-1] == intruder
+    assert journal.recover(channel.connect_id).records[-1] == intruder
     assert (await channel.encrypt(b"4")).header.message_number == 2
 
 
@@ -197,12 +197,12 @@ async def test_a_snapshot_of_what_is_not_durable_replaces_nothing(
 ) -> None:
     channel = await house.establish()
     await channel.encrypt(b"1")
-    before = journal.read(channel.connect_id)
+    before = list(journal.recover(channel.connect_id).records)
     settled: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     ahead = Snapshot(channel.connect_id, 3, NOW, b"of a session ahead of the journal")
     house.committer.write(CallbackWrite(channel.connect_id, settled.set_result, snapshot=ahead))
     assert isinstance(await asyncio.wait_for(settled, PATIENCE), WriteRejectedError)
-    assert journal.read(channel.connect_id) == before
+    assert list(journal.recover(channel.connect_id).records) == before
 
 
 async def test_a_listener_that_fails_keeps_nobody_else_waiting(
@@ -498,7 +498,7 @@ async def test_snapshots_come_at_the_interval_and_replace_the_records(
     first = 1 + 10 - channel.connect_id % 10
     expected = [1, *range(first, 26, 10)]
     assert [s.sequence_number for s in journal.all_snapshots] == expected
-    left = journal.read(channel.connect_id)
+    left = list(journal.recover(channel.connect_id).records)
     assert [record.sequence_number for record in left] == [*range(expected[-1] + 1, 26)]
     await house.close()
 
@@ -511,7 +511,7 @@ async def test_an_idle_actor_saves_a_snapshot_and_goes_and_comes_back_when_neede
     await channel.encrypt(b"1")
     await until(lambda: house.router.live == 0)
     assert [s.sequence_number for s in journal.all_snapshots] == [1, 2]
-    assert not journal.read(channel.connect_id)
+    assert not journal.recover(channel.connect_id).records
     payload = await channel.encrypt(b"2")
     assert payload.header.message_number == 1
     assert house.statistics.recovered == 1

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from connect_actor.persistence.contract import (
-    LATEST,
     Batch,
     Journal,
     JournalError,
@@ -17,7 +16,6 @@ from connect_actor.persistence.contract import (
     Record,
     RecordKind,
     Snapshot,
-    SnapshotCriteria,
 )
 from connect_actor.persistence.memory import MemoryJournal
 from tests.support.journals import sqlite_journal
@@ -43,10 +41,12 @@ def world(journal: Journal) -> World:
     """Return all that the journal says."""
     said: World = {}
     for channel in _CHANNELS:
-        snapshot = journal.load_snapshot(channel)
-        covered = 0 if snapshot is None else snapshot.sequence_number
-        records = tuple(journal.read(channel, covered + 1))
-        said[channel] = (journal.highest_sequence_number(channel), snapshot, records)
+        recovery = journal.recover(channel)
+        said[channel] = (
+            recovery.highest_sequence_number,
+            recovery.snapshot,
+            tuple(recovery.records),
+        )
     return said
 
 
@@ -69,16 +69,6 @@ def _commit(*entries: Record | Snapshot) -> Step:
     return commit
 
 
-def _delete(channel: int, to: int) -> Step:
-    """Do as the committer does once a snapshot is durable."""
-
-    def delete(journal: Journal) -> None:
-        journal.delete_records(channel, to)
-        journal.delete_snapshots(channel, SnapshotCriteria(max_sequence_number=to - 1))
-
-    return delete
-
-
 def _close(journal: Journal) -> None:
     journal.close()
 
@@ -88,21 +78,14 @@ STEPS: tuple[Step, ...] = (
     _commit(_record(1, 2), _record(2, 1, 3_000), _record(3, 1)),
     _commit(_record(1, 3), _record(2, 2, 40_000), _record(2, 3, 40_000), _record(4, 1)),
     _commit(_record(1, 4), _snapshot(1, 4)),
-    _delete(1, 4),
-    # Deleted without a snapshot that covers it.
-    lambda journal: journal.delete_records(2, 1),
     lambda journal: journal.upkeep(),
     _commit(_record(3, 2), Record(4, 2, RecordKind.CLOSED, b"")),
     _commit(_record(4, 1, 200), _record(1, 5), _snapshot(1, 5)),
-    _delete(1, 5),
     lambda journal: journal.upkeep(),
     _close,
     _commit(_record(1, 6), _record(2, 4), _record(3, 3), _record(4, 2)),
     lambda journal: journal.upkeep(),
-    # Its highest number stays known.
-    lambda journal: journal.delete_snapshots(1, LATEST),
     _commit(_record(3, 4, 9_000), _snapshot(3, 4)),
-    _delete(3, 4),
     lambda journal: journal.upkeep(),
     _commit(_record(3, 5)),
     _close,

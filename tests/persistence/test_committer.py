@@ -126,7 +126,7 @@ async def test_an_end_beside_a_snapshot_of_its_channel_rejects_nothing(desk: Des
     await desk.settles(3)
     assert sizes(desk.journal) == [3]
     assert desk.settled == [("11/1", None), ("end", None), ("22/1", None)]
-    assert desk.journal.load_snapshot(ONE) is None
+    assert desk.journal.recover(ONE).snapshot is None
 
 
 async def test_what_arrives_during_a_commit_shares_the_next_one(desk: Desk) -> None:
@@ -283,7 +283,7 @@ async def test_a_snapshot_replaces_what_it_covers_once_it_is_durable(desk: Desk)
         desk.write(ONE, number, Snapshot(ONE, number, 0, b"whole") if number < 3 else None)
         await desk.settles(number)
     recovery = desk.journal.recover(ONE)
-    assert [record.sequence_number for record in desk.journal.read(ONE)] == [3]
+    assert [record.sequence_number for record in desk.journal.recover(ONE).records] == [3]
     assert recovery.snapshot == Snapshot(ONE, 2, 0, b"whole")
     assert desk.journal.statistics().snapshots_deleted == 1
 
@@ -293,7 +293,7 @@ async def test_a_snapshot_that_was_left_out_replaces_nothing(desk: Desk) -> None
     await desk.settles(1)
     desk.write(ONE, 3, Snapshot(ONE, 3, 0, b"whole"))
     await desk.settles(2)
-    assert [record.sequence_number for record in desk.journal.read(ONE)] == [1]
+    assert [record.sequence_number for record in desk.journal.recover(ONE).records] == [1]
 
 
 async def test_a_full_queue_refuses_until_a_round_has_taken_it() -> None:

@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 def goes_on(path: Path) -> bool:
     journal = open_at(path)
-    found = numbers(journal.read(CHANNEL))
+    found = numbers(journal.recover(CHANNEL).records)
     journal.commit(Batch([change(found[-1] + 1)]))
     journal.close()
     return found[0] == 1

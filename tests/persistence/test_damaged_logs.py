@@ -79,7 +79,7 @@ def test_a_refused_channel_takes_no_other_channels_record_with_it(tmp_path: Path
     rejections = journal.commit(batch)
     assert [rejection.entry for rejection in rejections] == [*refused, *batch.snapshots]
     assert {rejection.highest for rejection in rejections} == {0}
-    assert numbers(journal.read(NEW)) == [1]
+    assert numbers(journal.recover(NEW).records) == [1]
     journal.close()
 
 
@@ -126,13 +126,13 @@ def test_a_journal_has_room_for_more_rows_than_32_bits_count(
     reader.index.next_row = 2**40
     journal.commit(Batch([change(1, OLD)]))
     journal.commit(Batch([change(1, OTHER), closed(2, OTHER)]))
-    assert numbers(journal.read(OLD)) == [1]
+    assert numbers(journal.recover(OLD).records) == [1]
     monkeypatch.setattr(journals, "_MIN_DEAD", 0)
     while journal.upkeep():
         pass
     journal.close()
     journal = open_at(path)
-    assert numbers(journal.read(OLD)) == [1]
+    assert numbers(journal.recover(OLD).records) == [1]
     journal.close()
 
 

@@ -19,7 +19,6 @@ from connect_actor.persistence.contract import (
     Record,
     RecordKind,
     Snapshot,
-    SnapshotCriteria,
 )
 from connect_actor.persistence.log_rows import (
     SEALED_STATE,
@@ -95,8 +94,6 @@ def test_a_replaced_snapshot_is_gone_from_every_file(tmp_path: Path, size: int) 
         assert blob[-32:] in all_bytes(tmp_path)
     for channel in range(1, 6):
         journal.commit(Batch([change(2, channel)], [Snapshot(channel, 2, 2, b"new" * size)]))
-        journal.delete_records(channel, 2)
-        journal.delete_snapshots(channel, SnapshotCriteria(1))
     settle(journal)
     content = all_bytes(tmp_path)
     for blob in old:
@@ -133,16 +130,23 @@ def test_a_reader_delays_the_erasure_only_for_as_long_as_it_reads(tmp_path: Path
     journal.close()
 
 
-def test_what_a_crash_left_of_replaced_snapshots_goes_with_the_next_opening(tmp_path: Path) -> None:
+def test_what_an_earlier_release_left_of_replaced_snapshots_goes_with_the_next_opening(
+    tmp_path: Path,
+) -> None:
     journal = open_journal(tmp_path)
     journal.commit(Batch([change(1)], [Snapshot(CHANNEL, 1, 1, b"s" * 3_000)]))
     (blob,) = sealed_snapshots(tmp_path)
+    connection = journal._usable().connection
+    (old,) = connection.execute("SELECT * FROM snapshots").fetchall()
     journal.commit(Batch([change(2)], [Snapshot(CHANNEL, 2, 2, b"t" * 3_000)]))
-    journal.delete_snapshots(CHANNEL, SnapshotCriteria(1))
-    journal.close()  # as at a crash: the deletion was to go with the next commit
+    # It deleted them with the next commit.
+    connection.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?)", old)
+    journal.close()
+    assert blob[-32:] in all_bytes(tmp_path)
     journal = open_journal(tmp_path)
     settle(journal)
     assert blob[-32:] not in all_bytes(tmp_path)
+    assert journal.recover(CHANNEL).snapshot == Snapshot(CHANNEL, 2, 2, b"t" * 3_000)
     journal.close()
 
 

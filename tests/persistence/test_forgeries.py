@@ -28,7 +28,6 @@ from connect_actor.persistence.contract import (
     Record,
     RecordKind,
     Snapshot,
-    SnapshotCriteria,
 )
 from connect_actor.persistence.sqlite import cleaning, owners
 from connect_actor.persistence.sqlite import journal as journals
@@ -135,9 +134,6 @@ class Histories:
                 self.time += source.randint(1, 1_000)
                 snapshots.append(Snapshot(channel, number, self.time, life.whole[-1]))
         assert self.journal.commit(Batch(records, snapshots, owners)) == []
-        for snapshot in snapshots:
-            replaced = SnapshotCriteria(max_sequence_number=snapshot.sequence_number - 1)
-            self.journal.delete_snapshots(snapshot.channel, replaced)
 
     def _remember(self) -> None:
         with closing(sqlite3.connect(self.path)) as connection:

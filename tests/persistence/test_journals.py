@@ -26,7 +26,6 @@ from connect_actor.persistence.contract import (
     Record,
     RecordKind,
     Snapshot,
-    SnapshotCriteria,
 )
 from connect_actor.persistence.log_rows import first_place, row_of
 from connect_actor.persistence.memory import MemoryJournal
@@ -215,10 +214,9 @@ def test_what_is_moved_to_another_row_is_noticed(tmp_path: Path) -> None:
     connection.close()
     journal = open_sqlite(tmp_path / "j.db")
     for channel in (CHANNEL, 12):
-        for number in (1, 2):
-            with pytest.raises(CorruptRecordError):
-                journal.read(channel, number, number)
-    assert journal.read(13) == [change(1, 13)]
+        with pytest.raises(CorruptRecordError):
+            journal.recover(channel)
+    assert list(journal.recover(13).records) == [change(1, 13)]
     journal.close()
 
 
@@ -268,7 +266,6 @@ def test_a_row_that_cannot_be_read_is_never_cleaned_away(tmp_path: Path) -> None
         journal = open_sqlite(path)
         highest = journal.highest_sequence_number(12)
         journal.commit(Batch([change(highest + 1, 12)], [snapshot(highest + 1, channel=12)]))
-        journal.delete_records(12, highest + 1)
         while journal.upkeep():
             pass
         with pytest.raises(CorruptRecordError):
@@ -324,7 +321,6 @@ def test_after_a_damaged_directory_only_what_is_proved_whole_is_served(
     journal = open_sqlite(path)
     whole, unsure, lost, idle = 1, 2, 3, 4
     journal.commit(Batch([change(1, idle)], [snapshot(1, channel=idle)]))
-    journal.delete_records(idle, 1)
     journal.commit(Batch([change(1, whole)]))
     journal.commit(Batch([change(1, unsure)]))
     journal.commit(Batch([change(1, lost)]))
@@ -353,7 +349,6 @@ def test_after_a_damaged_directory_only_what_is_proved_whole_is_served(
         rejections = journal.commit(Batch([change(2, unsure), change(number + 1, whole)]))
         assert [rejection.entry for rejection in rejections] == [change(2, unsure)]
         journal.commit(Batch([change(number + 2, whole)], [snapshot(number + 2, channel=whole)]))
-        journal.delete_records(whole, number + 2)
         while journal.upkeep():
             pass
         journal.commit(Batch([change(number + 3, whole)]))
@@ -366,7 +361,7 @@ def test_every_flipped_byte_of_a_row_is_noticed(tmp_path: Path, row: int) -> Non
     journal = open_sqlite(path)
     for number in (1, 2, 3):
         journal.commit(Batch([change(number), change(number, 12)]))
-    written = {channel: journal.read(channel) for channel in (CHANNEL, 12)}
+    written = {channel: journal.recover(channel).records for channel in (CHANNEL, 12)}
     journal.close()
     intact = path.read_bytes()
     with sqlite3.connect(path) as connection:
@@ -428,7 +423,8 @@ class _Failing:
     [
         ("BEGIN", [snapshot(2)]),
         ("INSERT INTO log", [snapshot(2)]),
-        ("INSERT OR", [snapshot(2)]),
+        ("DELETE FROM snapshots", [snapshot(2)]),
+        ("INSERT INTO snapshots", [snapshot(2)]),
         ("COMMIT", [snapshot(2)]),
         ("INSERT INTO log", []),
     ],
@@ -442,11 +438,11 @@ def test_after_a_failed_commit_the_journal_says_what_is_durable(
     monkeypatch.setattr(reader, "connection", _Failing(reader.connection, statement))
     with pytest.raises(CommitFailedError):
         journal.commit(Batch([change(2)], snapshots))
-    assert numbers(journal.read(CHANNEL)) == [1]
-    assert journal.load_snapshot(CHANNEL) is None
+    assert numbers(journal.recover(CHANNEL).records) == [1]
+    assert journal.recover(CHANNEL).snapshot is None
     assert journal.commit(Batch([change(2)])) == []
     journal.close()
-    assert numbers(open_sqlite(tmp_path / "j.db").read(CHANNEL)) == [1, 2]
+    assert numbers(open_sqlite(tmp_path / "j.db").recover(CHANNEL).records) == [1, 2]
 
 
 def test_records_alone_are_committed_by_one_statement(tmp_path: Path) -> None:
@@ -458,7 +454,7 @@ def test_records_alone_are_committed_by_one_statement(tmp_path: Path) -> None:
     journal.commit(Batch([change(2), change(3)]))
     connection.set_trace_callback(None)
     assert [statement.split()[0] for statement in statements] == ["INSERT"]
-    assert numbers(journal.read(CHANNEL)) == [1, 2, 3]
+    assert numbers(journal.recover(CHANNEL).records) == [1, 2, 3]
     journal.close()
 
 
@@ -476,8 +472,6 @@ while True:
     snapshots = [Snapshot(1, number, number, b"s%d" % number)] if number % 15 == 0 else []
     journal.commit(Batch(records, snapshots))
     print(number, flush=True)
-    for snapshot in snapshots:
-        journal.delete_records(1, number)
     journal.upkeep()
 """
 
@@ -517,24 +511,21 @@ def test_the_log_holds_no_more_than_twice_what_is_live(tmp_path: Path) -> None:
     for _ in range(60):
         journal.commit(Batch([change(number + n) for n in range(1, 11)], [snapshot(number + 10)]))
         number += 10
-        journal.delete_records(CHANNEL, number)
-        journal.delete_snapshots(CHANNEL, SnapshotCriteria(max_sequence_number=number - 1))
         while journal.upkeep():
             pass
-    assert numbers(journal.read(77)) == [1]
+    assert numbers(journal.recover(77).records) == [1]
     journal.commit(Batch())
     journal.close()
     with sqlite3.connect(tmp_path / "j.db") as connection:
         assert connection.execute("SELECT count(*) FROM log").fetchone()[0] <= 2
         assert connection.execute("SELECT count(*) FROM snapshots").fetchone()[0] == 1
     connection.close()
-    assert numbers(open_sqlite(tmp_path / "j.db").read(77)) == [1]
+    assert numbers(open_sqlite(tmp_path / "j.db").recover(77).records) == [1]
 
 
 def test_a_forgotten_channel_costs_no_memory(tmp_path: Path) -> None:
     journal = open_sqlite(tmp_path / "j.db")
     journal.commit(Batch([change(1)], [snapshot(1)]))
-    journal.delete_records(CHANNEL, 1)
     journal.forget(CHANNEL)
     assert not journal._usable().index.tails
     assert journal.highest_sequence_number(CHANNEL) == 1
@@ -585,7 +576,6 @@ def test_a_time_that_is_none_is_damage(tmp_path: Path) -> None:
 def test_looking_at_a_channel_keeps_nothing_of_it_in_memory(tmp_path: Path) -> None:
     journal = open_sqlite(tmp_path / "j.db")
     journal.commit(Batch([change(1)], [snapshot(1)]))
-    journal.delete_records(CHANNEL, 1)
     journal.forget(CHANNEL)
     assert journal.channels(-1, 5) == [CHANNEL]
     assert journal.saved_at(CHANNEL) == 1_001
@@ -628,16 +618,6 @@ class JournalsInLockstep(RuleBasedStateMachine):
             batch = Batch(snapshots=[snapshot(number, self.clock, channel)])
             self.memory.commit(batch)
             self.sqlite.commit(batch)
-
-    @rule(channel=channels)
-    def drop_what_a_snapshot_replaces(self, channel: int) -> None:
-        newest = self.memory.load_snapshot(channel)
-        if newest is not None:
-            for journal in (self.memory, self.sqlite):
-                journal.delete_records(channel, newest.sequence_number)
-                journal.delete_snapshots(
-                    channel, SnapshotCriteria(max_sequence_number=newest.sequence_number - 1)
-                )
 
     @rule(channel=channels)
     def close_channel(self, channel: int) -> None:

@@ -65,34 +65,33 @@ def test_a_commit_is_a_sign_of_life(tmp_path: Path, clock: Clock) -> None:
     first.close()
 
 
-@pytest.mark.parametrize("asked", ["commit", "empty commit", "renew", "snapshot", "delete"])
+@pytest.mark.parametrize("asked", ["commit", "empty commit", "renew", "snapshot"])
 def test_a_stale_writer_is_refused_for_good(tmp_path: Path, clock: Clock, asked: str) -> None:
     path = tmp_path / "j.db"
     stale = open_at(path, clock)
     stale.commit(Batch([change(1), change(2)]))
     clock.now += 11 * SECOND
     successor = open_at(path, clock)
-    assert numbers(successor.read(CHANNEL)) == [1, 2]
+    assert numbers(successor.recover(CHANNEL).records) == [1, 2]
     successor.commit(Batch([change(3)]))
     attempts: dict[str, Callable[[], object]] = {
         "commit": lambda: stale.commit(Batch([change(3)])),
         "empty commit": lambda: stale.commit(Batch()),
         "renew": stale.renew,
         "snapshot": lambda: stale.commit(Batch(snapshots=[snapshot(2)])),
-        "delete": lambda: stale.delete_records(CHANNEL, 1),
     }
     for _ in range(2):
         with pytest.raises(JournalFencedError, match="taken over"):
             attempts[asked]()
     # Nor does it come back when its successor has gone.
-    assert numbers(successor.read(CHANNEL)) == [1, 2, 3]
+    assert numbers(successor.recover(CHANNEL).records) == [1, 2, 3]
     successor.close()
     with pytest.raises(JournalFencedError):
         stale.commit(Batch([change(4)]))
     stale.close()
     last = open_at(path, clock)
-    assert numbers(last.read(CHANNEL)) == [1, 2, 3]
-    assert last.load_snapshot(CHANNEL) is None
+    assert numbers(last.recover(CHANNEL).records) == [1, 2, 3]
+    assert last.recover(CHANNEL).snapshot is None
     last.close()
 
 
@@ -105,7 +104,7 @@ def test_a_stale_writer_whose_connection_failed_is_refused_at_its_reopening(
     successor = open_at(tmp_path / "j.db", clock)
     stale._abandon()
     with pytest.raises(JournalFencedError):
-        stale.read(CHANNEL)
+        stale.recover(CHANNEL)
     stale.close()
     successor.close()
 
@@ -312,7 +311,7 @@ def test_a_writer_that_is_stopped_holding_a_lock_is_ended_after_its_lease(
     with stopped_writer(path, where, 0.3) as writer:
         journal = replace(path, 0.3)
         durable = [] if where == "opening" else [1]
-        assert numbers(journal.read(1)) == durable
+        assert numbers(journal.recover(1).records) == durable
         assert journal.commit(Batch([change(len(durable) + 1, 1)])) == []
         os.kill(writer.pid, signal.SIGCONT)
         # It never commits what it was stopped in, dead or fenced.

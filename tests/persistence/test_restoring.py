@@ -21,7 +21,8 @@ from connect_actor.persistence.contract import (
     JournalError,
     JournalLockedError,
     JournalVersionError,
-    SnapshotCriteria,
+    Record,
+    RecordKind,
 )
 from connect_actor.persistence.inspection import inspect_journal
 from connect_actor.persistence.sqlite import journal as journals
@@ -101,7 +102,7 @@ def test_a_backup_holds_what_is_committed_while_the_writer_goes_on(path: Path) -
     # Nobody holds the WAL any more.
     journal._checkpoint()
     assert path.with_name("journal.db-wal").stat().st_size == 0
-    assert numbers(journal.read(A)) == [1, 2]
+    assert numbers(journal.recover(A).records) == [1, 2]
     journal.close()
     assert sorted(file.name for file in copy.parent.iterdir()) == [IDENTITY, "journal.db"]
     assert (copy.parent / IDENTITY).read_bytes() == b"an identity"
@@ -204,7 +205,8 @@ def test_what_was_deleted_is_not_in_a_backup(path: Path) -> None:
     reader = journal._reader
     assert reader is not None
     reader.connection.execute("PRAGMA secure_delete = OFF")
-    journal.delete_snapshots(B, SnapshotCriteria())
+    highest = journal.highest_sequence_number(B)
+    journal.commit(Batch([Record(B, highest + 1, RecordKind.CLOSED, b"")]))
     journal.close()
     assert blob[16:] in path.read_bytes()
     assert blob[16:] not in back_up_of(path).read_bytes()
@@ -385,7 +387,7 @@ def test_the_wal_of_a_journal_whose_writer_was_killed_counts_and_is_kept(path: P
     assert not done.go_on
     assert done.kept is not None
     journal = open_at(done.kept / path.name)
-    assert numbers(journal.read(A)) == [1, 2, 3]
+    assert numbers(journal.recover(A).records) == [1, 2, 3]
     journal.close()
 
 

@@ -138,7 +138,7 @@ def test_a_rotation_goes_on_where_a_restart_has_interrupted_it(tmp_path: Path) -
     reseal(journal)
     journal.close()
     journal = open_with(path, NEW)
-    assert journal.read(CHANNEL)[-1] == change(39)
+    assert journal.recover(CHANNEL).records[-1] == change(39)
     journal.close()
 
 

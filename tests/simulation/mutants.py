@@ -25,9 +25,7 @@ from connect_actor.persistence import committer as committing
 from connect_actor.persistence import strategies
 from connect_actor.persistence.committer import Committer
 from connect_actor.persistence.contract import (
-    LATEST,
     Batch,
-    Journal,
     RecordKind,
     Recovery,
     Rejection,
@@ -166,20 +164,25 @@ def answers_what_stands_behind_a_rejected_write() -> Iterator[None]:
 
 @_mutant
 def deletes_a_record_more_than_the_snapshot_replaces() -> Iterator[None]:
-    def greedy(journal: Journal, snapshot: Snapshot) -> None:
-        journal.delete_records(snapshot.channel, snapshot.sequence_number + 1)
+    save = MemoryJournal._save
 
-    with _replacing(committing, _drop_replaced=greedy):
+    def greedy(self: MemoryJournal, snapshot: Snapshot) -> None:
+        save(self, snapshot)
+        self._channels[snapshot.channel].records.pop(snapshot.sequence_number + 1, None)
+
+    with _replacing(MemoryJournal, _save=greedy):
         yield
 
 
 @_mutant
 def deletes_the_snapshot_that_it_has_just_made() -> Iterator[None]:
-    def greedy(journal: Journal, snapshot: Snapshot) -> None:
-        journal.delete_records(snapshot.channel, snapshot.sequence_number)
-        journal.delete_snapshots(snapshot.channel, LATEST)
+    save = MemoryJournal._save
 
-    with _replacing(committing, _drop_replaced=greedy):
+    def greedy(self: MemoryJournal, snapshot: Snapshot) -> None:
+        save(self, snapshot)
+        self._channels[snapshot.channel].snapshot = None
+
+    with _replacing(MemoryJournal, _save=greedy):
         yield
 
 

@@ -15,7 +15,6 @@ from connect_actor.persistence.contract import (
     Recovery,
     Rejection,
     Snapshot,
-    SnapshotCriteria,
 )
 from connect_actor.persistence.memory import MemoryJournal
 from connect_actor.persistence.recovery import rebuild
@@ -235,14 +234,6 @@ class SimulatedJournal(MemoryJournal):
 
     def highest_sequence_number(self, channel: int) -> int:
         return self._read(channel, super().highest_sequence_number)
-
-    def delete_records(self, channel: int, to_sequence_number: int) -> None:
-        delete = super().delete_records
-        self._call(lambda: delete(channel, to_sequence_number))
-
-    def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
-        delete = super().delete_snapshots
-        self._call(lambda: delete(channel, criteria))
 
     def forget(self, channel: int) -> None:
         forget = super().forget

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from connect_actor import cli
-from connect_actor.persistence.contract import Batch, Recovery, Rejection, SnapshotCriteria
+from connect_actor.persistence.contract import Batch, Recovery, Rejection
 from connect_actor.persistence.sqlite.journal import SqliteJournal
 from connect_actor.process import app
 
@@ -43,14 +43,6 @@ class EarlyJournal(SqliteJournal):
         self._later(lambda: honest(batch))
         self._write_older_than(COMMIT_DELAY)
         return []
-
-    def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
-        honest = super().delete_snapshots
-        self._later(lambda: honest(channel, criteria))
-
-    def delete_records(self, channel: int, to_sequence_number: int) -> None:
-        honest = super().delete_records
-        self._later(lambda: honest(channel, to_sequence_number))
 
     def forget(self, channel: int) -> None:
         honest = super().forget

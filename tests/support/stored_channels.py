@@ -6,7 +6,6 @@ from connect_actor.persistence.contract import (
     Record,
     RecordKind,
     Snapshot,
-    SnapshotCriteria,
 )
 from connect_actor.protocol.changes import encode_change
 from tests.support.channels import NOW, Ends, make_ends
@@ -39,5 +38,3 @@ class StoredChannel:
 
     def snap(self) -> None:
         assert self.journal.commit(Batch(snapshots=[self._snapshot()])) == []
-        replaced = SnapshotCriteria(max_sequence_number=self.number - 1)
-        self.journal.delete_snapshots(self.channel, replaced)

@@ -42,12 +42,12 @@ def _is_stored(result: object) -> bool:
             # A snapshot beside it takes its place.
             and (
                 result.batch.snapshots
-                or result.journal.read(record.channel, record.sequence_number)[0] == record
+                or result.journal.recover(record.channel).records[-1] == record
             )
             for record in result.batch.records
         )
         and all(
-            result.journal.load_snapshot(snapshot.channel) == snapshot
+            result.journal.recover(snapshot.channel).snapshot == snapshot
             for snapshot in result.batch.snapshots
         )
     )

@@ -30,6 +30,7 @@ class Admitted:
     owners: list[tuple[int, int, bytes]] = field(default_factory=list)
     """Channel, life and owner."""
     snapshots: list[Snapshot] = field(default_factory=list)
+    """The newest of each channel."""
     lives: list[int] = field(default_factory=list)
     """Of each snapshot's channel."""
     rejections: list[Rejection] = field(default_factory=list)
@@ -94,6 +95,7 @@ def admit(reader: SqliteReader, batch: Batch, random: Callable[[int], bytes]) ->
             admitted.more_channels -= 1
             heights.begin(channel)
             admitted.ended.add(channel)
+    newest: dict[int, Snapshot] = {}
     for snapshot in batch.snapshots:
         channel = snapshot.channel
         height = heights.of(channel)
@@ -102,8 +104,12 @@ def admit(reader: SqliteReader, batch: Batch, random: Callable[[int], bytes]) ->
         if channel in refused or snapshot.sequence_number > sequence_of(height):
             admitted.rejections.append(Rejection(snapshot, sequence_of(height)))
         else:
-            admitted.snapshots.append(snapshot)
-            admitted.lives.append(life_of(height))
+            other = newest.get(channel)
+            least = other.sequence_number if other else reader.tail(channel).snapshot
+            if snapshot.sequence_number >= least:
+                newest[channel] = snapshot
+    admitted.snapshots += newest.values()
+    admitted.lives += [life_of(reached[channel]) for channel in newest]
     # Not of one that has ended in the same batch.
     admitted.owners += [
         (channel, life_of(height), owner)

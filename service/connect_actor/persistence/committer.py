@@ -47,10 +47,8 @@ from connect_actor.persistence.contract import (
     JournalFencedError,
     JournalHangsError,
     Record,
-    RecordKind,
     Recovery,
     Snapshot,
-    SnapshotCriteria,
 )
 from connect_actor.persistence.gathering import Gathering
 
@@ -265,7 +263,6 @@ class _Round:
         # Of barriers alone the batch is empty: no commit, but it makes sure of the journal.
         records = [write.record for write in self.writes if write.record is not None]
         snapshots = [write.snapshot for write in self.writes if write.snapshot is not None]
-        ended = {record.channel for record in records if record.kind is RecordKind.CLOSED}
         owners = [(write.channel, write.owner) for write in self.writes if write.owner]
         begun = perf_counter()
         rejections = journal.commit(Batch(records, snapshots, owners))
@@ -273,18 +270,6 @@ class _Round:
             self.commit_seconds = perf_counter() - begun
             self.records = len(records)
         self.rejected = frozenset(rejection.entry for rejection in rejections)
-        for snapshot in snapshots:
-            # One that was left out replaces nothing.
-            if snapshot.channel not in ended and snapshot not in self.rejected:
-                _drop_replaced(journal, snapshot)
-
-
-def _drop_replaced(journal: Journal, snapshot: Snapshot) -> None:
-    """Delete what a durable snapshot replaces: the records up to it, and older snapshots."""
-    journal.delete_records(snapshot.channel, snapshot.sequence_number)
-    journal.delete_snapshots(
-        snapshot.channel, SnapshotCriteria(max_sequence_number=snapshot.sequence_number - 1)
-    )
 
 
 class Committer:

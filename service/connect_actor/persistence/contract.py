@@ -8,7 +8,8 @@ Promises, whatever the backend:
 1. ``commit`` is all or nothing and durable when it returns. Several channels' records share one.
 2. A channel's sequence numbers are gapless from 1 and unique; the journal itself refuses any
    other write, so a stale second writer can't slip a record in.
-3. Deleting never lowers a channel's highest sequence number.
+3. A snapshot takes the place of the channel's earlier one and of the records up to it, in the
+   transaction that writes it. That never lowers the channel's highest sequence number.
 4. What is read back is what was written, bit for bit, or ``CorruptRecordError``: never something
    else, and never silently less.
 5. Only one writer at a time has a journal. One that stood still for longer than its lease may be
@@ -26,7 +27,6 @@ from typing import NamedTuple, Protocol
 from connect_actor.keys.keyring import KeyRing
 
 __all__ = [
-    "LATEST",
     "MAX_SEQUENCE_NUMBER",
     "Batch",
     "CommitFailedError",
@@ -43,7 +43,6 @@ __all__ = [
     "Recovery",
     "Rejection",
     "Snapshot",
-    "SnapshotCriteria",
 ]
 
 # The largest integer that every backend can hold (SQLite's INTEGER is a signed 64-bit one).
@@ -125,17 +124,6 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
-class SnapshotCriteria:
-    """Selects snapshots with ``sequence_number`` and ``taken_at`` at or below these bounds."""
-
-    max_sequence_number: int = MAX_SEQUENCE_NUMBER
-    max_taken_at: int = MAX_SEQUENCE_NUMBER
-
-
-LATEST = SnapshotCriteria()
-
-
-@dataclass(frozen=True, slots=True)
 class Batch:
     """What one transaction makes durable: records in order, then snapshots."""
 
@@ -198,30 +186,14 @@ class Journal(Protocol):
             with a rejected record or with a sequence number beyond the channel's highest, and all
             of a channel whose records are damaged.
 
-        Snapshots of a channel that ends in the same batch are of no use to anyone: they are not
-        kept, and that is no rejection.
+        A snapshot of a channel that ends in the same batch is not kept, nor is one that is older
+        than another of its channel; neither is a rejection.
 
         An empty batch only makes sure that this writer still has the journal.
 
         Raises:
             CommitFailedError: the outcome of the whole batch is unknown.
             JournalFencedError: nothing of it is written, and nothing ever will be by this writer.
-        """
-
-    def read(
-        self,
-        channel: int,
-        from_sequence_number: int = 1,
-        to_sequence_number: int = MAX_SEQUENCE_NUMBER,
-        limit: int = MAX_SEQUENCE_NUMBER,
-    ) -> list[Record]:
-        """Return a channel's records, both bounds included, in order.
-
-        Records at or below the channel's newest snapshot may be gone, deleted or not: recovery has
-        no use for them.
-
-        Raises:
-            CorruptRecordError: a record between the bounds is damaged or missing.
         """
 
     def highest_sequence_number(self, channel: int) -> int:
@@ -272,24 +244,6 @@ class Journal(Protocol):
 
         May be a little older where snapshots were deleted or are damaged.
         """
-
-    def delete_records(self, channel: int, to_sequence_number: int) -> None:
-        """Delete a channel's records up to and with this one, durably.
-
-        They are gone from every read at once; when their bytes go is up to the backend's upkeep.
-        """
-
-    def load_snapshot(self, channel: int, criteria: SnapshotCriteria = LATEST) -> Snapshot | None:
-        """Return the newest snapshot within the criteria.
-
-        After the journal has been reopened, all but a channel's newest one may be gone.
-
-        Raises:
-            CorruptRecordError: it is damaged.
-        """
-
-    def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
-        """Delete all snapshots of a channel within the criteria."""
 
     def recover(self, channel: int) -> Recovery:
         """Return the newest snapshot and the records after it.

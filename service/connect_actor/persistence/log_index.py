@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 from connect_actor.persistence.contract import RecordKind
 from connect_actor.persistence.log_rows import (
-    DELETION_NOTE,
     GIVEN_UP_NOTE,
     MOVED,
     SEQUENCE_BITS,
@@ -18,7 +17,6 @@ from connect_actor.persistence.log_rows import (
     SNAPSHOT_NOTE,
     Entry,
     stamp_of,
-    stored_number,
 )
 from connect_actor.persistence.sealing import StateCipher
 
@@ -77,7 +75,7 @@ class Tail:
 class _Found:
     """What the log tells of one channel's life, while it is scanned."""
 
-    __slots__ = ("deleted_to", "entries", "life", "note", "numbers", "original")
+    __slots__ = ("entries", "life", "note", "numbers", "original")
 
     def __init__(self, life: int) -> None:
         self.life = life
@@ -88,7 +86,6 @@ class _Found:
         """Place of the last record that cleaning has not moved: the channel came so far there."""
         self.note = (0, 0)
         """Sequence number and stamp of the newest snapshot."""
-        self.deleted_to = 0
 
 
 class LogIndex:
@@ -105,8 +102,6 @@ class LogIndex:
         """Channels whose records don't join up, or of which that can't be told, and why."""
         self.distrusted = 0
         """The place before which records of any channel may be missing unseen; 0: nowhere."""
-        self.deleted: dict[int, int] = {}
-        """Channel by channel, the stored number up to which records were deleted on request."""
 
     @property
     def live_records(self) -> int:
@@ -144,7 +139,6 @@ class LogIndex:
             # behind it has come just as far as it says there; of the others nobody can tell.
             if found.original < self.distrusted:
                 self.damaged[channel] = _NEWEST_UNKNOWN
-            # A note of none follows a deletion.
             if found.note[0] and channel not in newest:
                 self.damaged.setdefault(channel, "its newest snapshot is missing")
             if channel in self.damaged:
@@ -174,8 +168,6 @@ class LogIndex:
                 del known[channel]
             elif kind == SNAPSHOT_NOTE:
                 found.note = (sequence_number, length)
-            elif kind == DELETION_NOTE:
-                found.deleted_to = sequence_number
             elif kind == GIVEN_UP_NOTE:
                 self.damaged[channel] = GIVEN_UP
                 self.live += 1
@@ -188,18 +180,14 @@ class LogIndex:
 
     def _build_tail(self, channel: int, found: _Found, snapshot: int) -> None:
         self.live += snapshot > 0
-        if found.deleted_to:
-            self.deleted[channel] = stored_number(found.life, found.deleted_to)
-            self.live += 1
-        # A snapshot is a mark, too: recovery has no use for what it covers.
-        covered = max(snapshot, found.deleted_to)
         numbers = found.numbers
-        live = sorted(number for number in numbers if number > covered)
+        # Recovery has no use for what the snapshot covers.
+        live = sorted(number for number in numbers if number > snapshot)
         if not live:
             return
-        # All are different and behind what is covered: their count tells whether one is missing.
-        if len(live) != live[-1] - covered:
-            self.damaged[channel] = f"records are missing after {covered}"
+        # All are different and behind the snapshot: their count tells whether one is missing.
+        if len(live) != live[-1] - snapshot:
+            self.damaged[channel] = f"records are missing after {snapshot}"
             self.live += len(numbers)
             return
         tail = self.tails[channel] = Tail(live[-1], snapshot, found.life)

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator
 from connect_actor.persistence.contract import CorruptRecordError, RecordKind
 
 __all__ = [
-    "DELETION_NOTE",
     "GIVEN_UP_NOTE",
     "MAX_ROWS",
     "MOVED",
@@ -46,8 +45,6 @@ __all__ = [
 _NOTE = 0x40
 SNAPSHOT_NOTE = _NOTE
 """Kind of an entry that is no record: it says which snapshot of its channel is the newest."""
-DELETION_NOTE = _NOTE | 1
-"""Kind of an entry that is no record: up to which number its channel's records are deleted."""
 GIVEN_UP_NOTE = _NOTE | 2
 """Kind of an entry that is no record: its channel is refused for good."""
 MOVED = 0x20

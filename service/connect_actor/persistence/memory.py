@@ -8,8 +8,6 @@ from collections import Counter
 
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.contract import (
-    LATEST,
-    MAX_SEQUENCE_NUMBER,
     Batch,
     JournalStatistics,
     Record,
@@ -17,7 +15,6 @@ from connect_actor.persistence.contract import (
     Recovery,
     Rejection,
     Snapshot,
-    SnapshotCriteria,
 )
 
 __all__ = ["MemoryJournal"]
@@ -26,13 +23,13 @@ __all__ = ["MemoryJournal"]
 class _Channel:
     """What is kept of one channel."""
 
-    __slots__ = ("highest", "owner", "records", "snapshots")
+    __slots__ = ("highest", "owner", "records", "snapshot")
 
     def __init__(self) -> None:
         self.highest = 0
         self.owner = b""
         self.records: dict[int, Record] = {}
-        self.snapshots: dict[int, Snapshot] = {}
+        self.snapshot: Snapshot | None = None
 
 
 class MemoryJournal:
@@ -91,34 +88,23 @@ class MemoryJournal:
     def _end(self, channel: int) -> None:
         ended = self._channels.pop(channel)
         self._owned[ended.owner] -= 1
-        if ended.snapshots:
-            self._unlist(channel)
+        if ended.snapshot is not None:
+            del self._saved[bisect_left(self._saved, channel)]
 
     def _save(self, snapshot: Snapshot) -> None:
-        snapshots = self._channels[snapshot.channel].snapshots
-        if not snapshots:
+        kept = self._channels[snapshot.channel]
+        if kept.snapshot is None:
             insort(self._saved, snapshot.channel)
-        snapshots[snapshot.sequence_number] = snapshot
+        elif snapshot.sequence_number < kept.snapshot.sequence_number:
+            return
+        else:
+            self._snapshots_deleted += 1
+        kept.snapshot = snapshot
+        for number in [n for n in kept.records if n <= snapshot.sequence_number]:
+            del kept.records[number]
+            self._records_deleted += 1
         self._snapshots += 1
         self._snapshot_bytes += len(snapshot.payload)
-
-    def _unlist(self, channel: int) -> None:
-        del self._saved[bisect_left(self._saved, channel)]
-
-    def read(
-        self,
-        channel: int,
-        from_sequence_number: int = 1,
-        to_sequence_number: int = MAX_SEQUENCE_NUMBER,
-        limit: int = MAX_SEQUENCE_NUMBER,
-    ) -> list[Record]:
-        """See ``Journal``."""
-        found = [
-            record
-            for number, record in self._channel(channel).records.items()
-            if from_sequence_number <= number <= to_sequence_number
-        ]
-        return found[:limit]
 
     def highest_sequence_number(self, channel: int) -> int:
         """See ``Journal``."""
@@ -139,7 +125,7 @@ class MemoryJournal:
 
     def saved_at(self, channel: int) -> int:
         """See ``Journal``."""
-        snapshot = self.load_snapshot(channel)
+        snapshot = self._channel(channel).snapshot
         return 0 if snapshot is None else snapshot.taken_at
 
     def newest_save(self) -> int:
@@ -147,44 +133,10 @@ class MemoryJournal:
         kept = (self.saved_at(channel) for channel in self._saved)
         return max(kept, default=0)
 
-    def delete_records(self, channel: int, to_sequence_number: int) -> None:
-        """See ``Journal``."""
-        records = self._channel(channel).records
-        for number in [number for number in records if number <= to_sequence_number]:
-            del records[number]
-            self._records_deleted += 1
-
-    def load_snapshot(self, channel: int, criteria: SnapshotCriteria = LATEST) -> Snapshot | None:
-        """See ``Journal``."""
-        return max(
-            self._within(channel, criteria),
-            key=lambda snapshot: snapshot.sequence_number,
-            default=None,
-        )
-
-    def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
-        """See ``Journal``."""
-        snapshots = self._channel(channel).snapshots
-        for snapshot in self._within(channel, criteria):
-            del snapshots[snapshot.sequence_number]
-            self._snapshots_deleted += 1
-            if not snapshots:
-                self._unlist(channel)
-
-    def _within(self, channel: int, criteria: SnapshotCriteria) -> list[Snapshot]:
-        return [
-            snapshot
-            for snapshot in self._channel(channel).snapshots.values()
-            if snapshot.sequence_number <= criteria.max_sequence_number
-            and snapshot.taken_at <= criteria.max_taken_at
-        ]
-
     def recover(self, channel: int) -> Recovery:
         """See ``Journal``."""
-        snapshot = self.load_snapshot(channel)
-        covered = 0 if snapshot is None else snapshot.sequence_number
         kept = self._channel(channel)
-        return Recovery(snapshot, self.read(channel, covered + 1), kept.highest, kept.owner)
+        return Recovery(kept.snapshot, list(kept.records.values()), kept.highest, kept.owner)
 
     def forget(self, channel: int) -> None:
         """See ``Journal``; here memory is all that is stored."""

@@ -8,7 +8,6 @@ import sqlite3
 
 from connect_actor.persistence.contract import CorruptRecordError
 from connect_actor.persistence.log_rows import (
-    DELETION_NOTE,
     MOVED,
     SNAPSHOT_NOTE,
     Entry,
@@ -113,8 +112,6 @@ class CleaningStep:
             return True
         if kind & ~MOVED == SNAPSHOT_NOTE:
             return reader.newest_stamp(channel) == (number, stamp)
-        if kind & ~MOVED == DELETION_NOTE:
-            return index.deleted.get(channel) == number
         tail = index.tails.get(channel)
         return (
             tail is not None

@@ -3,9 +3,9 @@
 Layout and why (the tables themselves are in ``persistence.sqlite.schema``):
 
 - A commit touches the last pages of the log only, however many channels it holds.
-- A snapshot is written in the transaction of the records it goes with, and marks what it covers,
-  so the deletion of records that follows a snapshot needs no write of its own.
-- Deleted records leave the file in ``upkeep``, as in a log-structured store: the oldest rows of the
+- A snapshot is written in the transaction of the records it goes with, replaces the one before it
+  there, and marks which records it covers, so that their deletion needs no write of its own.
+- Covered records leave the file in ``upkeep``, as in a log-structured store: the oldest rows of the
   log are removed whole, after what is live in them has been appended anew at the log's end.
 - A log with a row that can't be read is not cleaned any more: it is all that tells that something
   is missing. What cleaning appends anew is marked as moved, and with which row the log begins is
@@ -37,8 +37,6 @@ from connect_actor.files import sync
 from connect_actor.keys.keyring import KeyRing
 from connect_actor.persistence.admission import Admitted, admit
 from connect_actor.persistence.contract import (
-    LATEST,
-    MAX_SEQUENCE_NUMBER,
     Batch,
     CommitFailedError,
     CorruptRecordError,
@@ -47,16 +45,13 @@ from connect_actor.persistence.contract import (
     JournalLockedError,
     JournalStatistics,
     JournalVersionError,
-    Record,
     RecordKind,
     Recovery,
     Rejection,
     Snapshot,
-    SnapshotCriteria,
 )
 from connect_actor.persistence.log_index import Tail
 from connect_actor.persistence.log_rows import (
-    DELETION_NOTE,
     MAX_ROWS,
     SEALED_STATE,
     SNAPSHOT_NOTE,
@@ -301,7 +296,7 @@ class SqliteJournal:
             # What was acknowledged is missing. An empty row behind the gap says so from now on,
             # whatever becomes of the lease's file.
             add_row(connection, sealer, head + 1)
-        # No reader looks at these any more; a crash may have come before their deletion.
+        # An earlier release deleted what a snapshot had replaced a commit later.
         connection.execute(
             "DELETE FROM snapshots AS old WHERE EXISTS (SELECT 1 FROM snapshots AS new"
             " WHERE new.channel = old.channel AND new.sequence_number > old.sequence_number)"
@@ -316,7 +311,6 @@ class SqliteJournal:
         self._reader = SqliteReader(connection, sealer, self._begins, head)
         self._owners = OwnerTable(connection)
         self._owners.count_all(connection)
-        self._replaced: list[tuple[int, int]] = []
         self._since_checkpoint = 0
         self._erase_after: int | None = self._monotonic()
         self._cleanable = True
@@ -450,10 +444,10 @@ class SqliteJournal:
         }
         writer = RowWriter(reader.index.next_row)
         self._put(reader, writer, admitted, fresh)
-        notes = self._note(reader, writer, admitted)
+        notes = self._note(writer, admitted)
         writer.finish()
         size = writer.size
-        apart = admitted.ended or admitted.snapshots or admitted.owners or self._replaced
+        apart = admitted.ended or admitted.snapshots or admitted.owners
         if len(writer.rows) == 1 and not apart:
             self._append(reader.sealer, writer.rows[0])
         else:
@@ -489,7 +483,6 @@ class SqliteJournal:
                 self._erase_soon()
             if admitted.snapshots:
                 size = self._insert_snapshots(connection, reader.sealer, admitted, fresh)
-            self._delete_replaced(connection)
             owned = self._owners.change(connection, reader.sealer, admitted.ended, admitted.owners)
         self._owners.settle(owned, admitted.more_channels)
         return size
@@ -519,18 +512,12 @@ class SqliteJournal:
                 writer.add(channel, stored, SEALED_STATE, sealed)
 
     @staticmethod
-    def _note(reader: SqliteReader, writer: RowWriter, admitted: Admitted) -> int:
+    def _note(writer: RowWriter, admitted: Admitted) -> int:
         """Put down which snapshots are the newest of their channels; return how many."""
-        newest: dict[int, tuple[Snapshot, int]] = {}
         for snapshot, life in zip(admitted.snapshots, admitted.lives, strict=True):
-            other = newest.get(snapshot.channel)
-            least = other[0].sequence_number if other else reader.tail(snapshot.channel).snapshot
-            if snapshot.sequence_number >= least:
-                newest[snapshot.channel] = snapshot, life
-        for channel, (snapshot, life) in newest.items():
             number = stored_number(life, snapshot.sequence_number)
-            writer.note(channel, number, SNAPSHOT_NOTE, stamp_of(snapshot.taken_at))
-        return len(newest)
+            writer.note(snapshot.channel, number, SNAPSHOT_NOTE, stamp_of(snapshot.taken_at))
+        return len(admitted.snapshots)
 
     @staticmethod
     def _insert_rows(connection: sqlite3.Connection, sealer: Sealer, writer: RowWriter) -> None:
@@ -538,8 +525,8 @@ class SqliteJournal:
         for row in writer.rows:
             add_row(connection, sealer, *row)
 
-    @staticmethod
     def _insert_snapshots(
+        self,
         connection: sqlite3.Connection,
         sealer: Sealer,
         admitted: Admitted,
@@ -555,18 +542,15 @@ class SqliteJournal:
             context = snapshot_context(channel, stored_number(life, number), taken_at)
             sealed = sealer.seal(fresh[channel][1] + snapshot.payload, context)
             rows.append((channel, number, life, taken_at, sealed))
-        connection.executemany("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?)", rows)
-        return sum(len(row[4]) for row in rows)
-
-    def _delete_replaced(self, connection: sqlite3.Connection) -> None:
-        """Delete the snapshots that newer ones have replaced since the last commit."""
-        if self._replaced:
-            cursor = connection.executemany(
-                "DELETE FROM snapshots WHERE channel = ? AND sequence_number <= ?", self._replaced
-            )
-            self._snapshots_deleted += cursor.rowcount
-            self._replaced.clear()
+        # No cursor is kept: one that an error's traceback holds would keep the lock past closing.
+        replaced = connection.executemany(
+            "DELETE FROM snapshots WHERE channel = ?", [row[:1] for row in rows]
+        ).rowcount
+        if replaced:
+            self._snapshots_deleted += replaced
             self._erase_soon()
+        connection.executemany("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?)", rows)
+        return sum(len(row[4]) for row in rows)
 
     def _enter(self, reader: SqliteReader, writer: RowWriter, snapshots: list[Snapshot]) -> None:
         """Take note of what a transaction has made durable."""
@@ -577,7 +561,6 @@ class SqliteJournal:
             if kind == SNAPSHOT_NOTE:
                 continue
             if kind == _CLOSED:
-                index.live -= index.deleted.pop(channel, 0) > 0
                 ended = tails.pop(channel, None)
                 if ended is not None:
                     index.live -= len(ended.places) + (ended.snapshot > 0)
@@ -593,83 +576,14 @@ class SqliteJournal:
         self._record_bytes += writer.size
         for snapshot in snapshots:
             tail = reader.tail(snapshot.channel)
-            if snapshot.sequence_number >= tail.snapshot:
-                index.live += tail.snapshot == 0
-                tail.snapshot = snapshot.sequence_number
-                tail.state_cipher = None
-                index.live -= tail.delete_to(tail.snapshot)
+            index.live += tail.snapshot == 0
+            tail.snapshot = snapshot.sequence_number
+            tail.state_cipher = None
+            index.live -= tail.delete_to(tail.snapshot)
             self._snapshots += 1
             self._snapshot_bytes += len(snapshot.payload)
 
-    def delete_records(self, channel: int, to_sequence_number: int) -> None:
-        """See ``Journal``."""
-        reader = self._usable()
-        tail = reader.tail(channel)
-        to = min(to_sequence_number, tail.highest)
-        if to < tail.first:
-            return
-        writer = RowWriter(reader.index.next_row)
-        writer.note(channel, stored_number(tail.life, to), DELETION_NOTE)
-        with self._transaction() as connection:
-            self._insert_rows(connection, reader.sealer, writer)
-        self._enter_deletion(reader, writer, channel, stored_number(tail.life, to))
-        reader.index.live -= tail.delete_to(to)
-
-    @staticmethod
-    def _enter_deletion(
-        reader: SqliteReader, writer: RowWriter, channel: int, deleted_to: int
-    ) -> None:
-        index = reader.index
-        index.next_row = writer.next_row
-        index.stored += len(writer.entries)
-        index.live += channel not in index.deleted
-        index.deleted[channel] = deleted_to
-
-    def delete_snapshots(self, channel: int, criteria: SnapshotCriteria) -> None:
-        """See ``Journal``."""
-        reader = self._usable()
-        tail = reader.tail(channel)
-        if (
-            criteria.max_taken_at == MAX_SEQUENCE_NUMBER
-            and criteria.max_sequence_number < tail.snapshot
-        ):
-            # The common case, behind a newer snapshot: no read looks at these any more, so it
-            # can wait for the next commit, and be lost in a crash.
-            self._replaced.append((channel, criteria.max_sequence_number))
-            return
-        # What the newest snapshot implied has to be said now.
-        deleted_to = stored_number(tail.life, tail.first - 1)
-        writer = RowWriter(reader.index.next_row)
-        writer.note(channel, deleted_to, DELETION_NOTE)
-        with self._transaction() as connection:
-            cursor = connection.execute(
-                "DELETE FROM snapshots WHERE channel = ? AND sequence_number <= ?"
-                " AND taken_at <= ?",
-                (channel, criteria.max_sequence_number, criteria.max_taken_at),
-            )
-            self._snapshots_deleted += cursor.rowcount
-            self._erase_soon()
-            none = stored_number(tail.life, 0), 0
-            number, stamp = reader.newest_stamp(channel) or none
-            writer.note(channel, number, SNAPSHOT_NOTE, stamp)
-            self._insert_rows(connection, reader.sealer, writer)
-        self._enter_deletion(reader, writer, channel, deleted_to)
-        reader.index.live -= tail.snapshot > 0
-        tail.snapshot = reader.newest_snapshot(channel)
-        reader.index.live += tail.snapshot > 0
-        tail.state_cipher = None
-
     # --- Reading ----------------------------------------------------------------------------------
-
-    def read(
-        self,
-        channel: int,
-        from_sequence_number: int = 1,
-        to_sequence_number: int = MAX_SEQUENCE_NUMBER,
-        limit: int = MAX_SEQUENCE_NUMBER,
-    ) -> list[Record]:
-        """See ``Journal``."""
-        return self._usable().read(channel, from_sequence_number, to_sequence_number, limit)
 
     def highest_sequence_number(self, channel: int) -> int:
         """See ``Journal``."""
@@ -678,13 +592,6 @@ class SqliteJournal:
         if not highest and reader.index.distrusted:
             raise CorruptRecordError(f"channel {channel}: it may be among what was lost")
         return highest
-
-    def load_snapshot(self, channel: int, criteria: SnapshotCriteria = LATEST) -> Snapshot | None:
-        """See ``Journal``."""
-        if criteria != LATEST and self._replaced:
-            with self._transaction() as connection:
-                self._delete_replaced(connection)
-        return self._usable().load_snapshot(channel, criteria)
 
     def owner(self, channel: int) -> bytes:
         """See ``Journal``."""
@@ -756,9 +663,6 @@ class SqliteJournal:
         """See ``Journal``."""
         reader = self._usable()
         reader.opened_rows.rest()
-        if self._replaced:
-            with self._transaction() as connection:
-                self._delete_replaced(connection)
         if self._wants_cleaning(reader):
             self._clean(reader)
         elif self._resealing is not None:

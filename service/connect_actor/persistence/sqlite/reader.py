@@ -15,14 +15,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from connect_actor.persistence.contract import (
-    LATEST,
     CorruptRecordError,
     JournalError,
     Record,
     RecordKind,
     Recovery,
     Snapshot,
-    SnapshotCriteria,
 )
 from connect_actor.persistence.log_index import GIVEN_UP, LogIndex, Tail
 from connect_actor.persistence.log_rows import (
@@ -122,7 +120,7 @@ class SqliteReader:
 
     def channels(self) -> list[int]:
         """Return all channels of which anything is stored, whole or not."""
-        known = {*self.index.tails, *self.index.damaged, *self.index.deleted}
+        known = {*self.index.tails, *self.index.damaged}
         known.update(
             channel
             for (channel,) in self.connection.execute("SELECT DISTINCT channel FROM snapshots")
@@ -159,7 +157,7 @@ class SqliteReader:
             "SELECT channel FROM snapshots ORDER BY rowid DESC LIMIT ?", (_LAST_SAVED,)
         ):
             try:
-                snapshot = self.load_snapshot(channel, LATEST)
+                snapshot = self.load_snapshot(channel)
             except CorruptRecordError:
                 continue
             if snapshot is not None:
@@ -188,10 +186,7 @@ class SqliteReader:
             raise CorruptRecordError(f"channel {channel}: {reason}")
         number = stamped[0] if (stamped := self.newest_stamp(channel)) else 0
         snapshot = sequence_of(number)
-        deleted = self.index.deleted.get(channel, 0)
-        return Tail(
-            max(snapshot, sequence_of(deleted)), snapshot, life_of(number) or life_of(deleted)
-        )
+        return Tail(snapshot, snapshot, life_of(number))
 
     def life(self, channel: int) -> int | None:
         """Return a channel's life; None if it is damaged, so that nothing is known of it.
@@ -215,10 +210,6 @@ class SqliteReader:
             return None
         return stored_number(tail.life, tail.highest) if tail.highest else 0
 
-    def newest_snapshot(self, channel: int) -> int:
-        """Return the highest sequence number of a channel's snapshots; 0 if it has none."""
-        return sequence_of(stamped[0]) if (stamped := self.newest_stamp(channel)) else 0
-
     def newest_stamp(self, channel: int) -> tuple[int, int] | None:
         """Return what the note about a channel's newest snapshot has to say.
 
@@ -237,19 +228,6 @@ class SqliteReader:
         return stored_number(row[0], row[1]), stamp_of(row[2])
 
     # --- Records and snapshots --------------------------------------------------------------------
-
-    def read(self, channel: int, first: int, last: int, limit: int) -> list[Record]:
-        """See ``Journal``."""
-        tail = self.tail(channel)
-        first = max(first, tail.first)
-        last = min(last, tail.highest, first + limit - 1)
-        return [self._read_one(channel, tail, number) for number in range(first, last + 1)]
-
-    def _read_one(self, channel: int, tail: Tail, number: int) -> Record:
-        place = tail.place_of(number)
-        if place is None:
-            raise CorruptRecordError(f"channel {channel}: record {number} is missing")
-        return self._record_at(channel, tail, number, place)
 
     def _record_at(self, channel: int, tail: Tail, number: int, place: int) -> Record:
         try:
@@ -292,24 +270,26 @@ class SqliteReader:
             CorruptRecordError: the snapshot is damaged.
         """
         if tail.state_cipher is None and tail.snapshot:
-            found = self._load_snapshot(channel, LATEST)
+            found = self._load_snapshot(channel)
             if found is not None:
                 tail.state_cipher = StateCipher(found[1])
         return tail.state_cipher
 
-    def load_snapshot(self, channel: int, criteria: SnapshotCriteria) -> Snapshot | None:
-        """See ``Journal``."""
-        found = self._load_snapshot(channel, criteria)
+    def load_snapshot(self, channel: int) -> Snapshot | None:
+        """Return a channel's newest snapshot.
+
+        Raises:
+            CorruptRecordError: it is damaged.
+        """
+        found = self._load_snapshot(channel)
         return None if found is None else found[0]
 
-    def _load_snapshot(
-        self, channel: int, criteria: SnapshotCriteria
-    ) -> tuple[Snapshot, bytes] | None:
+    def _load_snapshot(self, channel: int) -> tuple[Snapshot, bytes] | None:
         """Return a snapshot, and the key of the states behind it."""
         row = self._select(
             "SELECT life, sequence_number, taken_at, payload FROM snapshots WHERE channel = ?"
-            " AND sequence_number <= ? AND taken_at <= ? ORDER BY sequence_number DESC LIMIT 1",
-            (channel, criteria.max_sequence_number, criteria.max_taken_at),
+            " ORDER BY sequence_number DESC LIMIT 1",
+            (channel,),
         )
         if row is None:
             return None
@@ -341,7 +321,7 @@ class SqliteReader:
     def recover(self, channel: int) -> Recovery:
         """See ``Journal``."""
         tail = self.tail(channel)
-        snapshot = self.load_snapshot(channel, LATEST) if tail.snapshot else None
+        snapshot = self.load_snapshot(channel) if tail.snapshot else None
         covered = 0 if snapshot is None else snapshot.sequence_number
         if covered != tail.snapshot or (tail.places and tail.first > covered + 1):
             raise CorruptRecordError(
