@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 
 from connect_actor.keys.keyring import KeyRing
-from connect_actor.persistence.contract import Batch, CorruptRecordError, JournalVersionError
+from connect_actor.persistence.contract import (
+    Batch,
+    CorruptRecordError,
+    JournalVersionError,
+    RecordKind,
+)
+from connect_actor.persistence.log_index import LogIndex
+from connect_actor.persistence.log_rows import stored_number
 from connect_actor.persistence.sqlite import journal as journals
 from connect_actor.persistence.sqlite.journal import SqliteJournal
 from tests.persistence.journal_conformance import change, closed, numbers, snapshot
@@ -154,3 +161,18 @@ def test_who_wrote_it_is_damage_when_it_can_not_be_read(
     connection.close()
     with pytest.raises(JournalVersionError):
         open_at(path)
+
+
+def test_a_channel_with_a_note_of_another_release_is_refused_and_others_are_not() -> None:
+    index = LogIndex()
+    deletion, number = 0x41, stored_number(7, 1)
+    index.build(
+        [
+            (1, 1, number, int(RecordKind.CHANGE), 4),
+            (2, 1, number, deletion, 0),
+            (2, 2, number, int(RecordKind.CHANGE), 4),
+        ],
+        [],
+    )
+    assert set(index.damaged) == {1}
+    assert set(index.tails) == {2}

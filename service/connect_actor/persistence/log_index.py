@@ -16,6 +16,7 @@ from connect_actor.persistence.log_rows import (
     SEQUENCE_MASK,
     SNAPSHOT_NOTE,
     Entry,
+    is_note,
     stamp_of,
 )
 from connect_actor.persistence.sealing import StateCipher
@@ -170,6 +171,10 @@ class LogIndex:
                 found.note = (sequence_number, length)
             elif kind == GIVEN_UP_NOTE:
                 self.damaged[channel] = GIVEN_UP
+                self.live += 1
+                del known[channel]
+            elif is_note(kind):
+                self.damaged[channel] = "its log holds a note that this release does not know"
                 self.live += 1
                 del known[channel]
             else:
