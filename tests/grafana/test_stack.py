@@ -32,13 +32,13 @@ from tests.support.process import PATIENCE, none_left
 
 # Channels rest for 40 times as long as between two operations of one, on average, with probability
 # exp(-1 * 120 / 40) = 5 %: there is always something that passivates, and something that recovers.
-# A part lasts a little longer than its rates look back.
-OPTIONS = StackOptions(rate="120", channels=40, part_seconds=24, idle_timeout=1, scrape_seconds=0.5)
+# A part lasts longer than its rates look back, so that in every second part all has data for 12 s.
+OPTIONS = StackOptions(rate="120", channels=40, part_seconds=32, idle_timeout=1, scrape_seconds=0.5)
 RATE_INTERVAL = "4s"
 TIME_RANGE = "1m"
 
 # Until every query that has to have data has some, of every strategy.
-LONGEST_WAIT = 120
+LONGEST_WAIT = 240
 
 # What has no data in health, and why.
 EMPTY_IN_HEALTH = {
