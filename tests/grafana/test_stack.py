@@ -64,7 +64,7 @@ MAY_BE_EMPTY = {
     ),
 }
 
-NEEDS_HOOK = re.compile(r"connect_allocat(ions|ed_bytes)_")
+NEEDS_HOOK = re.compile(r"connect_allocat(ions|ed_bytes)[_:]")
 
 
 @dataclass

@@ -145,7 +145,7 @@ async def test_a_service_that_dies_interrupts_the_work_that_rests_on_it(tmp_path
 
         async def work() -> None:
             try:
-                os.kill(psutil.Process().children()[-1].pid, 9)
+                os.kill(service.pid, 9)
                 await asyncio.sleep(PATIENCE)
             finally:
                 given_up.set()

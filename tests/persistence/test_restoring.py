@@ -375,10 +375,11 @@ def test_the_word_does_not_count_if_only_the_lease_knows_better(path: Path) -> N
 def test_the_wal_of_a_journal_whose_writer_was_killed_counts_and_is_kept(path: Path) -> None:
     first(path)
     copy = back_up_of(path)
-    if os.fork() == 0:
+    child = os.fork()
+    if child == 0:
         open_at(path).commit(Batch([change(3, A)]))
         os._exit(0)
-    os.wait()
+    os.waitpid(child, 0)
     lose_lease(path)
     assert path.with_name("journal.db-wal").stat().st_size > 0
     with pytest.raises(JournalError, match="row 3 was written since"):
@@ -595,7 +596,8 @@ def test_a_killed_restore_leaves_the_journal_that_was_or_the_one_that_is_restore
     first(path)
     copy = back_up_of(path)
     (path.parent / IDENTITY).write_bytes(b"the identity of now")
-    if since != "nothing" and os.fork() == 0:
+    child = -1 if since == "nothing" else os.fork()
+    if child == 0:
         journal = open_at(path)
         journal.commit(Batch([change(3, A)]))
         if since == "a record":
@@ -603,7 +605,7 @@ def test_a_killed_restore_leaves_the_journal_that_was_or_the_one_that_is_restore
         # Else its records are in the write-ahead log only.
         os._exit(0)
     if since != "nothing":
-        os.wait()
+        os.waitpid(child, 0)
     came_to = 2 if since == "nothing" else 3
     states = Counter[str]()
     for step in steps_of(path, lambda: restored(copy, path)):
