@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -145,7 +144,8 @@ async def test_a_service_that_dies_interrupts_the_work_that_rests_on_it(tmp_path
 
         async def work() -> None:
             try:
-                os.kill(service.pid, 9)
+                newest = max(psutil.Process().children(), key=psutil.Process.create_time)
+                newest.kill()
                 await asyncio.sleep(PATIENCE)
             finally:
                 given_up.set()
